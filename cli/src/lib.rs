@@ -1,0 +1,1 @@
+//! The crabbox command line.

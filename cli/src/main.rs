@@ -1,0 +1,2 @@
+//! Starts crabbox.
+fn main() {}

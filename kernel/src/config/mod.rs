@@ -1,0 +1,1 @@
+//! Settings that remember who spoke.

@@ -1,0 +1,4 @@
+//! One run, from plan to outcome.
+
+pub mod record;
+pub mod results;

@@ -1,0 +1,175 @@
+//! Documents that `status`, `list`, `sync-plan`, `doctor` and `claims list` print with `--json`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::claim::Claim;
+use crate::plugin::CheckStatus;
+
+/// `status --json` and `inspect --json`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StatusView {
+    /// Version of this document.
+    pub schema_version: u32,
+    /// The lease.
+    pub id: String,
+    /// Its short name.
+    pub slug: String,
+    /// Its provider.
+    pub provider: String,
+    /// Operating system.
+    pub target: String,
+    /// `ready`, `running`, `expired`, …
+    pub state: String,
+    /// The provider's id.
+    pub server_id: String,
+    /// Machine type.
+    pub server_type: String,
+    /// Address.
+    pub host: String,
+    /// Where SSH goes.
+    pub ssh_host: String,
+    /// As whom; redacted when it is a secret.
+    pub ssh_user: String,
+    /// First port.
+    pub ssh_port: String,
+    /// Further ports.
+    pub ssh_fallback_ports: Vec<String>,
+    /// Private key file.
+    pub ssh_key: String,
+    /// RFC 3339.
+    pub last_touched_at: String,
+    /// Time since then, such as `4m11s`.
+    pub idle_for: String,
+    /// Idle limit, such as `30m0s`.
+    pub idle_timeout: String,
+    /// RFC 3339.
+    pub expires_at: String,
+    /// Labels on the provider's resource.
+    pub labels: BTreeMap<String, String>,
+    /// There is an address.
+    pub has_host: bool,
+    /// Something listens for SSH.
+    pub ready: bool,
+    /// Directory for work on the box.
+    pub work_root: String,
+    /// How to connect with OpenSSH; `inspect` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssh_command: Option<String>,
+    /// The local claim; `inspect` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Claim>,
+}
+
+/// An element of `list --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ListEntry {
+    /// The lease.
+    pub id: String,
+    /// Its short name.
+    pub slug: String,
+    /// Machine name.
+    pub name: String,
+    /// `ready`, `running`, …
+    pub status: String,
+    /// The lease's provider.
+    pub provider: String,
+    /// The provider's id.
+    pub cloud_id: String,
+    /// The same under the original's key.
+    #[serde(rename = "CloudID")]
+    pub cloud_id_compat: String,
+    /// The provider under the original's key.
+    #[serde(rename = "Provider")]
+    pub provider_compat: String,
+    /// Machine type.
+    pub server_type: String,
+    /// Address.
+    pub host: String,
+    /// Labels on the provider's resource.
+    pub labels: BTreeMap<String, String>,
+    /// No local claim names it.
+    pub orphan: bool,
+}
+
+/// `claims list --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ClaimsView {
+    /// Version of this document.
+    pub version: u32,
+    /// `local-claims`.
+    pub source: String,
+    /// Every readable claim.
+    pub claims: Vec<Claim>,
+    /// Files that could not be read, and why.
+    pub problems: Vec<String>,
+}
+
+/// `doctor --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DoctorView {
+    /// Version of this document.
+    pub schema_version: u32,
+    /// No check failed.
+    pub healthy: bool,
+    /// Doctor never changes anything: always false.
+    pub mutation: bool,
+    /// Every finding.
+    pub checks: Vec<DoctorCheck>,
+}
+
+/// One finding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DoctorCheck {
+    /// `config`, `repository`, `state`, `plugins` or `provider`.
+    pub category: String,
+    /// Dotted name within the category.
+    pub id: String,
+    /// How it went.
+    pub status: CheckStatus,
+    /// What was seen.
+    pub message: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remediation: Option<String>,
+}
+
+/// `sync-plan --json`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SyncPlanView {
+    /// Version of this document.
+    pub schema_version: u32,
+    /// The directory that would be sent.
+    pub root: String,
+    /// `git` or `directory`.
+    pub kind: String,
+    /// Entries.
+    pub files: u64,
+    /// Their size in bytes.
+    pub bytes: u64,
+    /// Tracked files that are deleted locally.
+    pub tracked_deletions: u64,
+    /// Untracked paths left out by excludes.
+    pub excluded: u64,
+    /// Biggest files, largest first.
+    pub largest_files: Vec<SizedPath>,
+    /// Biggest directories, largest first.
+    pub largest_dirs: Vec<SizedPath>,
+    /// Guards that would warn or refuse.
+    pub warnings: Vec<String>,
+}
+
+/// A path and its size in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SizedPath {
+    /// Relative path; bytes that are not UTF-8 are replaced.
+    pub path: String,
+    /// Bytes.
+    pub bytes: u64,
+}
