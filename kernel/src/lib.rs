@@ -12,6 +12,7 @@ pub mod lease;
 pub mod ports;
 pub mod render;
 pub mod run;
+pub mod shell;
 pub mod slug;
 pub mod state;
 pub mod sync;

@@ -1,7 +1,7 @@
 //! The four doors to the world: [`Provider`], [`Remote`], [`Clock`] and [`EventSink`].
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -189,6 +189,9 @@ pub struct Address {
 pub trait Dialer {
     /// The connections it opens.
     type Remote: Remote;
+    /// Makes the lease's key pair in `dir` (`id_ed25519`, `id_ed25519.pub`), or finds the one that is
+    /// there; returns the public half in OpenSSH one-line form.
+    fn key_pair(&self, dir: &Path, comment: &str) -> Result<String>;
     /// Connects, racing the ports, and waits until the ready check passes. Errors name the stage.
     fn dial(
         &self,

@@ -45,6 +45,11 @@ pub enum TrailLine {
         /// When, RFC 3339.
         at: String,
     },
+    /// The box outlives its command after all.
+    Kept {
+        /// When, RFC 3339.
+        at: String,
+    },
     /// Release was asked for.
     Releasing {
         /// When, RFC 3339.

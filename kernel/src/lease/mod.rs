@@ -1,3 +1,145 @@
 //! Leases: the bracket that always gives a box back, the claim, and the trail that survives us.
 
+pub mod acquire;
+pub mod adopt;
+pub mod claim;
+pub mod heartbeat;
+pub mod lock;
+pub mod reap;
+pub mod release;
 pub mod trail;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crabbox_schemas::claim::Claim;
+use crabbox_schemas::lease::{BoxRequest, Lease};
+
+use crate::error::Result;
+use crate::event::Event;
+use crate::lease::claim::Claims;
+use crate::lease::trail::Trail;
+use crate::ports::{Clock, Dialer, EventSink, Provider, Stop};
+use crate::state::State;
+
+/// The doors a lease is worked through.
+pub struct Bench<'a, P, D, C> {
+    /// The open provider.
+    pub provider: &'a P,
+    /// Opens connections and makes keys.
+    pub dialer: &'a D,
+    /// Time.
+    pub clock: &'a C,
+    /// Local state.
+    pub state: &'a State,
+}
+
+impl<P: Provider, D: Dialer, C: Clock> Bench<'_, P, D, C> {
+    /// The local claims.
+    pub fn claims(&self) -> Claims {
+        Claims::new(self.state.claims())
+    }
+}
+
+/// Which box is wanted.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ask {
+    /// A new one.
+    New(NewLease),
+    /// One that exists, by id, slug, machine name or provider id.
+    Existing {
+        /// As the user typed it.
+        name: String,
+        /// Use it although it belongs to another checkout.
+        reclaim: bool,
+    },
+}
+
+/// What a new lease should be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewLease {
+    /// What kind of box.
+    pub request: BoxRequest,
+    /// The slug the user wants, already normalised.
+    pub slug: Option<String>,
+    /// Use a resource that belongs to another checkout (providers with ids of their own).
+    pub reclaim: bool,
+}
+
+/// A lease in hand.
+#[derive(Debug)]
+pub struct Held {
+    /// The box.
+    pub lease: Lease,
+    /// Its claim, as written.
+    pub claim: Claim,
+    /// Its provider.
+    pub provider: String,
+    /// It existed before this command.
+    pub reused: bool,
+    /// Its trail, for a lease this command made.
+    pub trail: Option<Trail>,
+}
+
+impl Held {
+    /// Idle limit of the lease.
+    pub fn idle_timeout(&self) -> Duration {
+        Duration::from_secs(self.claim.idle_timeout_seconds.max(15))
+    }
+}
+
+/// What became of the box after the work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// Given back.
+    Released,
+    /// Giving it back failed; its trail remembers.
+    Stuck,
+    /// It stays.
+    Kept,
+}
+
+/// Gets a box, works with it, and gives it back or keeps it: on success, failure and interruption alike.
+///
+/// `keep` looks at the outcome and says why the box stays, or `None` to give it back. A box that existed
+/// before is never given back. The lease is touched while `work` goes on; should it vanish, work ends.
+pub async fn with_lease<P: Provider, D: Dialer, C: Clock, T>(
+    bench: &Bench<'_, P, D, C>,
+    ask: &Ask,
+    repo_root: PathBuf,
+    events: &mut dyn EventSink,
+    stop: &Stop,
+    keep: impl FnOnce(&Result<T>) -> Option<String>,
+    work: impl AsyncFnOnce(&Held, &mut dyn EventSink) -> Result<T>,
+) -> Result<(Result<T>, Fate)> {
+    let held = match ask {
+        Ask::New(new) => acquire::acquire(bench, new, &repo_root, events, stop).await?,
+        Ask::Existing { name, reclaim } => {
+            adopt::adopt(bench, name, &repo_root, *reclaim, events).await?
+        }
+    };
+    let alive =
+        heartbeat::keep_alive(bench.provider, bench.clock, &held.lease, held.idle_timeout());
+    let outcome = tokio::select! {
+        outcome = work(&held, events) => outcome,
+        gone = alive => Err(gone),
+    };
+    if held.reused {
+        adopt::put_down(bench, &held).await;
+        return Ok((outcome, Fate::Kept));
+    }
+    let fate = match keep(&outcome) {
+        Some(reason) => release::keep(bench, held, reason, events).await,
+        None => release::give_back(bench, held, events).await,
+    };
+    Ok((outcome, fate))
+}
+
+/// Tells about a box in hand.
+fn announce(held: &Held, events: &mut dyn EventSink) {
+    events.emit(Event::LeaseCreated {
+        lease: held.lease.clone(),
+        provider: held.provider.clone(),
+        reused: held.reused,
+    });
+}

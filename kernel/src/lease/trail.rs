@@ -112,14 +112,17 @@ impl Trail {
         }
     }
 
-    /// The identity, provider, plugin and keep flag the trail began with.
-    pub fn intent(&self) -> Option<(&Desired, &str, &PluginPin, bool)> {
+    /// The identity, provider and plugin the trail began with.
+    pub fn intent(&self) -> Option<(&Desired, &str, &PluginPin)> {
         self.lines.iter().find_map(|line| match line {
-            TrailLine::Intent { desired, provider, plugin, keep, .. } => {
-                Some((desired, &**provider, plugin, *keep))
-            }
+            TrailLine::Intent { desired, provider, plugin, .. } => Some((desired, &**provider, plugin)),
             _ => None,
         })
+    }
+
+    /// Whether the box was meant to outlive the command that leased it.
+    pub fn is_kept(&self) -> bool {
+        self.lines.iter().any(|line| matches!(line, TrailLine::Intent { keep: true, .. } | TrailLine::Kept { .. }))
     }
 
     /// Whether acquire answered and the claim was written.

@@ -1,0 +1,163 @@
+//! What interrupted commands left behind, and which boxes are past their end.
+
+use crabbox_schemas::ids::LeaseId;
+use crabbox_schemas::lease::{Desired, Lease};
+use crabbox_schemas::plugin::Purpose;
+
+use crate::error::Result;
+use crate::lease::trail::Trail;
+use crate::lease::{Bench, release};
+use crate::ports::{Clock, Dialer, Provider, Query};
+use crate::state::State;
+use crate::time::parse_instant;
+
+/// A lease whose command died before it was done.
+#[derive(Debug)]
+pub struct Open {
+    /// The lease.
+    pub desired: Desired,
+    /// The provider that was asked.
+    pub provider: String,
+    /// How far its command came.
+    pub reason: &'static str,
+    /// Its trail, locked by us.
+    trail: Trail,
+}
+
+/// Every lease that an interrupted command left open. Leases of live commands and kept leases are not among them.
+pub fn open(state: &State) -> Vec<Open> {
+    Trail::ids(&state.journal()).iter().filter_map(|id| open_one(state, id)).collect()
+}
+
+fn open_one(state: &State, id: &LeaseId) -> Option<Open> {
+    let trail = Trail::adopt(&state.journal(), id).ok().flatten()?;
+    let reason = if trail.is_releasing() {
+        "its release was interrupted"
+    } else if !trail.is_claimed() {
+        "its acquire was interrupted"
+    } else if !trail.is_kept() {
+        "its one-off run was interrupted"
+    } else {
+        return None;
+    };
+    let (desired, provider, _) = trail.intent()?;
+    let (desired, provider) = (desired.clone(), provider.to_owned());
+    Some(Open { desired, provider, reason, trail })
+}
+
+/// Finishes one open lease: whatever exists of it is released, then it is forgotten.
+pub async fn finish<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    open: Open,
+) -> Result<&'static str> {
+    let claim = bench.claims().get(&open.desired.lease_id).ok().flatten();
+    let query = Query {
+        id: open.desired.lease_id.to_string(),
+        known: claim.and_then(|c| c.lease),
+        resources: open.trail.resources(),
+        purpose: Purpose::Reconcile,
+    };
+    let lease = match bench.provider.resolve(&query).await? {
+        Some(lease) => lease,
+        None => {
+            release::forget(bench, &placeholder(&open.desired), Some(open.trail))?;
+            return Ok("already_gone");
+        }
+    };
+    release::release(bench, &lease, Some(open.trail)).await.map(release::word)
+}
+
+fn placeholder(desired: &Desired) -> Lease {
+    Lease {
+        lease_id: desired.lease_id.clone(),
+        slug: desired.slug.clone(),
+        name: desired.name.clone(),
+        cloud_id: String::new(),
+        status: "released".to_owned(),
+        server_type: String::new(),
+        labels: Default::default(),
+        work_root: None,
+        ssh: None,
+    }
+}
+
+/// What `cleanup` decides about a labelled box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Leave it, and why.
+    Skip(&'static str),
+    /// Delete it, and why.
+    Delete(&'static str),
+}
+
+/// How long a box that is provisioning or running may be past its end before it is deleted, in milliseconds.
+const RUNNING_GRACE_MS: u64 = 12 * 3600 * 1000;
+
+/// The cleanup rules, in order: not ours, kept, by state, by expiry.
+pub fn judge(lease: &Lease, now_ms: u64) -> Verdict {
+    let label = |name: &str| lease.labels.get(name).map(String::as_str).unwrap_or_default();
+    if label("crabbox") != "true" || label("lease") != lease.lease_id.as_str() {
+        return Verdict::Skip("not labelled as this lease");
+    }
+    if label("keep") == "true" {
+        return Verdict::Skip("kept");
+    }
+    let state = if label("state").is_empty() { lease.status.as_str() } else { label("state") };
+    if matches!(state, "failed" | "released" | "expired") {
+        return Verdict::Delete("ended");
+    }
+    let Some(expires) = parse_instant(label("expires_at")) else {
+        return Verdict::Skip("no readable end");
+    };
+    let grace = if matches!(state, "running" | "provisioning") { RUNNING_GRACE_MS } else { 0 };
+    if now_ms > expires.saturating_add(grace) {
+        Verdict::Delete("expired")
+    } else {
+        Verdict::Skip("not expired")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labelled(pairs: &[(&str, &str)]) -> Lease {
+        let mut lease = placeholder(&Desired {
+            lease_id: LeaseId::mint([1; 6]),
+            slug: "blue-prawn".into(),
+            name: "m".into(),
+        });
+        let own = [("crabbox", "true"), ("lease", "cbx_010101010101")];
+        lease.labels =
+            own.iter().chain(pairs).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        lease
+    }
+
+    #[test]
+    fn the_rules_hold_in_order() {
+        let now = 100_000_000_000;
+        let past = "99999999";
+        for (labels, expected) in [
+            (
+                vec![("lease", "cbx_020202020202"), ("state", "failed")],
+                Verdict::Skip("not labelled as this lease"),
+            ),
+            (
+                vec![("keep", "true"), ("state", "failed"), ("expires_at", past)],
+                Verdict::Skip("kept"),
+            ),
+            (vec![("state", "failed")], Verdict::Delete("ended")),
+            (vec![("state", "ready"), ("expires_at", past)], Verdict::Delete("expired")),
+            (vec![("state", "running"), ("expires_at", past)], Verdict::Skip("not expired")),
+            (vec![("state", "running"), ("expires_at", "99950000")], Verdict::Delete("expired")),
+            (
+                vec![("state", "ready"), ("expires_at", "2999-01-01T00:00:00Z")],
+                Verdict::Skip("not expired"),
+            ),
+            (vec![("state", "ready"), ("expires_at", "soon")], Verdict::Skip("no readable end")),
+            (vec![("state", "odd"), ("expires_at", past)], Verdict::Delete("expired")),
+        ] {
+            assert_eq!(judge(&labelled(&labels), now), expected, "{labels:?}");
+        }
+    }
+}

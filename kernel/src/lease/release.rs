@@ -1,0 +1,109 @@
+//! The end of a lease: given back, or kept on purpose. Every step can be repeated.
+
+use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::journal::TrailLine;
+use crabbox_schemas::lease::{Lease, ReleaseOutcome};
+
+use crate::error::{KernelError, Result};
+use crate::event::Event;
+use crate::lease::trail::Trail;
+use crate::lease::{Bench, Fate, Held};
+use crate::ports::{Clock, Dialer, EventSink, Provider};
+use crate::time::rfc3339;
+
+/// Gives a box back and forgets it. The claim, the keys and the trail go only when the provider is certain.
+pub async fn release<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    lease: &Lease,
+    mut trail: Option<Trail>,
+) -> Result<ReleaseOutcome> {
+    if let Some(trail) = trail.as_mut() {
+        trail.append(TrailLine::Releasing { at: rfc3339(bench.clock.now_ms()) })?;
+    }
+    let outcome = match bench.provider.release(lease).await {
+        Ok(outcome) => outcome,
+        Err(error) if error.code == ErrorCode::NotFound => ReleaseOutcome::AlreadyGone,
+        Err(error) => return Err(error.at("release")),
+    };
+    if outcome != ReleaseOutcome::Pending {
+        forget(bench, lease, trail)?;
+    }
+    Ok(outcome)
+}
+
+/// Removes every local trace of a lease that is gone.
+pub fn forget<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    lease: &Lease,
+    trail: Option<Trail>,
+) -> Result<()> {
+    bench.claims().remove(&lease.lease_id)?;
+    if lease.lease_id.is_canonical() {
+        let _ = std::fs::remove_dir_all(bench.state.keys(&lease.lease_id));
+    }
+    let _ = std::fs::remove_file(bench.state.locks().join(lease.lease_id.as_str()));
+    trail.map_or(Ok(()), Trail::finish)
+}
+
+/// The bracket's end for a box that goes back.
+pub(super) async fn give_back<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    held: Held,
+    events: &mut dyn EventSink,
+) -> Fate {
+    match release(bench, &held.lease, held.trail).await {
+        Ok(outcome) => {
+            events.emit(Event::Released {
+                lease: held.lease,
+                provider: held.provider,
+                outcome: word(outcome).into(),
+            });
+            Fate::Released
+        }
+        Err(error) => {
+            events.emit(Event::Warning {
+                message: format!(
+                    "could not release {}: {error}; run `crabbox cleanup`",
+                    held.lease.slug
+                ),
+            });
+            Fate::Stuck
+        }
+    }
+}
+
+/// The bracket's end for a box that stays.
+pub(super) async fn keep<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    mut held: Held,
+    reason: String,
+    events: &mut dyn EventSink,
+) -> Fate {
+    let at = rfc3339(bench.clock.now_ms());
+    let noted = held
+        .trail
+        .as_mut()
+        .map_or(Ok(()), |trail| trail.append(TrailLine::Kept { at: at.clone() }));
+    let mut claim = held.claim.clone();
+    claim.keep = true;
+    claim.last_used_at = at;
+    let noted: Result<(), KernelError> = noted.and_then(|()| bench.claims().put(&claim));
+    if let Err(error) = noted {
+        events.emit(Event::Warning { message: error.to_string() });
+    }
+    if let Err(error) = bench.provider.touch(&held.lease, "ready").await {
+        tracing::debug!(%error, "could not touch the kept lease");
+    }
+    events.emit(Event::Kept { lease: held.lease, reason });
+    Fate::Kept
+}
+
+/// The outcome's word in lines and JSON.
+pub fn word(outcome: ReleaseOutcome) -> &'static str {
+    match outcome {
+        ReleaseOutcome::Released => "released",
+        ReleaseOutcome::AlreadyGone => "already_gone",
+        ReleaseOutcome::Pending => "pending",
+        ReleaseOutcome::Retained => "retained",
+    }
+}
