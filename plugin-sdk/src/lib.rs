@@ -1,1 +1,36 @@
-//! Under construction.
+//! What the author of a provider sees: two roles, a call, a failure, and one function that serves.
+//!
+//! Everything here is synchronous: a method of a provider runs on a thread of its own, and the ways
+//! out of it ([`Call::sleep`], [`Call::record`], [`Output::write`] …) block until the host answers,
+//! and wake up when the call is cancelled. Only `serve.rs` knows that the host is at the other end of
+//! a pipe.
+
+#![warn(missing_docs)]
+
+mod behaviour;
+mod call;
+mod control;
+mod failure;
+mod link;
+mod output;
+mod plugin;
+mod provider;
+mod serve;
+mod session;
+
+pub use call::{Attempt, Call, Level, Progress, Woken};
+pub use failure::Failure;
+pub use output::{Channel, Output};
+pub use plugin::Plugin;
+pub use provider::{DelegatedRun, SecretRef, SshLease, settings};
+pub use serve::{serve_delegated_run, serve_ssh_lease};
+
+pub use crabbox_schemas::error::{ErrorKind, Outcome, Resource};
+pub use crabbox_schemas::ids::LeaseId;
+pub use crabbox_schemas::lease::{
+    BoxRequest, Desired, Expected, Lease, ReleaseOutcome, SshAuth, SshEndpoint,
+};
+pub use crabbox_schemas::plugin::{
+    AcquireParams, Check, CheckStatus, ExecResult, Instance, ListParams, ListResult, Purpose,
+    ReleaseParams, ResolveParams, RunStartParams, RunStartResult, TouchParams, UserFacts,
+};

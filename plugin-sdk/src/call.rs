@@ -1,0 +1,311 @@
+//! One open call: its bounds, the wish to stop it, and everything the host does on its behalf.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crabbox_schemas::error::{ErrorKind, Outcome, Resource};
+use crabbox_schemas::plugin::{
+    AttemptEvent, CallContext, ExecParams, ExecResult, KvParams, KvResult, LogEvent, ProgressEvent,
+    PromptParams, PromptResult, ResourceParams, SecretParams, SecretResult, SleepParams,
+    SleepResult, callback, event,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::Failure;
+use crate::control::Control;
+use crate::link::Link;
+
+/// How long a single wait may be at most, so that sums of instants cannot overflow.
+const LONGEST: u64 = 10 * 365 * 24 * 3600 * 1000;
+
+/// One open call of the kernel, and the way to ask the host for things while it is open.
+///
+/// Callbacks block until the host answers; they fail with kind `cancelled` when the call is cancelled
+/// while they wait. After a cancel new callbacks still work until the grace period ends, so that a
+/// provider can clean up.
+#[derive(Debug)]
+pub struct Call {
+    id: u64,
+    context: CallContext,
+    deadline: Instant,
+    control: Arc<Control>,
+    link: Arc<Link>,
+}
+
+/// Why a sleep ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Woken {
+    /// The time is over.
+    Time,
+    /// The call was cancelled.
+    Cancel,
+}
+
+/// How much a log line matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// For those who debug the provider.
+    Debug,
+    /// Worth knowing.
+    Info,
+    /// Something is odd.
+    Warn,
+    /// Something failed.
+    Error,
+}
+
+/// One step forward, for [`Call::progress`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress<'a> {
+    /// What is going on.
+    pub phase: &'a str,
+    /// How much is done; never decreases within a phase.
+    pub done: Option<u64>,
+    /// Out of how much.
+    pub total: Option<u64>,
+    /// One line for people.
+    pub message: Option<&'a str>,
+}
+
+/// One candidate machine that was tried, for [`Call::attempt`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attempt<'a> {
+    /// Where.
+    pub region: Option<&'a str>,
+    /// Which machine type.
+    pub server_type: Option<&'a str>,
+    /// `spot` or `on-demand`.
+    pub market: Option<&'a str>,
+    /// Why it failed, when it did.
+    pub category: Option<ErrorKind>,
+    /// One line.
+    pub message: &'a str,
+}
+
+impl Call {
+    pub(crate) fn new(
+        id: u64,
+        context: CallContext,
+        control: Arc<Control>,
+        link: Arc<Link>,
+    ) -> Self {
+        let deadline = Instant::now() + Duration::from_millis(context.deadline_ms.min(LONGEST));
+        Self { id, context, deadline, control, link }
+    }
+
+    /// The number the kernel gave this call.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Names one logical attempt; equal on every retry of it.
+    pub fn idem(&self) -> &str {
+        &self.context.idem
+    }
+
+    /// Whether to say what would happen and create nothing.
+    pub fn dry_run(&self) -> bool {
+        self.context.dry_run
+    }
+
+    /// When the call must be answered.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Time left until the deadline.
+    pub fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Whether the work should stop: the kernel cancelled the call, or its deadline has passed.
+    pub fn cancelled(&self) -> bool {
+        self.control.cancelled().is_some() || self.time_left().is_zero()
+    }
+
+    /// The call's last moment: until then clean-up may go on.
+    pub fn last_moment(&self) -> Instant {
+        let grace = Duration::from_millis(self.context.grace_ms.min(LONGEST));
+        let natural = self.deadline + grace;
+        self.control.cancelled().map_or(natural, |until| until.min(natural))
+    }
+
+    /// Fails with kind `cancelled` or `timeout` once the work should stop; call it between steps.
+    /// Its outcome is `uncertain`; a provider that knows better says so.
+    pub fn check(&self) -> Result<(), Failure> {
+        if self.control.cancelled().is_some() {
+            return Err(Failure::cancelled("cancelled", Outcome::Uncertain));
+        }
+        if self.time_left().is_zero() {
+            return Err(Failure::timeout("the call's time ran out").outcome(Outcome::Uncertain));
+        }
+        Ok(())
+    }
+
+    /// Waits; the host holds the clock. Returns early when the call is cancelled.
+    pub fn sleep(&self, time: Duration) -> Result<Woken, Failure> {
+        if self.cancelled() {
+            return Ok(Woken::Cancel);
+        }
+        let ms = u64::try_from(time.as_millis()).unwrap_or(LONGEST).min(LONGEST);
+        let params = SleepParams { call: self.id, ms };
+        match self.ask::<_, SleepResult>(callback::SLEEP, &params) {
+            Ok(slept) if slept.woken == "time" => Ok(Woken::Time),
+            Ok(_) => Ok(Woken::Cancel),
+            Err(failure) if failure.kind() == ErrorKind::Cancelled => Ok(Woken::Cancel),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Writes a resource into the kernel's journal; returns when it is on disk. Until then the
+    /// provider does nothing else: a crash would lose the resource.
+    pub fn record(&self, resource: &Resource) -> Result<(), Failure> {
+        self.resource(callback::RESOURCE_RECORD, resource)
+    }
+
+    /// Takes a resource that is gone out of the journal.
+    pub fn forget(&self, resource: &Resource) -> Result<(), Failure> {
+        self.resource(callback::RESOURCE_FORGET, resource)
+    }
+
+    fn resource(&self, method: &str, resource: &Resource) -> Result<(), Failure> {
+        let params = ResourceParams { call: self.id, resource: resource.clone() };
+        self.ask::<_, Value>(method, &params).map(drop)
+    }
+
+    /// The value of a secret the settings name; needs the grant.
+    pub fn secret(&self, name: &str) -> Result<String, Failure> {
+        let params = SecretParams { call: self.id, name: name.to_owned() };
+        self.ask::<_, SecretResult>(callback::SECRET_REVEAL, &params).map(|secret| secret.value)
+    }
+
+    /// Reads a small value kept for this plugin.
+    pub fn kv_get(&self, key: &str) -> Result<Option<String>, Failure> {
+        self.kv(callback::KV_GET, key, None, None).map(|found| found.value)
+    }
+
+    /// Keeps a small value for this plugin, for ever or for a while.
+    pub fn kv_put(&self, key: &str, value: &str, ttl: Option<Duration>) -> Result<(), Failure> {
+        self.kv(callback::KV_PUT, key, Some(value.to_owned()), ttl).map(drop)
+    }
+
+    /// Forgets a value.
+    pub fn kv_delete(&self, key: &str) -> Result<(), Failure> {
+        self.kv(callback::KV_DELETE, key, None, None).map(drop)
+    }
+
+    /// The keys that begin with a prefix.
+    pub fn kv_list(&self, prefix: &str) -> Result<Vec<String>, Failure> {
+        self.kv(callback::KV_LIST, prefix, None, None).map(|found| found.keys)
+    }
+
+    fn kv(
+        &self,
+        method: &str,
+        key: &str,
+        value: Option<String>,
+        ttl: Option<Duration>,
+    ) -> Result<KvResult, Failure> {
+        let ttl_ms = ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(LONGEST).min(LONGEST));
+        self.ask(method, &KvParams { call: self.id, key: key.to_owned(), value, ttl_ms })
+    }
+
+    /// Runs a tool the manifest's grants name and waits for its end.
+    pub fn exec(
+        &self,
+        tool: &str,
+        args: &[&str],
+        stdin: Option<&str>,
+        timeout: Duration,
+    ) -> Result<ExecResult, Failure> {
+        let params = ExecParams {
+            call: self.id,
+            tool: tool.to_owned(),
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            stdin: stdin.map(str::to_owned),
+            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(LONGEST).min(LONGEST),
+        };
+        self.ask(callback::EXEC, &params)
+    }
+
+    /// Asks the person a yes-or-no question; `unsupported` when nobody is there.
+    pub fn confirm(&self, question: &str) -> Result<bool, Failure> {
+        self.prompt("confirm", question).map(|answer| answer == "yes")
+    }
+
+    /// Asks the person for a line of text; `unsupported` when nobody is there.
+    pub fn ask_text(&self, question: &str) -> Result<String, Failure> {
+        self.prompt("text", question)
+    }
+
+    /// Asks the person for a secret; `unsupported` when nobody is there.
+    pub fn ask_secret(&self, question: &str) -> Result<String, Failure> {
+        self.prompt("secret", question)
+    }
+
+    fn prompt(&self, kind: &str, message: &str) -> Result<String, Failure> {
+        let params =
+            PromptParams { call: self.id, kind: kind.to_owned(), message: message.to_owned() };
+        self.ask::<_, PromptResult>(callback::PROMPT, &params).map(|result| result.answer)
+    }
+
+    /// Says something for the log.
+    pub fn log(&self, level: Level, message: &str) {
+        let level = match level {
+            Level::Debug => "debug",
+            Level::Info => "info",
+            Level::Warn => "warn",
+            Level::Error => "error",
+        };
+        let message = message.to_owned();
+        self.tell(event::LOG, &LogEvent { call: self.id, level: level.to_owned(), message });
+    }
+
+    /// Says how far the work is.
+    pub fn progress(&self, progress: &Progress<'_>) {
+        let params = ProgressEvent {
+            call: self.id,
+            phase: progress.phase.to_owned(),
+            done: progress.done,
+            total: progress.total,
+            message: progress.message.map(str::to_owned),
+        };
+        self.tell(event::PROGRESS, &params);
+    }
+
+    /// Says which machine was tried and how that went.
+    pub fn attempt(&self, attempt: &Attempt<'_>) {
+        let params = AttemptEvent {
+            call: self.id,
+            region: attempt.region.map(str::to_owned),
+            server_type: attempt.server_type.map(str::to_owned),
+            market: attempt.market.map(str::to_owned),
+            category: attempt.category.map(|kind| kind.word().to_owned()),
+            message: attempt.message.to_owned(),
+        };
+        self.tell(event::ATTEMPT, &params);
+    }
+
+    pub(crate) fn control(&self) -> &Control {
+        &self.control
+    }
+
+    pub(crate) fn tell(&self, method: &str, params: &impl Serialize) {
+        self.link.notify(method, params);
+    }
+
+    fn ask<P: Serialize, R: DeserializeOwned>(
+        &self,
+        method: &str,
+        params: &P,
+    ) -> Result<R, Failure> {
+        let answer = self.link.request(method, params, self.last_moment())?;
+        serde_json::from_value(answer).map_err(|error| {
+            Failure::internal(format!("the host's answer to {method} does not fit"))
+                .outcome(Outcome::Uncertain)
+                .because(&error)
+        })
+    }
+}

@@ -1,0 +1,104 @@
+//! The two roles a provider may have: it hands out boxes, or it runs commands itself.
+
+use crabbox_schemas::lease::{Lease, ReleaseOutcome};
+use crabbox_schemas::plugin::{
+    AcquireParams, Check, Instance, ListParams, ListResult, ReleaseParams, ResolveParams,
+    RunStartParams, RunStartResult, TouchParams,
+};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{Call, Failure, Output};
+
+/// A provider that hands out boxes the kernel connects to over SSH.
+///
+/// Methods may run at the same time on several threads. Every one is bounded by its call's deadline
+/// and should look at [`Call::check`] between steps.
+pub trait SshLease: Send + Sync + 'static {
+    /// Whether acquiring twice with one lease id yields one resource.
+    fn idempotent_acquire(&self) -> bool {
+        false
+    }
+
+    /// Makes a box. Each resource goes to [`Call::record`] before anything else happens.
+    fn acquire(&self, call: &Call, params: AcquireParams) -> Result<Lease, Failure>;
+
+    /// Looks a box up. [`Failure::not_found`] proves that it does not exist.
+    fn resolve(&self, call: &Call, params: ResolveParams) -> Result<Lease, Failure>;
+
+    /// Every box that carries crabbox's label.
+    fn list(&self, call: &Call, params: ListParams) -> Result<ListResult, Failure>;
+
+    /// Gives a box back; repeatable. Touches nothing unless `expected` holds.
+    fn release(&self, call: &Call, params: ReleaseParams) -> Result<ReleaseOutcome, Failure>;
+
+    /// Notes that the box is still in use. Says what is known when there is nothing to note.
+    fn touch(&self, _call: &Call, params: TouchParams) -> Result<Lease, Failure> {
+        Ok(params.lease)
+    }
+
+    /// Looks at credentials and prerequisites; creates nothing.
+    fn doctor(&self, _call: &Call) -> Result<Vec<Check>, Failure> {
+        Ok(Vec::new())
+    }
+
+    /// Checks what a schema cannot say of the settings.
+    fn validate(&self, _call: &Call) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// A provider that takes the tree and the command and runs it itself.
+pub trait DelegatedRun: Send + Sync + 'static {
+    /// Whether warming up twice with one lease id yields one resource.
+    fn idempotent_acquire(&self) -> bool {
+        false
+    }
+
+    /// Makes a box ready for commands.
+    fn warmup(&self, call: &Call, params: AcquireParams) -> Result<Lease, Failure>;
+
+    /// Runs one command, at most once, and passes on what it prints.
+    fn run(
+        &self,
+        call: &Call,
+        params: RunStartParams,
+        output: &Output<'_>,
+    ) -> Result<RunStartResult, Failure>;
+
+    /// Every box that carries crabbox's label.
+    fn list(&self, call: &Call, params: ListParams) -> Result<ListResult, Failure>;
+
+    /// Looks a box up. [`Failure::not_found`] proves that it does not exist.
+    fn status(&self, call: &Call, params: ResolveParams) -> Result<Lease, Failure>;
+
+    /// Gives a box back; repeatable. Touches nothing unless `expected` holds.
+    fn stop(&self, call: &Call, params: ReleaseParams) -> Result<ReleaseOutcome, Failure>;
+
+    /// Looks at credentials and prerequisites; creates nothing.
+    fn doctor(&self, _call: &Call) -> Result<Vec<Check>, Failure> {
+        Ok(Vec::new())
+    }
+
+    /// Checks what a schema cannot say of the settings.
+    fn validate(&self, _call: &Call) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// A secret as it appears in the settings: its name, never its value. See [`Call::secret`].
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct SecretRef {
+    /// The name to ask for.
+    #[serde(rename = "$secret")]
+    pub name: String,
+}
+
+/// Reads the instance's settings into the provider's own type.
+pub fn settings<T: DeserializeOwned>(instance: &Instance) -> Result<T, Failure> {
+    serde_json::from_value(Value::Object(instance.config.clone())).map_err(|error| {
+        Failure::invalid_config("", format!("the settings of {} do not fit", instance.provider))
+            .because(&error)
+    })
+}
