@@ -1,0 +1,25 @@
+//! Output bytes inside JSON: `text` when they are UTF-8, `b64` otherwise.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// Most raw bytes one `event/output` may carry: 64 KiB of base64.
+pub const MAX_CHUNK: usize = 48 * 1024;
+
+/// The bytes as `(text, b64)`, exactly one of them set.
+pub fn pack(bytes: &[u8]) -> (Option<String>, Option<String>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (Some(text.to_owned()), None),
+        Err(_) => (None, Some(STANDARD.encode(bytes))),
+    }
+}
+
+/// The bytes back; the error says what is wrong.
+pub fn unpack(text: Option<String>, b64: Option<String>) -> Result<Vec<u8>, &'static str> {
+    let bytes = match (text, b64) {
+        (Some(text), None) => text.into_bytes(),
+        (None, Some(b64)) => STANDARD.decode(b64).map_err(|_| "b64 is not base64")?,
+        _ => return Err("not exactly one of text and b64"),
+    };
+    if bytes.len() > MAX_CHUNK { Err("a chunk is larger than 48 KiB") } else { Ok(bytes) }
+}
