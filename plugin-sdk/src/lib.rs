@@ -11,6 +11,7 @@ mod behaviour;
 mod call;
 mod control;
 mod failure;
+mod label;
 mod link;
 mod output;
 mod plugin;
@@ -20,6 +21,7 @@ mod session;
 
 pub use call::{Attempt, Call, Level, Progress, Woken};
 pub use failure::Failure;
+pub use label::label_value;
 pub use output::{Channel, Output};
 pub use plugin::Plugin;
 pub use provider::{DelegatedRun, SecretRef, SshLease, settings};

@@ -1,2 +1,5 @@
-//! Under construction.
-fn main() {}
+//! The plugin's process.
+
+fn main() -> std::process::ExitCode {
+    crabbox_provider_ssh::plugin().serve_stdio()
+}
