@@ -116,10 +116,10 @@ fn doctor(checks: Vec<Check>) -> Result<Value, Failure> {
 
 fn read<T: DeserializeOwned>(params: Value) -> Result<T, Failure> {
     serde_json::from_value(params)
-        .map_err(|error| Failure::invalid_request("the params do not fit").because(&error))
+        .map_err(|error| Failure::invalid_request(format!("the params do not fit: {error}")))
 }
 
-fn pack(result: impl Serialize) -> Result<Value, Failure> {
+pub(crate) fn pack(result: impl Serialize) -> Result<Value, Failure> {
     serde_json::to_value(result)
         .map_err(|error| Failure::internal("cannot encode the result").because(&error))
 }

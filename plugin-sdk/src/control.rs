@@ -3,6 +3,8 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crabbox_wire::Credit;
+
 /// Locks even when another thread panicked while it held the lock: the data is plain counters.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -19,13 +21,13 @@ pub(crate) struct Control {
 struct Wishes {
     /// Set by a cancel: when the clean-up must be over.
     stop_by: Option<Instant>,
-    /// Bytes of output that may be sent now.
-    credit: u64,
+    credit: Credit,
 }
 
 impl Control {
-    pub(crate) fn new(credit: u64) -> Self {
-        Self { wishes: Mutex::new(Wishes { stop_by: None, credit }), changed: Condvar::new() }
+    pub(crate) fn new(window: u64) -> Self {
+        let wishes = Wishes { stop_by: None, credit: Credit::new(window) };
+        Self { wishes: Mutex::new(wishes), changed: Condvar::new() }
     }
 
     /// Asks the call to stop; a second wish can only shorten the time.
@@ -43,26 +45,22 @@ impl Control {
 
     pub(crate) fn grant(&self, bytes: u64) {
         let mut wishes = lock(&self.wishes);
-        wishes.credit = wishes.credit.saturating_add(bytes);
+        wishes.credit.grant(bytes);
         self.changed.notify_all();
     }
 
-    /// Takes up to `wanted` bytes of credit, waiting for the first. Zero means that the call was
-    /// cancelled, or that `until` passed, while there was none.
-    pub(crate) fn take(&self, wanted: usize, until: Instant) -> usize {
+    /// Waits until a chunk of output may be sent and takes its bytes. False means that the call was
+    /// cancelled, or that `until` passed, while there was no credit.
+    pub(crate) fn take(&self, bytes: usize, until: Instant) -> bool {
         let mut wishes = lock(&self.wishes);
-        loop {
-            let taken = wanted.min(usize::try_from(wishes.credit).unwrap_or(usize::MAX));
-            if taken > 0 {
-                wishes.credit -= taken as u64;
-                return taken;
-            }
+        while !wishes.credit.may_send() {
             let left = until.saturating_duration_since(Instant::now());
             if wishes.stop_by.is_some() || left.is_zero() {
-                return 0;
+                return false;
             }
             wishes =
                 self.changed.wait_timeout(wishes, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        wishes.credit.take(bytes as u64)
     }
 }

@@ -14,8 +14,9 @@ const CAUSE_LIMIT: usize = 16;
 /// Why a call failed. There is no way to make one without choosing a kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
+    code: i32,
     message: String,
-    data: ErrorData,
+    data: Box<ErrorData>,
 }
 
 impl Failure {
@@ -30,7 +31,12 @@ impl Failure {
             field: None,
             resources: Vec::new(),
         };
-        Self { message: message.into(), data }
+        Self { code: kind.rpc_code(), message: message.into(), data: Box::new(data) }
+    }
+
+    /// A breach of JSON-RPC itself, with one of its own codes.
+    pub(crate) fn breach(code: i32, kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { code, ..Self::new(kind, message).outcome(Outcome::NotStarted) }
     }
 
     /// A setting is wrong; `field` is its JSON pointer, such as `/host`.
@@ -195,11 +201,7 @@ impl Error for Failure {}
 
 impl From<Failure> for RpcError {
     fn from(failure: Failure) -> Self {
-        Self {
-            code: failure.data.kind.rpc_code(),
-            message: one_line(&failure.message),
-            data: Some(failure.data),
-        }
+        Self { code: failure.code, message: one_line(&failure.message), data: Some(*failure.data) }
     }
 }
 
@@ -207,7 +209,7 @@ impl From<Failure> for RpcError {
 impl From<RpcError> for Failure {
     fn from(error: RpcError) -> Self {
         match error.data {
-            Some(data) => Self { message: error.message, data },
+            Some(data) => Self { code: error.code, message: error.message, data: Box::new(data) },
             None => Self::internal(format!("{} (code {})", error.message, error.code)),
         }
     }

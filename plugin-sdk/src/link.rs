@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::Write;
 use std::sync::Mutex;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Instant;
 
 use crabbox_schemas::error::{Outcome, RpcError};
+use crabbox_wire::{Frame, Id};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::Failure;
 use crate::control::lock;
@@ -19,7 +21,7 @@ type Answer = Result<Value, RpcError>;
 /// The writing half of a session, shared by all its calls.
 pub(crate) struct Link {
     out: Mutex<Box<dyn Write + Send>>,
-    max_line: Mutex<usize>,
+    max_line: AtomicUsize,
     waiting: Mutex<Waiting>,
 }
 
@@ -38,31 +40,28 @@ impl fmt::Debug for Link {
 
 impl Link {
     pub(crate) fn new(out: Box<dyn Write + Send>, max_line: usize) -> Self {
-        let (max_line, waiting) = (Mutex::new(max_line), Mutex::new(Waiting::default()));
-        Self { out: Mutex::new(out), max_line, waiting }
+        let (out, waiting) = (Mutex::new(out), Mutex::default());
+        Self { out, max_line: AtomicUsize::new(max_line), waiting }
     }
 
     /// Takes over the limit the kernel named.
     pub(crate) fn set_max_line(&self, bytes: usize) {
-        *lock(&self.max_line) = bytes;
+        self.max_line.store(bytes, Ordering::Relaxed);
     }
 
-    /// Answers a request of the kernel.
-    pub(crate) fn reply(&self, id: &Value, answer: Answer) {
-        let frame = match answer {
-            Ok(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}),
-            Err(error) => json!({"jsonrpc": "2.0", "id": id, "error": error}),
-        };
-        if self.send(&frame).is_err() {
-            let error: RpcError = Failure::internal("the answer is too large for one line").into();
-            // A kernel that is gone needs no answer.
-            let _ = self.send(&json!({"jsonrpc": "2.0", "id": id, "error": error}));
+    /// Answers a request of the kernel. A kernel that is gone needs no answer.
+    pub(crate) fn reply(&self, id: Id, answer: Result<Value, Failure>) {
+        let frame = Frame::Response { id: id.clone(), result: answer.map_err(RpcError::from) };
+        if let Err(failure) = self.send(&frame) {
+            let _ = self.send(&Frame::failure(id, failure.into()));
         }
     }
 
-    /// Sends an event; a kernel that is gone needs none.
+    /// Sends an event; a kernel that is gone needs none, and one that is too long for a line is lost.
     pub(crate) fn notify(&self, method: &str, params: &impl Serialize) {
-        let _ = self.send(&json!({"jsonrpc": "2.0", "method": method, "params": params}));
+        if let Ok(frame) = Frame::notification(method, params) {
+            let _ = self.send(&frame);
+        }
     }
 
     /// Asks the host and waits for its answer, until `until` at most.
@@ -83,23 +82,20 @@ impl Link {
             waiting.answers.insert(id.clone(), sender);
             id
         };
-        let frame = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
-        let answer = match self.send(&frame) {
-            Ok(()) => receiver.recv_timeout(until.saturating_duration_since(Instant::now())),
-            Err(error) => {
-                lock(&self.waiting).answers.remove(&id);
-                return Err(Failure::internal(format!("cannot send {method}")).because(&error));
-            }
-        };
+        let sent = Frame::request(Id::Text(id.clone()), method, params)
+            .map_err(|error| Failure::internal("cannot encode params").because(&error))
+            .and_then(|frame| self.send(&frame));
+        let left = until.saturating_duration_since(Instant::now());
+        let answer = sent.map(|()| receiver.recv_timeout(left));
         lock(&self.waiting).answers.remove(&id);
-        match answer {
+        match answer? {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(error.into()),
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
+            Err(RecvTimeoutError::Timeout) => {
                 Err(Failure::timeout(format!("the host did not answer {method} in time"))
                     .outcome(Outcome::Uncertain))
             }
-            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => Err(gone(method)),
+            Err(RecvTimeoutError::Disconnected) => Err(gone(method)),
         }
     }
 
@@ -117,15 +113,14 @@ impl Link {
         waiting.answers.clear();
     }
 
-    fn send(&self, frame: &Value) -> std::io::Result<()> {
-        let mut line = serde_json::to_vec(frame)?;
-        line.push(b'\n');
-        if line.len() > *lock(&self.max_line) {
-            return Err(std::io::Error::other("the frame is longer than one line may be"));
-        }
+    fn send(&self, frame: &Frame) -> Result<(), Failure> {
+        let line = frame
+            .encode(self.max_line.load(Ordering::Relaxed))
+            .map_err(|error| Failure::internal("a frame does not fit").because(&error))?;
         let mut out = lock(&self.out);
-        out.write_all(&line)?;
-        out.flush()
+        out.write_all(&line)
+            .and_then(|()| out.flush())
+            .map_err(|error| Failure::internal("cannot write to the kernel").because(&error))
     }
 }
 

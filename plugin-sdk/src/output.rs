@@ -2,16 +2,12 @@
 
 use std::sync::Mutex;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use crabbox_schemas::error::Outcome;
 use crabbox_schemas::plugin::{GapEvent, OutputEvent, event};
+use crabbox_wire::payload::{self, MAX_CHUNK};
 
 use crate::control::lock;
 use crate::{Call, Failure};
-
-/// Most bytes one `event/output` carries.
-const CHUNK: usize = 48 * 1024;
 
 /// Which of the two channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,15 +35,13 @@ impl<'a> Output<'a> {
     pub fn write(&self, channel: Channel, mut bytes: &[u8]) -> Result<(), Failure> {
         let mut offset = lock(&self.offsets[channel as usize]);
         while !bytes.is_empty() {
-            let wanted = piece(bytes);
-            let taken = self.call.control().take(wanted, self.call.last_moment());
-            if taken == 0 {
+            let (now, later) = bytes.split_at(piece(bytes));
+            if !self.call.control().take(now.len(), self.call.last_moment()) {
                 return Err(Failure::cancelled(
                     "cancelled while output was waiting",
                     Outcome::Uncertain,
                 ));
             }
-            let (now, later) = bytes.split_at(taken);
             self.call.tell(event::OUTPUT, &self.chunk(channel, *offset, now));
             *offset += now.len() as u64;
             bytes = later;
@@ -72,8 +66,7 @@ impl<'a> Output<'a> {
     }
 
     fn chunk(&self, channel: Channel, off: u64, bytes: &[u8]) -> OutputEvent {
-        let text = std::str::from_utf8(bytes).ok().map(str::to_owned);
-        let b64 = text.is_none().then(|| STANDARD.encode(bytes));
+        let (text, b64) = payload::pack(bytes);
         OutputEvent { call: self.call.id(), ch: name(channel).to_owned(), off, text, b64 }
     }
 }
@@ -87,7 +80,7 @@ fn name(channel: Channel) -> &'static str {
 
 /// How much of `bytes` goes into the next chunk: at most a chunk, and whole characters if possible.
 fn piece(bytes: &[u8]) -> usize {
-    let most = bytes.len().min(CHUNK);
+    let most = bytes.len().min(MAX_CHUNK);
     match std::str::from_utf8(&bytes[..most]) {
         Err(error) if error.error_len().is_none() && error.valid_up_to() > 0 => error.valid_up_to(),
         _ => most,
@@ -100,9 +93,9 @@ mod tests {
 
     #[test]
     fn a_chunk_ends_between_characters_when_it_can() {
-        let text = "é".repeat(CHUNK);
-        assert_eq!(piece(format!("x{text}").as_bytes()), CHUNK - 1);
-        assert_eq!(piece(&[0xff; 100_000]), CHUNK);
+        let text = "é".repeat(MAX_CHUNK);
+        assert_eq!(piece(format!("x{text}").as_bytes()), MAX_CHUNK - 1);
+        assert_eq!(piece(&[0xff; 100_000]), MAX_CHUNK);
         assert_eq!(piece(&[0xc3]), 1);
     }
 }

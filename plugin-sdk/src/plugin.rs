@@ -4,7 +4,6 @@ use std::fmt;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use crabbox_schemas::error::RpcError;
 use crabbox_schemas::manifest::{Manifest, ProviderEntry};
 use crabbox_schemas::plugin::{
     InitializeParams, InitializeResult, Instance, Limits, PROTOCOLS, PluginIdentity, ProviderOffer,
@@ -59,7 +58,7 @@ impl Plugin {
     pub(crate) fn initialize(
         self,
         params: InitializeParams,
-    ) -> Result<(Arc<dyn Behaviour>, Limits, InitializeResult), RpcError> {
+    ) -> Result<(Arc<dyn Behaviour>, Limits, InitializeResult), Failure> {
         let manifest = self.manifest.map_err(|error| {
             Failure::internal("the plugin's manifest is broken").because(&error)
         })?;
@@ -68,7 +67,7 @@ impl Plugin {
         let provider = (self.open)(params.instance)?;
         if provider.kind() != entry.kind {
             let message = format!("{} is not what the manifest says it is", entry.name);
-            return Err(Failure::internal(message).into());
+            return Err(Failure::internal(message));
         }
         let result = InitializeResult {
             protocol,

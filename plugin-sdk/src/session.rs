@@ -1,17 +1,17 @@
 //! One session: frames come in on one thread, calls run on threads of their own, answers go out.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crabbox_schemas::error::{Outcome, RpcError};
+use crabbox_schemas::error::{ErrorKind as Kind, Outcome};
 use crabbox_schemas::plugin::{CallContext, CancelParams, CreditParams, Limits, method};
-use serde::Deserialize;
+use crabbox_wire::{Frame, Id, LineReader};
 use serde_json::{Value, json};
 
-use crate::behaviour::Behaviour;
+use crate::behaviour::{Behaviour, pack};
 use crate::control::{Control, lock};
 use crate::link::Link;
 use crate::plugin::Plugin;
@@ -21,22 +21,8 @@ use crate::{Call, Failure};
 const LAST_GRACE: Duration = Duration::from_secs(10);
 /// Calls that may wait for a free thread before further ones are refused.
 const QUEUE: usize = 64;
-
-/// What the other side sent. Everything it may leave out is optional.
-#[derive(Deserialize)]
-struct Incoming {
-    jsonrpc: String,
-    #[serde(default)]
-    id: Option<Value>,
-    #[serde(default)]
-    method: Option<String>,
-    #[serde(default)]
-    params: Option<Value>,
-    #[serde(default)]
-    result: Option<Value>,
-    #[serde(default)]
-    error: Option<RpcError>,
-}
+/// Bytes taken from the pipe at a time.
+const READ_AT_ONCE: usize = 64 * 1024;
 
 /// Serves one kernel until it closes its end, then gives open calls a last moment.
 pub(crate) fn run(
@@ -47,48 +33,12 @@ pub(crate) fn run(
     let limits = Limits::default();
     let link = Arc::new(Link::new(Box::new(output), limits.max_line));
     let mut session = Session { plugin: Some(plugin), link, open: None, limits, closing: false };
-    let mut input = BufReader::new(input);
-    let ended = loop {
-        match next_line(&mut input, session.limits.max_line) {
-            Ok(None) => break Ok(()),
-            Ok(Some(line)) if line.is_empty() => {}
-            Ok(Some(line)) => {
-                if let Err(failure) = session.take(&line) {
-                    break Err(failure);
-                }
-            }
-            Err(failure) => break Err(failure),
-        }
-    };
+    let ended = session.read(input);
     session.link.close();
     if let Some(open) = &session.open {
         open.calls.finish(LAST_GRACE);
     }
     ended
-}
-
-/// One line without its end; `None` at the end of input.
-fn next_line(input: &mut impl BufRead, max: usize) -> Result<Option<Vec<u8>>, Failure> {
-    let mut line = Vec::new();
-    let read = input
-        .by_ref()
-        .take(max as u64)
-        .read_until(b'\n', &mut line)
-        .map_err(|error| Failure::internal("cannot read from the kernel").because(&error))?;
-    if read == 0 {
-        return Ok(None);
-    }
-    if line.last() != Some(&b'\n') {
-        if line.len() >= max {
-            return Err(Failure::internal("the kernel sent a line that is too long"));
-        }
-        return Ok(None);
-    }
-    line.pop();
-    if line.last() == Some(&b'\r') {
-        line.pop();
-    }
-    Ok(Some(line))
 }
 
 struct Session {
@@ -107,26 +57,38 @@ struct Open {
 }
 
 impl Session {
-    fn take(&mut self, line: &[u8]) -> Result<(), Failure> {
-        let frame: Incoming = serde_json::from_slice(line).map_err(|error| {
-            Failure::internal("the kernel sent a line that is no frame").because(&error)
-        })?;
-        if frame.jsonrpc != "2.0" {
-            return Err(Failure::internal("the kernel does not speak JSON-RPC 2.0"));
-        }
-        match (frame.id, frame.method) {
-            (Some(id), Some(name)) => self.requested(id, &name, frame.params.unwrap_or(json!({}))),
-            (None, Some(name)) => self.notified(&name, frame.params.unwrap_or_default()),
-            (Some(Value::String(id)), None) => {
-                let answer = frame.error.map_or_else(|| Ok(frame.result.unwrap_or(json!({}))), Err);
-                self.link.answered(&id, answer);
+    /// Takes frames until the kernel closes its end or breaks the protocol.
+    fn read(&mut self, mut input: impl Read) -> Result<(), Failure> {
+        let mut lines = LineReader::new(self.limits.max_line);
+        let mut bytes = vec![0; READ_AT_ONCE];
+        loop {
+            let count = match input.read(&mut bytes) {
+                Ok(0) => return Ok(()),
+                Ok(count) => count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    return Err(Failure::internal("cannot read from the kernel").because(&error));
+                }
+            };
+            lines.feed(&bytes[..count]);
+            while let Some(frame) = lines.next_frame() {
+                self.take(frame.map_err(|error| {
+                    Failure::internal(format!("the kernel broke the protocol: {error}"))
+                })?);
             }
-            _ => {}
         }
-        Ok(())
     }
 
-    fn requested(&mut self, id: Value, name: &str, params: Value) {
+    fn take(&mut self, frame: Frame) {
+        match frame {
+            Frame::Request { id, method, params } => self.requested(id, &method, params),
+            Frame::Notification { method, params } => self.notified(&method, params),
+            Frame::Response { id: Id::Text(id), result } => self.link.answered(&id, result),
+            Frame::Response { id: Id::Number(_), .. } => {}
+        }
+    }
+
+    fn requested(&mut self, id: Id, name: &str, params: Value) {
         let answer = match (name, &self.open) {
             (method::INITIALIZE, _) => self.initialize(params),
             (method::PING, _) => Ok(json!({})),
@@ -134,22 +96,22 @@ impl Session {
                 self.closing = true;
                 Ok(json!({}))
             }
-            (_, None) => Err(fault(-32600, "initialize comes first")),
-            (_, Some(_)) if self.closing => Err(fault(-32600, "the session is shut down")),
+            (_, None) => Err(invalid("initialize comes first")),
+            (_, Some(_)) if self.closing => Err(invalid("the session is shut down")),
             (_, Some(open)) if open.provider.methods().contains(&name) => {
                 match open.start(&self.link, &id, name, params, self.limits) {
                     Ok(()) => return,
-                    Err(error) => Err(error),
+                    Err(failure) => Err(failure),
                 }
             }
-            (_, Some(_)) => Err(fault(-32601, &format!("no method {name}"))),
+            (_, Some(_)) => Err(unknown(name)),
         };
-        self.link.reply(&id, answer);
+        self.link.reply(id, answer);
     }
 
-    fn initialize(&mut self, params: Value) -> Result<Value, RpcError> {
+    fn initialize(&mut self, params: Value) -> Result<Value, Failure> {
         let Some(plugin) = self.plugin.take() else {
-            return Err(fault(-32600, "initialize comes once"));
+            return Err(invalid("initialize comes once"));
         };
         let params = serde_json::from_value(params).map_err(|error| unfit(&error))?;
         let (provider, limits, result) = plugin.initialize(params)?;
@@ -157,7 +119,7 @@ impl Session {
         self.link.set_max_line(limits.max_line);
         self.open =
             Some(Open { provider, calls: Arc::new(Calls::new(limits.max_inflight.max(1))) });
-        serde_json::to_value(result).map_err(|error| unfit(&error))
+        pack(result)
     }
 
     fn notified(&self, name: &str, params: Value) {
@@ -184,12 +146,12 @@ impl Open {
     fn start(
         &self,
         link: &Arc<Link>,
-        id: &Value,
+        id: &Id,
         name: &str,
         params: Value,
         limits: Limits,
-    ) -> Result<(), RpcError> {
-        let number = id.as_u64().ok_or_else(|| fault(-32600, "ids are positive integers"))?;
+    ) -> Result<(), Failure> {
+        let &Id::Number(number) = id else { return Err(invalid("ids are integers")) };
         let context = params.get("ctx").cloned().unwrap_or_default();
         let context: CallContext = serde_json::from_value(context).map_err(|e| unfit(&e))?;
         let control = Arc::new(Control::new(limits.output_window));
@@ -210,7 +172,7 @@ impl Open {
         }
         if self.calls.withdraw(cancel.id) {
             let failure = Failure::cancelled("cancelled before it began", Outcome::NotStarted);
-            link.reply(&json!(cancel.id), Err(failure.into()));
+            link.reply(Id::Number(cancel.id), Err(failure));
         }
     }
 }
@@ -232,7 +194,7 @@ impl Task {
                 .outcome(Outcome::Uncertain)
                 .hint("its log has the details"))
         });
-        self.link.reply(&json!(self.call.id()), answer.map_err(Into::into));
+        self.link.reply(Id::Number(self.call.id()), answer);
     }
 }
 
@@ -260,14 +222,14 @@ impl Calls {
     }
 
     /// Starts a call now, or when a running one ends.
-    fn admit(self: &Arc<Self>, id: u64, control: Arc<Control>, task: Task) -> Result<(), RpcError> {
+    fn admit(self: &Arc<Self>, id: u64, control: Arc<Control>, task: Task) -> Result<(), Failure> {
         let mut table = lock(&self.table);
         if table.open.contains_key(&id) {
-            return Err(fault(-32600, "this id is in use"));
+            return Err(invalid("this id is in use"));
         }
         if table.queue.len() >= QUEUE {
             let failure = Failure::transient("too many calls wait already");
-            return Err(failure.outcome(Outcome::NotStarted).into());
+            return Err(failure.outcome(Outcome::NotStarted));
         }
         table.open.insert(id, control);
         if table.running >= self.most {
@@ -326,10 +288,14 @@ impl Calls {
     }
 }
 
-fn fault(code: i32, message: &str) -> RpcError {
-    RpcError { code, message: message.to_owned(), data: None }
+fn invalid(message: &str) -> Failure {
+    Failure::breach(-32600, Kind::InvalidRequest, message)
 }
 
-fn unfit(error: &serde_json::Error) -> RpcError {
-    fault(-32602, &format!("the params do not fit: {error}"))
+fn unknown(method: &str) -> Failure {
+    Failure::breach(-32601, Kind::Unsupported, format!("no method {method}"))
+}
+
+fn unfit(error: &serde_json::Error) -> Failure {
+    Failure::breach(-32602, Kind::InvalidRequest, format!("the params do not fit: {error}"))
 }
