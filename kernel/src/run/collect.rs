@@ -1,0 +1,99 @@
+//! What comes back from the box after a command: test reports and named files.
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::run::TestResults;
+
+use crate::error::{KernelError, Result};
+use crate::event::{Event, Stream};
+use crate::ports::{EventSink, Piece, ProcessInput, ProcessOutput, Remote};
+use crate::run::process::capture;
+use crate::run::results;
+use crate::shell::quote;
+
+/// One `--download REMOTE=LOCAL`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Download {
+    /// Path on the box, relative to the work directory.
+    pub remote: String,
+    /// Path here.
+    pub local: PathBuf,
+}
+
+/// Reads the JUnit files that match the patterns, relative to the work directory.
+pub async fn junit<R: Remote>(
+    remote: &R,
+    workdir: &str,
+    patterns: &[String],
+    events: &mut dyn EventSink,
+) -> Result<Option<TestResults>> {
+    if patterns.is_empty() {
+        return Ok(None);
+    }
+    let script = format!(
+        "cd {} || exit 1\nIFS='\n'\nset --\nwhile read -r pattern; do for f in $pattern; do [ -f \"$f\" ] && set -- \"$@\" \"./$f\"; done; done <<'CRABBOX_PATTERNS'\n{}\nCRABBOX_PATTERNS\n[ $# -gt 0 ] || exit 0\nexec tar -cf - \"$@\"\n",
+        quote(workdir),
+        patterns.join("\n")
+    );
+    let got = capture(remote, "exec sh -s", Bytes::from(script)).await?;
+    let files = untar(&got.stdout)?;
+    if files.is_empty() {
+        events.emit(Event::Warning { message: format!("no test report matches {}", patterns.join(", ")) });
+        return Ok(None);
+    }
+    let (results, problems) = results::summarise(files.iter().map(|(name, body)| (name.as_str(), body.as_slice())));
+    for problem in problems {
+        events.emit(Event::Warning { message: problem });
+    }
+    events.emit(Event::ResultsCollected { results: results.clone() });
+    Ok(Some(results))
+}
+
+fn untar(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>> {
+    let broken = |e: std::io::Error| {
+        KernelError::new(ErrorCode::SyncRead, "the box sent test reports that cannot be read").because(&e)
+    };
+    let mut files = Vec::new();
+    for entry in tar::Archive::new(bytes).entries().map_err(broken)? {
+        let mut entry = entry.map_err(broken)?;
+        let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_owned();
+        let mut body = Vec::new();
+        entry.read_to_end(&mut body).map_err(broken)?;
+        files.push((name, body));
+    }
+    Ok(files)
+}
+
+/// Copies one file from the box; it appears here whole or not at all.
+pub async fn download<R: Remote>(remote: &R, workdir: &str, wanted: &Download) -> Result<u64> {
+    let command = format!("exec sh -c 'cd \"$0\" && exec cat \"$1\"' {} {}", quote(workdir), quote(&wanted.remote));
+    let (mut input, mut output) = remote.start(&command, None).await?;
+    input.finish().await?;
+    let dir = wanted.local.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    let here = |e: &std::io::Error| {
+        KernelError::new(ErrorCode::State, format!("cannot write {}", wanted.local.display())).because(e)
+    };
+    std::fs::create_dir_all(dir).map_err(|e| here(&e))?;
+    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(|e| here(&e))?;
+    let mut stderr = Vec::new();
+    let mut size = 0;
+    loop {
+        match output.next().await? {
+            Piece::Data(Stream::Stdout, data) => {
+                size += data.len() as u64;
+                std::io::Write::write_all(&mut file, &data).map_err(|e| here(&e))?;
+            }
+            Piece::Data(Stream::Stderr, data) => stderr.extend_from_slice(&data[..data.len().min(1024)]),
+            Piece::Exited(exit) if exit.code == 0 => break,
+            Piece::Exited(_) => {
+                let said = String::from_utf8_lossy(&stderr).trim().to_owned();
+                return Err(KernelError::new(ErrorCode::NotFound, format!("cannot download {}: {said}", wanted.remote)));
+            }
+        }
+    }
+    file.persist(&wanted.local).map_err(|e| here(&e.error))?;
+    Ok(size)
+}
