@@ -4,7 +4,8 @@
 //! out of it ([`Call::sleep`], [`Call::record`], [`Output::write`] …) block until the host answers,
 //! and wake up when the call is cancelled. Only `serve.rs` knows that the host is at the other end of
 //! a pipe.
-
+#![doc = ""]
+#![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
 
 mod behaviour;
@@ -18,6 +19,8 @@ mod plugin;
 mod provider;
 mod serve;
 mod session;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 
 pub use call::{Attempt, Call, Level, Progress, Woken};
 pub use failure::Failure;
