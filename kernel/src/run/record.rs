@@ -9,11 +9,11 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crabbox_schemas::error::{ErrorCode, Outcome as Doubt};
+use crabbox_schemas::error::{ErrorCode, Outcome};
 use crabbox_schemas::event::RunEvent;
 use crabbox_schemas::ids::RunId;
 use crabbox_schemas::run::{RunRecord, Timing};
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub use self::follow::{Follow, Followed};
 pub use self::store::{Filter, Retention, RunStore};
@@ -36,16 +36,16 @@ pub struct Limits {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy)]
-pub struct Ending<'a> {
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunEnd {
     /// The status crabbox exits with.
     pub exit_code: i32,
     /// Signal that ended the command, without `SIG`.
-    pub signal: Option<&'a str>,
+    pub signal: Option<String>,
     /// Why crabbox failed, when it did.
-    pub error: Option<&'a KernelError>,
+    pub error: Option<KernelError>,
     /// Where the time went.
-    pub timing: &'a Timing,
+    pub timing: Timing,
 }
 
 /// Whether the command was started, as far as the events tell.
@@ -87,6 +87,8 @@ pub struct Recorder {
     preview_left: usize,
     started: Started,
     last_wait: Option<String>,
+    told: Vec<RunEvent>,
+    complaint: Option<String>,
     broken: bool,
     _lock: File,
 }
@@ -94,7 +96,6 @@ pub struct Recorder {
 /// One output file and how much of its stream it holds.
 #[derive(Debug)]
 struct Spool {
-    stream: Stream,
     file: File,
     room: u64,
     next: u64,
@@ -115,7 +116,6 @@ impl Recorder {
         })?;
         let spool = |stream: Stream| {
             create(&dir.join(stream.word())).map(|file| Spool {
-                stream,
                 file,
                 room: limits.max_bytes,
                 next: 0,
@@ -137,6 +137,8 @@ impl Recorder {
             preview_left: PREVIEW_TOTAL,
             started: Started::No,
             last_wait: None,
+            told: Vec::new(),
+            complaint: None,
             broken: false,
             _lock: lock,
             dir,
@@ -150,40 +152,42 @@ impl Recorder {
         &self.record
     }
 
-    /// Writes down what happened. A journal that cannot be written says so once and never stops a run.
-    pub fn take(&mut self, event: &Event, now_ms: u64) -> Option<String> {
-        if self.broken {
-            return None;
-        }
-        let written = match event {
+    /// Writes down what happened, and returns what was told: the lines of an event stream.
+    ///
+    /// A journal that cannot be written says so once, as a warning among these, and never stops a run.
+    pub fn take(&mut self, event: &Event, now_ms: u64) -> Vec<RunEvent> {
+        match event {
             Event::Output { stream, offset, data } => self.output(*stream, *offset, data, now_ms),
             other => self.fact(other, now_ms),
-        };
-        self.complain(written)
+        }
+        std::mem::take(&mut self.told)
     }
 
-    /// Writes the final record and ends the journal; returns a warning if it could not be written.
-    pub fn finish(mut self, ending: &Ending<'_>, now_ms: u64) -> Option<String> {
-        let error = ending.error;
+    /// Why the journal is incomplete; told once.
+    pub fn complaint(&mut self) -> Option<String> {
+        self.complaint.take()
+    }
+
+    /// Writes the final record, lets go of the run and returns the record.
+    pub fn finish(mut self, end: &RunEnd, now_ms: u64) -> RunRecord {
+        let error = end.error.as_ref();
         let doubt = error.and_then(|e| e.outcome);
-        if doubt == Some(Doubt::NotStarted) {
+        if doubt == Some(Outcome::NotStarted) {
             self.started = Started::No;
         }
-        let lost = doubt == Some(Doubt::Uncertain) && self.started != Started::No;
-        let ended = if lost {
-            "lost"
-        } else if ending.exit_code == 0 && error.is_none() {
-            "succeeded"
-        } else {
-            "failed"
+        let lost = doubt == Some(Outcome::Uncertain) && self.started != Started::No;
+        let state = match (lost, error, end.exit_code) {
+            (true, ..) => "lost",
+            (false, None, 0) => "succeeded",
+            _ => "failed",
         };
         let by = if error.is_some() { "crabbox" } else { "remote" };
-        let timing = ending.timing;
+        let timing = &end.timing;
         self.record = RunRecord {
-            state: ended.to_owned(),
-            exit_code: Some(ending.exit_code),
+            state: state.to_owned(),
+            exit_code: Some(end.exit_code),
             by: Some(if timing.by.is_empty() { by } else { &timing.by }.to_owned()),
-            signal: ending.signal.map(str::to_owned),
+            signal: end.signal.clone(),
             error_kind: error.map(|e| e.code.word().to_owned()),
             started: Some(self.started.word().to_owned()),
             sync_ms: timing.sync_ms.max(self.record.sync_ms),
@@ -193,30 +197,38 @@ impl Recorder {
             ..std::mem::take(&mut self.record)
         };
         let saved = self.save();
-        self.complain(saved)
+        self.check(saved, now_ms);
+        self.record
     }
 
-    fn complain(&mut self, written: Result<()>) -> Option<String> {
-        let error = written.err()?;
-        let first = !std::mem::replace(&mut self.broken, true);
-        first.then(|| format!("the journal of this run is incomplete: {error}"))
+    /// Notes the first failure of the journal, and says so in the event stream.
+    fn check(&mut self, written: Result<()>, now_ms: u64) {
+        let Err(error) = written else { return };
+        if !std::mem::replace(&mut self.broken, true) {
+            let message = format!("the journal of this run is incomplete: {error}");
+            self.complaint = Some(message.clone());
+            self.fact(&Event::Warning { message }, now_ms);
+        }
     }
 
-    fn fact(&mut self, event: &Event, now_ms: u64) -> Result<()> {
+    fn fact(&mut self, event: &Event, now_ms: u64) {
         if let Event::BootstrapWaiting { stage, message } = event {
             let seen = format!("{stage}: {message}");
             if self.last_wait.replace(seen.clone()) == Some(seen) {
-                return Ok(());
+                return;
             }
         }
         self.learn(event);
-        let Some(told) = run_event(event) else { return Ok(()) };
+        let Some(told) = run_event(event) else { return };
         let moved = !told.phase.is_empty() && told.phase != self.record.phase;
         if moved {
             self.record.phase.clone_from(&told.phase);
         }
-        self.append(told, now_ms)?;
-        if moved { self.save() } else { Ok(()) }
+        self.append(told, now_ms);
+        if moved {
+            let saved = self.save();
+            self.check(saved, now_ms);
+        }
     }
 
     /// Copies into the record what the event knows of the lease and of times.
@@ -245,7 +257,7 @@ impl Recorder {
         }
     }
 
-    fn append(&mut self, mut event: RunEvent, now_ms: u64) -> Result<()> {
+    fn append(&mut self, mut event: RunEvent, now_ms: u64) {
         let record = &mut self.record;
         record.event_count += 1;
         event.run_id.clone_from(&record.id);
@@ -259,15 +271,25 @@ impl Recorder {
         event.provider = known(&record.provider);
         event.created_at = rfc3339(now_ms);
         self.started = self.started.after(&event.kind);
-        let mut line = serde_json::to_vec(&event).map_err(|e| {
+        let written = self.write_line(&event);
+        self.told.push(event);
+        self.check(written, now_ms);
+    }
+
+    /// One write for the whole line, so that a reader never sees half of it.
+    fn write_line(&mut self, event: &RunEvent) -> Result<()> {
+        if self.broken {
+            return Ok(());
+        }
+        let path = self.dir.join("events.jsonl");
+        let mut line = serde_json::to_vec(event).map_err(|e| {
             KernelError::new(ErrorCode::Internal, "cannot encode an event").because(&e)
         })?;
         line.push(b'\n');
-        let path = self.dir.join("events.jsonl");
         self.events.write_all(&line).map_err(|e| failed("cannot write", &path, &e))
     }
 
-    fn output(&mut self, stream: Stream, offset: u64, data: &[u8], now_ms: u64) -> Result<()> {
+    fn output(&mut self, stream: Stream, offset: u64, data: &[u8], now_ms: u64) {
         self.started = Started::Yes;
         let spool = match stream {
             Stream::Stdout => &mut self.stdout,
@@ -277,41 +299,49 @@ impl Recorder {
         let seen = usize::try_from(spool.next.saturating_sub(offset)).unwrap_or(usize::MAX);
         let fresh = data.get(seen..).unwrap_or_default();
         let at = spool.next + missing;
-        let (kept, newly_full) = spool
-            .keep(missing, fresh)
-            .map_err(|e| failed("cannot write", &self.dir.join(stream.word()), &e))?;
-        self.record.log_bytes += kept;
+        spool.next = at + fresh.len() as u64;
         if missing > 0 {
             let data = json!({"reason": "lost", "offset": at - missing, "bytes": missing});
-            self.gap(
-                stream,
-                data,
-                format!("{missing} bytes of {} are missing", stream.word()),
-                now_ms,
-            )?;
+            let message = format!("{missing} bytes of {} are missing", stream.word());
+            self.gap(stream, data, message, now_ms);
         }
-        if newly_full {
-            let data = json!({"reason": "limit", "offset": at + kept});
+        self.keep(stream, at, fresh, now_ms);
+        self.preview(stream, at, fresh, now_ms);
+    }
+
+    /// Keeps what fits; says so at the first byte that does not.
+    fn keep(&mut self, stream: Stream, at: u64, fresh: &[u8], now_ms: u64) {
+        let spool = match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        };
+        let fits = usize::try_from(spool.room).unwrap_or(usize::MAX).min(fresh.len());
+        if let Err(e) = spool.file.write_all(&fresh[..fits]) {
+            let path = self.dir.join(stream.word());
+            spool.room = 0;
+            self.record.log_truncated = true;
+            return self.check(Err(failed("cannot write", &path, &e)), now_ms);
+        }
+        let first =
+            fits < fresh.len() && !std::mem::replace(&mut spool.truncated, fits < fresh.len());
+        spool.room -= fits as u64;
+        self.record.log_bytes += fits as u64;
+        if first {
+            let data = json!({"reason": "limit", "offset": at + fits as u64});
             let message = format!("{} is longer than the journal keeps", stream.word());
-            self.gap(stream, data, message, now_ms)?;
+            self.gap(stream, data, message, now_ms);
         }
-        self.preview(stream, at, fresh, now_ms)
     }
 
     /// Says honestly that the kept log is not the whole stream.
-    fn gap(
-        &mut self,
-        stream: Stream,
-        data: serde_json::Value,
-        message: String,
-        now_ms: u64,
-    ) -> Result<()> {
+    fn gap(&mut self, stream: Stream, data: Value, message: String, now_ms: u64) {
         self.record.log_truncated = true;
-        self.append(truncated(stream, data, message), now_ms)?;
-        self.save()
+        self.append(truncated(stream, data, message), now_ms);
+        let saved = self.save();
+        self.check(saved, now_ms);
     }
 
-    fn preview(&mut self, stream: Stream, mut at: u64, mut data: &[u8], now_ms: u64) -> Result<()> {
+    fn preview(&mut self, stream: Stream, mut at: u64, mut data: &[u8], now_ms: u64) {
         while !data.is_empty() && self.preview_left > 0 {
             let (piece, rest) = data.split_at(piece_len(data, self.preview_left));
             let event = RunEvent {
@@ -321,17 +351,16 @@ impl Recorder {
                 message: Some(String::from_utf8_lossy(piece).into_owned()),
                 ..RunEvent::default()
             };
-            self.append(event, now_ms)?;
+            self.append(event, now_ms);
             at += piece.len() as u64;
             data = rest;
             self.preview_left = self.preview_left.saturating_sub(piece.len().max(PREVIEW_LEAST));
             if self.preview_left == 0 {
                 let message = "no more previews; the log has the rest".to_owned();
                 let data = json!({"reason": "preview", "offset": at});
-                self.append(truncated(stream, data, message), now_ms)?;
+                self.append(truncated(stream, data, message), now_ms);
             }
         }
-        Ok(())
     }
 
     /// Replaces `run.json` in one step. Not synced: a crash of the machine may lose it, a crash of crabbox not.
@@ -348,21 +377,7 @@ impl Recorder {
     }
 }
 
-impl Spool {
-    /// Keeps what fits; how much that was, and whether this was the first piece that did not fit.
-    fn keep(&mut self, missing: u64, fresh: &[u8]) -> std::io::Result<(u64, bool)> {
-        let fits = usize::try_from(self.room).unwrap_or(usize::MAX).min(fresh.len());
-        self.file.write_all(&fresh[..fits])?;
-        self.next += missing + fresh.len() as u64;
-        self.room -= fits as u64;
-        let full = fits < fresh.len();
-        let newly_full = full && !self.truncated;
-        self.truncated |= full;
-        Ok((fits as u64, newly_full))
-    }
-}
-
-fn truncated(stream: Stream, data: serde_json::Value, message: String) -> RunEvent {
+fn truncated(stream: Stream, data: Value, message: String) -> RunEvent {
     RunEvent {
         kind: "output.truncated".to_owned(),
         stream: Some(stream.word().to_owned()),

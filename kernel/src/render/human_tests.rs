@@ -1,0 +1,1 @@
+//! The lines, as they are parsed.
