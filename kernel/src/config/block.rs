@@ -1,0 +1,139 @@
+//! A provider's own settings: an opaque block merged from files, environment and flags by its schema's names.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::keys::Kind;
+use super::load::untrusted;
+use super::settings::{Entry, Origin, Settings, Warning};
+use super::text;
+use crate::error::{KernelError, Result};
+
+/// What the kernel needs to know of one property of a provider's schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Property {
+    /// Its name in the schema.
+    pub name: String,
+    /// How its text in the environment or a flag reads.
+    pub kind: Kind,
+    /// Environment names; the first that is not empty counts.
+    pub env: Vec<String>,
+    /// Whether a repository's file must not set it.
+    pub user_only: bool,
+    /// Whether it is shown only as `configured` or `missing`.
+    pub secret: bool,
+}
+
+/// Which block is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct BlockRequest<'a> {
+    /// The provider's name, its aliases, and the top-level blocks that are also its.
+    pub names: &'a [&'a str],
+    /// Its schema's properties.
+    pub properties: &'a [Property],
+    /// The whole environment.
+    pub env: &'a BTreeMap<String, String>,
+    /// Flags as pairs of a property's name and its text.
+    pub flags: &'a [(String, String)],
+}
+
+/// A provider's settings.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Block {
+    /// Values by the schema's names.
+    pub values: Map<String, Value>,
+    /// Where each came from.
+    pub origins: BTreeMap<String, Origin>,
+    /// Entries the schema does not name: path and place.
+    pub unknown: Vec<(String, Origin)>,
+    /// Values that were passed over.
+    pub warnings: Vec<Warning>,
+}
+
+impl Block {
+    fn set(&mut self, name: &str, value: Value, from: Origin) {
+        self.values.insert(name.to_owned(), value);
+        self.origins.insert(name.to_owned(), from);
+    }
+}
+
+impl Settings {
+    /// Merges a provider's block: flags over environment over files. Fails if an untrusted file sets a
+    /// property that is the user's alone.
+    pub fn provider_block(&self, request: &BlockRequest<'_>) -> Result<Block> {
+        let user_only: Vec<&str> =
+            request.properties.iter().filter(|p| p.user_only).map(|p| p.name.as_str()).collect();
+        self.check_block(request.names, &user_only)?;
+        let mut block = Block::default();
+        for entry in self.block_entries(request.names) {
+            match request.properties.iter().find(|property| same(&property.name, &entry.name)) {
+                Some(property) => {
+                    block.set(&property.name, entry.value.clone(), entry.from.clone())
+                }
+                None => block.unknown.push((entry.path.clone(), entry.from.clone())),
+            }
+        }
+        for property in request.properties {
+            let mut set =
+                property.env.iter().filter_map(|name| Some((name, request.env.get(name)?)));
+            let Some((name, text)) = set.find(|(_, text)| !text.is_empty()) else { continue };
+            let from = Origin::env(name);
+            match text::parse(property.kind, text) {
+                Ok(value) => block.set(&property.name, value, from),
+                Err(why) => block.warnings.push(Warning {
+                    place: from.place,
+                    message: format!("ignored for `{}`: {why}", property.name),
+                }),
+            }
+        }
+        flags_of(request, &mut block)?;
+        Ok(block)
+    }
+
+    /// Refuses properties that only the user may set and an untrusted repository's file sets.
+    pub fn check_block(&self, names: &[&str], user_only: &[&str]) -> Result<()> {
+        let refused: Vec<String> = self
+            .block_entries(names)
+            .filter(|entry| !entry.trusted && user_only.iter().any(|name| same(name, &entry.name)))
+            .map(|entry| format!("`{}` ({})", entry.path, entry.from.place))
+            .collect();
+        if refused.is_empty() { Ok(()) } else { Err(untrusted(&refused)) }
+    }
+
+    fn block_entries<'a>(&'a self, names: &'a [&'a str]) -> impl Iterator<Item = &'a Entry> {
+        self.entries.iter().filter(move |entry| names.iter().any(|name| same(name, &entry.block)))
+    }
+}
+
+fn flags_of(request: &BlockRequest<'_>, block: &mut Block) -> Result<(), KernelError> {
+    let mut lists: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    for (name, text) in request.flags {
+        let Some(property) = request.properties.iter().find(|p| same(&p.name, name)) else {
+            continue;
+        };
+        let from = Origin::flag(name);
+        let value = text::parse(property.kind, text).map_err(|why| {
+            KernelError::new(
+                crabbox_schemas::error::ErrorCode::Usage,
+                format!("{}: {why}", from.place),
+            )
+        })?;
+        let value = match value {
+            Value::Array(more) => {
+                let list = lists.entry(&property.name).or_default();
+                list.extend(more);
+                Value::Array(list.clone())
+            }
+            one => one,
+        };
+        block.set(&property.name, value, from);
+    }
+    Ok(())
+}
+
+/// True if two names differ in case and dashes only: `workRoot` and `work-root`.
+pub(super) fn same(a: &str, b: &str) -> bool {
+    let plain = |text: &str| text.replace(['-', '_'], "").to_ascii_lowercase();
+    plain(a) == plain(b)
+}

@@ -1,0 +1,1 @@
+//! What `config show` prints.

@@ -1,0 +1,211 @@
+//! The settings as plain typed values: what planning, leasing, sync and runs read.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::load::expand;
+use super::settings::{Layer, Settings};
+use crate::time::parse_duration;
+
+/// Every setting this version acts on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Values {
+    /// `profile`.
+    pub profile: String,
+    /// `provider`; `None` means the built-in box.
+    pub provider: Option<String>,
+    /// `target`.
+    pub target: String,
+    /// `network`.
+    pub network: String,
+    /// `class`.
+    pub class: String,
+    /// `serverType`.
+    pub server_type: Option<String>,
+    /// `capacity.market`.
+    pub market: String,
+    /// `workRoot`; `None` leaves it to the provider.
+    pub work_root: Option<String>,
+    /// `ttl`.
+    pub ttl: Duration,
+    /// `idleTimeout`.
+    pub idle_timeout: Duration,
+    /// `lock.wait`.
+    pub lock_wait: Duration,
+    /// `ssh.*`.
+    pub ssh: SshSettings,
+    /// `sync.*`.
+    pub sync: SyncSettings,
+    /// `env.allow`.
+    pub env_allow: Vec<String>,
+    /// `results.junit`.
+    pub results_junit: Vec<String>,
+    /// `history.*`.
+    pub history: HistorySettings,
+    /// `plugins.*`.
+    pub plugins: PluginSettings,
+}
+
+/// `ssh.*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshSettings {
+    /// Login name.
+    pub user: String,
+    /// Private key, `~/` expanded.
+    pub key: PathBuf,
+    /// Whether somebody chose the key, rather than the default.
+    pub key_chosen: bool,
+    /// First port.
+    pub port: u16,
+    /// Further ports.
+    pub fallback_ports: Vec<u16>,
+}
+
+/// `sync.*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncSettings {
+    /// Patterns of files that stay here.
+    pub exclude: Vec<String>,
+    /// Patterns of the only files that are sent; empty means all.
+    pub include: Vec<String>,
+    /// Remove what is gone here.
+    pub delete: bool,
+    /// Compare by content.
+    pub checksum: bool,
+    /// Skip when nothing changed.
+    pub fingerprint: bool,
+    /// Longest a sync may take.
+    pub timeout: Duration,
+    /// Warn above this many files.
+    pub warn_files: u64,
+    /// Warn above this many bytes.
+    pub warn_bytes: u64,
+    /// Refuse above this many files.
+    pub fail_files: u64,
+    /// Refuse above this many bytes.
+    pub fail_bytes: u64,
+    /// Lift the limits.
+    pub allow_large: bool,
+    /// Lift the deletion guard.
+    pub allow_mass_deletions: bool,
+}
+
+/// `history.*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistorySettings {
+    /// Runs kept.
+    pub max_runs: u64,
+    /// How long.
+    pub max_age: Duration,
+    /// Bytes kept of each stream.
+    pub max_bytes: u64,
+}
+
+/// `plugins.*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginSettings {
+    /// Folders with further plugins, `~/` expanded.
+    pub path: Vec<PathBuf>,
+    /// How long a plugin may take to introduce itself.
+    pub start_timeout: Duration,
+}
+
+impl Values {
+    pub(super) fn of(settings: &Settings) -> Self {
+        let get = Reader(settings);
+        Self {
+            profile: get.text("profile"),
+            provider: get.optional("provider"),
+            target: get.text("target"),
+            network: get.text("network"),
+            class: get.text("class"),
+            server_type: get.optional("serverType"),
+            market: get.text("capacity.market"),
+            work_root: get.optional("workRoot"),
+            ttl: get.duration("ttl"),
+            idle_timeout: get.duration("idleTimeout"),
+            lock_wait: get.duration("lock.wait"),
+            ssh: get.ssh(),
+            sync: get.sync(),
+            env_allow: get.list("env.allow"),
+            results_junit: get.list("results.junit"),
+            history: HistorySettings {
+                max_runs: get.number("history.maxRuns"),
+                max_age: get.duration("history.maxAge"),
+                max_bytes: get.number("history.maxBytes"),
+            },
+            plugins: PluginSettings {
+                path: get.list("plugins.path").iter().map(|p| get.path(p)).collect(),
+                start_timeout: get.duration("plugins.startTimeout"),
+            },
+        }
+    }
+}
+
+/// Reads values whose kinds the table and its tests guarantee.
+struct Reader<'a>(&'a Settings);
+
+impl Reader<'_> {
+    fn value(&self, path: &str) -> &Value {
+        self.0.get(path).map_or(&Value::Null, |setting| &setting.value)
+    }
+
+    fn optional(&self, path: &str) -> Option<String> {
+        self.value(path).as_str().map(str::to_owned)
+    }
+
+    fn text(&self, path: &str) -> String {
+        self.optional(path).unwrap_or_default()
+    }
+
+    fn flag(&self, path: &str) -> bool {
+        self.value(path).as_bool().unwrap_or_default()
+    }
+
+    fn number(&self, path: &str) -> u64 {
+        self.value(path).as_u64().unwrap_or_default()
+    }
+
+    fn duration(&self, path: &str) -> Duration {
+        self.value(path).as_str().and_then(parse_duration).unwrap_or_default()
+    }
+
+    fn list(&self, path: &str) -> Vec<String> {
+        let items = self.value(path).as_array().map(Vec::as_slice).unwrap_or_default();
+        items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+    }
+
+    fn path(&self, text: &str) -> PathBuf {
+        expand(text, self.0.home.as_deref())
+    }
+
+    fn ssh(&self) -> SshSettings {
+        let ports = self.list("ssh.fallbackPorts");
+        SshSettings {
+            user: self.text("ssh.user"),
+            key: self.path(&self.text("ssh.key")),
+            key_chosen: self.0.origin("ssh.key").layer > Layer::Default,
+            port: self.text("ssh.port").parse().unwrap_or_default(),
+            fallback_ports: ports.iter().filter_map(|port| port.parse().ok()).collect(),
+        }
+    }
+
+    fn sync(&self) -> SyncSettings {
+        SyncSettings {
+            exclude: self.list("sync.exclude"),
+            include: self.list("sync.include"),
+            delete: self.flag("sync.delete"),
+            checksum: self.flag("sync.checksum"),
+            fingerprint: self.flag("sync.fingerprint"),
+            timeout: self.duration("sync.timeout"),
+            warn_files: self.number("sync.warnFiles"),
+            warn_bytes: self.number("sync.warnBytes"),
+            fail_files: self.number("sync.failFiles"),
+            fail_bytes: self.number("sync.failBytes"),
+            allow_large: self.flag("sync.allowLarge"),
+            allow_mass_deletions: self.flag("sync.allowMassDeletions"),
+        }
+    }
+}
