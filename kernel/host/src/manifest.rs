@@ -1,0 +1,77 @@
+//! Reads `crabbox-plugin.toml` and checks what the type cannot say.
+
+use std::path::Path;
+
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::manifest::Manifest;
+use crabbox_schemas::plugin::PROTOCOLS;
+
+/// The manifest's file name.
+pub const FILE: &str = "crabbox-plugin.toml";
+
+/// Reads and checks one manifest.
+pub(crate) fn read(path: &Path) -> Result<Manifest> {
+    let text = std::fs::read_to_string(path).map_err(|e| bad(path).because(&e))?;
+    let manifest: Manifest = toml::from_str(&text).map_err(|e| bad(path).because(&e))?;
+    match problem(&manifest) {
+        Some(problem) => Err(KernelError { causes: vec![problem], ..bad(path) }),
+        None => Ok(manifest),
+    }
+}
+
+fn bad(path: &Path) -> KernelError {
+    KernelError::new(ErrorCode::Config, format!("unusable plugin manifest {}", path.display()))
+        .hint("repair or remove that plugin's folder")
+}
+
+fn problem(manifest: &Manifest) -> Option<String> {
+    if manifest.manifest != 1 {
+        return Some(format!("manifest format {} is not 1", manifest.manifest));
+    }
+    if !is_id(&manifest.id) {
+        return Some(format!("id {:?} is not publisher/name in lower case", manifest.id));
+    }
+    if manifest.providers.is_empty() {
+        return Some("it offers no provider".to_owned());
+    }
+    if !manifest.artifacts.iter().any(|a| a.runtime == "stdio") {
+        return Some("it has no stdio artifact".to_owned());
+    }
+    let names = manifest.providers.iter().flat_map(|p| p.aliases.iter().chain([&p.name]));
+    names
+        .filter(|name| !is_name(name))
+        .map(|name| format!("provider name {name:?} is not lower-case letters, digits and dashes"))
+        .next()
+}
+
+fn is_id(id: &str) -> bool {
+    let part = |p: &str| p.split('.').all(is_name);
+    id.split_once('/').is_some_and(|(publisher, name)| part(publisher) && is_name(name))
+}
+
+fn is_name(name: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        && name.chars().all(inner)
+}
+
+/// Whether plugin and host share a protocol major; the error names both lists.
+pub(crate) fn check_protocols(manifest: &Manifest) -> Result<()> {
+    let major = |version: &str| version.split('.').next().map(str::to_owned);
+    let ours = |theirs: &String| PROTOCOLS.iter().any(|our| major(our) == major(theirs));
+    if manifest.protocols.iter().any(ours) {
+        return Ok(());
+    }
+    Err(KernelError::new(
+        ErrorCode::Unsupported,
+        format!(
+            "plugin {} {} speaks protocol {}, this crabbox speaks {}",
+            manifest.id,
+            manifest.version,
+            manifest.protocols.join(", "),
+            PROTOCOLS.join(", "),
+        ),
+    )
+    .hint("install versions of crabbox and the plugin that belong together"))
+}

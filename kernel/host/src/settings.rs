@@ -1,0 +1,189 @@
+//! A provider's settings: checked against its schema, and turned into flags and environment names.
+
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_schemas::error::ErrorCode;
+use serde_json::{Map, Value, json};
+
+use crate::discover::Entry;
+
+/// One setting of a provider, as the command line and the environment see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Flag {
+    /// Long flag without dashes; `None` when the schema hides it.
+    pub name: Option<String>,
+    /// Environment names, first wins.
+    pub env: Vec<String>,
+    /// Key below the provider's block; a dot separates the one level of nesting.
+    pub config_key: String,
+    /// What values it takes.
+    pub kind: FlagKind,
+    /// One line for `--help`.
+    pub help: String,
+    /// Used when nobody says anything.
+    pub default: Option<Value>,
+    /// Its value is a reference such as `env:NAME`, never the secret itself.
+    pub secret: bool,
+    /// A repository's file may not set it.
+    pub user_only: bool,
+}
+
+/// What values a flag takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FlagKind {
+    /// Any text.
+    Text,
+    /// A whole number.
+    Integer,
+    /// A number.
+    Number,
+    /// `--x` and `--no-x`.
+    Boolean,
+    /// Texts, by repeating the flag.
+    List,
+    /// One of these.
+    Choice(Vec<String>),
+}
+
+/// Where a secret may live.
+const REFERENCES: &[&str] = &["env:", "file:", "keyring:", "cmd:"];
+
+/// The flags a settings schema gives; properties outside the supported subset give none.
+pub fn flags(provider: &str, schema: &Value) -> Vec<Flag> {
+    let mut flags = Vec::new();
+    for (key, property) in properties(schema) {
+        match flag(provider, key, property) {
+            Some(flag) => flags.push(flag),
+            None => flags.extend(properties(property).filter_map(|(inner, property)| {
+                flag(provider, &format!("{key}.{inner}"), property)
+            })),
+        }
+    }
+    flags
+}
+
+fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    schema.get("properties").and_then(Value::as_object).into_iter().flatten()
+}
+
+fn flag(provider: &str, key: &str, property: &Value) -> Option<Flag> {
+    let kind = kind(property)?;
+    let word = |name: &str| property.get(name).and_then(Value::as_str);
+    let kebab = kebab(key);
+    let name = match property.get("x-crabbox-flag") {
+        Some(Value::Bool(false)) => None,
+        Some(Value::String(name)) => Some(name.trim_start_matches('-').to_owned()),
+        _ => Some(format!("{provider}-{kebab}")),
+    };
+    let mut env = vec![shout(&format!("crabbox-{provider}-{kebab}"))];
+    match property.get("x-crabbox-env") {
+        Some(Value::String(name)) => env.push(name.clone()),
+        Some(Value::Array(names)) => {
+            env.extend(names.iter().filter_map(Value::as_str).map(str::to_owned));
+        }
+        _ => {}
+    }
+    env.dedup();
+    Some(Flag {
+        name,
+        env,
+        config_key: key.to_owned(),
+        kind,
+        help: word("description").unwrap_or_default().to_owned(),
+        default: property.get("default").cloned(),
+        secret: property.get("x-crabbox-secret") == Some(&Value::Bool(true)),
+        user_only: word("x-crabbox-source") == Some("user"),
+    })
+}
+
+fn kind(property: &Value) -> Option<FlagKind> {
+    if let Some(choices) = property.get("enum").and_then(Value::as_array) {
+        let choices = choices.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        return Some(FlagKind::Choice(choices));
+    }
+    match property.get("type").and_then(Value::as_str)? {
+        "string" => Some(FlagKind::Text),
+        "integer" => Some(FlagKind::Integer),
+        "number" => Some(FlagKind::Number),
+        "boolean" => Some(FlagKind::Boolean),
+        "array" => (property.pointer("/items/type") == Some(&json!("string")))
+            .then_some(FlagKind::List),
+        _ => None,
+    }
+}
+
+/// `workRoot` and `ssh.port` as `work-root` and `ssh-port`.
+fn kebab(key: &str) -> String {
+    let mut out = String::with_capacity(key.len() + 4);
+    for c in key.chars() {
+        match c {
+            '.' | '_' => out.push('-'),
+            c if c.is_ascii_uppercase() => {
+                if !out.is_empty() && !out.ends_with('-') {
+                    out.push('-');
+                }
+                out.push(c.to_ascii_lowercase());
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn shout(kebab: &str) -> String {
+    kebab.replace('-', "_").to_ascii_uppercase()
+}
+
+/// Checks a provider's settings; the error points at the first setting that is wrong.
+pub fn check(entry: &Entry, config: &Map<String, Value>) -> Result<()> {
+    let name = &entry.provider.name;
+    let validator = jsonschema::validator_for(&entry.schema).map_err(|e| {
+        KernelError::new(ErrorCode::Config, format!("the {name} plugin's settings schema is broken"))
+            .because(&e)
+    })?;
+    let value = Value::Object(config.clone());
+    if let Some(error) = validator.iter_errors(&value).next() {
+        let path = error.instance_path().to_string();
+        let at = if path.is_empty() { String::new() } else { format!(" at {path}") };
+        return Err(KernelError::new(
+            ErrorCode::Config,
+            format!("bad setting for provider {name}{at}: {error}"),
+        )
+        .hint(format!("`crabbox providers describe {name}` lists its settings")));
+    }
+    entry.flags.iter().filter(|flag| flag.secret).try_for_each(|flag| {
+        match lookup(config, &flag.config_key).and_then(Value::as_str) {
+            Some(text) if !REFERENCES.iter().any(|kind| text.starts_with(kind)) => Err(literal(name, flag)),
+            _ => Ok(()),
+        }
+    })
+}
+
+fn literal(provider: &str, flag: &Flag) -> KernelError {
+    KernelError::new(
+        ErrorCode::Config,
+        format!("provider {provider}: {} must name where the secret lives", flag.config_key),
+    )
+    .hint("write env:NAME, file:PATH, keyring:NAME or cmd:COMMAND instead of the secret")
+}
+
+fn lookup<'a>(config: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    match key.split_once('.') {
+        Some((outer, inner)) => config.get(outer)?.get(inner),
+        None => config.get(key),
+    }
+}
+
+/// The settings as the plugin gets them: secrets become `{"$secret": key}`.
+pub(crate) fn hide_secrets(flags: &[Flag], config: &Map<String, Value>) -> Map<String, Value> {
+    let mut config = config.clone();
+    for flag in flags.iter().filter(|flag| flag.secret) {
+        let place = match flag.config_key.split_once('.') {
+            Some((outer, inner)) => config.get_mut(outer).and_then(|value| value.get_mut(inner)),
+            None => config.get_mut(&flag.config_key),
+        };
+        if let Some(place) = place {
+            *place = json!({"$secret": flag.config_key});
+        }
+    }
+    config
+}
