@@ -13,7 +13,7 @@ use crate::error::{KernelError, Result};
 /// What the kernel needs to know of one property of a provider's schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Property {
-    /// Its name in the schema.
+    /// Its name in the schema; `outer.inner` for a property of a nested object.
     pub name: String,
     /// How its text in the environment or a flag reads.
     pub kind: Kind,
@@ -43,7 +43,7 @@ pub struct BlockRequest<'a> {
 pub struct Block {
     /// Values by the schema's names.
     pub values: Map<String, Value>,
-    /// Where each came from.
+    /// Where each came from, by [`Property::name`].
     pub origins: BTreeMap<String, Origin>,
     /// Entries the schema does not name: path and place.
     pub unknown: Vec<(String, Origin)>,
@@ -53,7 +53,14 @@ pub struct Block {
 
 impl Block {
     fn set(&mut self, name: &str, value: Value, from: Origin) {
-        self.values.insert(name.to_owned(), value);
+        let (map, key) = match name.split_once('.') {
+            None => (Some(&mut self.values), name),
+            Some((outer, inner)) => {
+                let nested = self.values.entry(outer).or_insert_with(|| Map::new().into());
+                (nested.as_object_mut(), inner)
+            }
+        };
+        map.map(|map| map.insert(key.to_owned(), value));
         self.origins.insert(name.to_owned(), from);
     }
 }

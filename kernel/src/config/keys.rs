@@ -9,6 +9,8 @@ pub enum Kind {
     Bool,
     /// A whole number, not negative.
     Integer,
+    /// Any number.
+    Number,
     /// A whole number of bytes, or one with `KiB`, `MiB`, `GiB`, `TiB`.
     Bytes,
     /// A duration such as `90m` or `1h30m`; a bare number means seconds.

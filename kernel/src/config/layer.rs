@@ -88,18 +88,25 @@ impl<'a> Walk<'a> {
             self.said.unknown.push((path.to_owned(), self.origin(node)));
             return;
         }
+        self.entries_of(block, path, "", node);
+    }
+
+    /// Entries of a block; those of a mapping inside it are named `outer.inner`.
+    fn entries_of(&mut self, block: &str, path: &str, outer: &str, node: &Node) {
         for (name, node) in entries(node) {
-            if node.data == Data::Empty {
-                continue;
+            let name = if outer.is_empty() { name.clone() } else { format!("{outer}.{name}") };
+            match node.data {
+                Data::Empty => {}
+                Data::Map(_) if outer.is_empty() => self.entries_of(block, path, &name, node),
+                _ => self.said.entries.push(Entry {
+                    block: block.to_owned(),
+                    path: format!("{path}.{name}"),
+                    name,
+                    value: node.to_json(),
+                    from: self.origin(node),
+                    trusted: self.file.trusted,
+                }),
             }
-            self.said.entries.push(Entry {
-                block: block.to_owned(),
-                name: name.clone(),
-                path: format!("{path}.{name}"),
-                value: node.to_json(),
-                from: self.origin(node),
-                trusted: self.file.trusted,
-            });
         }
     }
 

@@ -238,7 +238,7 @@ mod tests {
         for text in ["", "# nothing\n\n", "---\n"] {
             assert_eq!(parse(text).unwrap().data, Data::Map(Vec::new()), "{text:?}");
         }
-        assert_eq!(parse("a: 1\nb: [\n").unwrap_err().0, 3);
+        assert_eq!(parse("a: 1\nb: [\n").unwrap_err().0, 2);
         assert_eq!(parse("ok: 1\nok: 2\n").unwrap_err().0, 2);
         assert!(parse("- a\n- b\n").unwrap_err().1.contains("name: value"));
     }

@@ -115,7 +115,7 @@ impl ConfigFact {
 pub struct Entry {
     /// Name of the block: `x` for `x:` and for `providers.x:` alike.
     pub block: String,
-    /// The entry's name.
+    /// The entry's name; `outer.inner` for one inside a mapping.
     pub name: String,
     /// Its path as written.
     pub path: String,

@@ -167,7 +167,8 @@ fn broken_files_impossible_targets_and_bad_flags_are_errors() {
     assert!(error.message.contains("crabbox.yaml:2"), "{error}");
     room.write("repo/crabbox.yaml", &format!("a: {}\n", "x".repeat(1 << 20)));
     assert!(room.fails().to_string().contains("1 MiB"));
-    room.write("repo/crabbox.yaml", "").flag("ttl", "soon");
+    room.write("repo/crabbox.yaml", "");
+    room.flag("ttl", "soon");
     let error = room.fails();
     assert_eq!(error.code, ErrorCode::Usage);
     assert!(error.message.contains("--ttl"), "{error}");
@@ -308,7 +309,11 @@ fn property(name: &str, kind: Kind, env: &[&str], user_only: bool) -> Property {
 #[test]
 fn a_providers_block_is_merged_from_every_layer_and_spelling() {
     let mut room = Room::new();
-    room.write("user/config.yaml", "old-acme:\n  region: north\n  size: 2\n  host: h\n");
+    room.write(
+        "user/config.yaml",
+        "old-acme:\n  region: north\n  size: 2\n  host: h\n  disk:\n    gb: 5\n    kind: ssd\n",
+    );
+    room.env("ACME_DISK", "7");
     room.write(
         "repo/crabbox.yaml",
         "providers:\n  acme:\n    size: 3\n    mystery: 1\nacme:\n  size: 4\n",
@@ -320,6 +325,8 @@ fn a_providers_block_is_merged_from_every_layer_and_spelling() {
         property("zones", Kind::List, &["CRABBOX_ACME_ZONES", "ACME_ZONES"], false),
         property("work-root", Kind::Text, &[], false),
         property("host", Kind::Text, &[], true),
+        property("disk.gb", Kind::Integer, &["ACME_DISK"], false),
+        property("disk.kind", Kind::Text, &[], false),
     ];
     let ask = |room: &Room, flags: &[(String, String)]| {
         room.load().0.provider_block(&BlockRequest {
@@ -332,7 +339,8 @@ fn a_providers_block_is_merged_from_every_layer_and_spelling() {
     let block = ask(&room, &[]).unwrap();
     assert_eq!(
         json!(block.values),
-        json!({"region": "north", "size": 3, "zones": ["a", "b"], "host": "h"})
+        json!({"region": "north", "size": 3, "host": "h",
+        "disk": {"gb": 7, "kind": "ssd"}, "zones": ["a", "b"]})
     );
     assert_eq!(block.origins["size"].place, room.path("repo/crabbox.yaml") + ":3");
     assert_eq!(block.origins["zones"].place, "env ACME_ZONES");

@@ -17,6 +17,10 @@ pub fn parse(kind: Kind, text: &str) -> Result<Value, String> {
             let digits = text.replace('_', "");
             digits.parse::<u64>().map(Value::from).map_err(|_| wrong("a whole number"))
         }
+        Kind::Number => {
+            let number = text.parse::<serde_json::Number>();
+            number.map(Value::Number).map_err(|_| wrong("a number"))
+        }
         Kind::Bytes => {
             let expected = "a number of bytes such as 1048576 or 64MiB";
             parse_bytes(text).map(Value::from).ok_or_else(|| wrong(expected))
@@ -134,6 +138,7 @@ mod tests {
             (Kind::Bool, "YES", Value::from(true)),
             (Kind::Bool, "off", Value::from(false)),
             (Kind::Integer, "50_000", Value::from(50_000)),
+            (Kind::Number, "1.5", Value::from(1.5)),
             (Kind::Bytes, "5GiB", Value::from(5_368_709_120_u64)),
             (Kind::Bytes, "12", Value::from(12)),
             (Kind::Duration, "90m", Value::from("1h30m0s")),
