@@ -1,1 +1,36 @@
-//! Under construction.
+//! What end-to-end tests stand on: a sealed room, a bounded process, a real OpenSSH server, odd trees.
+
+mod process;
+mod room;
+mod sshd;
+pub mod tree;
+
+pub use process::{Call, Ended, Running};
+pub use room::Room;
+pub use sshd::Sshd;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Where Cargo put the binaries of this build.
+pub fn binaries() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows where it is");
+    let deps = test.parent().expect("a file is in a folder");
+    deps.parent().filter(|_| deps.ends_with("deps")).unwrap_or(deps).to_path_buf()
+}
+
+/// A binary of this build that a test needs; says how to build it when it is missing.
+pub fn binary(name: &str) -> PathBuf {
+    let path = binaries().join(name);
+    assert!(path.is_file(), "{} is missing: run `cargo build --workspace` first", path.display());
+    path
+}
+
+/// Asks until the answer is yes; panics with `what` when that takes longer than `limit`.
+pub fn eventually(what: &str, limit: Duration, mut yes: impl FnMut() -> bool) {
+    let end = Instant::now() + limit;
+    while !yes() {
+        assert!(Instant::now() < end, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs all of them. Needs Rust (https://rustup.rs); the network only for apt and cargo.
+set -euo pipefail
+cd "$(dirname "$0")"
+began=$(date +%s)
+
+step() { printf '\n== %s\n' "$*"; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; elif command -v sudo >/dev/null; then sudo "$@"; else return 1; fi
+}
+
+# Tools the tests drive for real: an SSH server, its key maker, git, and bubblewrap for isolated local boxes.
+missing=()
+command -v git >/dev/null || missing+=(git)
+command -v ssh-keygen >/dev/null || missing+=(openssh-client)
+[ -x /usr/sbin/sshd ] || [ -x /usr/local/sbin/sshd ] || missing+=(openssh-server)
+case "$(uname -s)" in
+  Linux)
+    command -v cc >/dev/null || missing+=(build-essential)
+    command -v bwrap >/dev/null || missing+=(bubblewrap)
+    if [ ${#missing[@]} -gt 0 ]; then
+      step "installing ${missing[*]}"
+      if command -v apt-get >/dev/null; then
+        as_root apt-get update -q || echo "apt-get update failed; trying with the lists at hand"
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" ||
+          { echo "could not install: ${missing[*]}"; exit 1; }
+      else
+        echo "please install: ${missing[*]}"; exit 1
+      fi
+    fi
+    # The privilege-separation folder of OpenSSH; without root only its absence can be reported.
+    [ -d /run/sshd ] || as_root mkdir -p /run/sshd || echo "cannot make /run/sshd: tests with sshd may fail" ;;
+  Darwin)
+    [ ${#missing[@]} = 0 ] || { echo "missing: ${missing[*]}; run xcode-select --install"; exit 1; } ;;
+esac
+command -v cargo >/dev/null || { echo "Rust is missing: see https://rustup.rs"; exit 1; }
+
+step "format"
+cargo fmt --check
+
+step "lint"
+cargo clippy --workspace --all-targets --quiet -- -D warnings
+
+step "build"
+cargo build --workspace
+
+step "test"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+if command -v cargo-nextest >/dev/null; then
+  cargo nextest run --workspace --no-fail-fast 2>&1 | tee "$log"
+  summary=$(grep -E '^ *Summary' "$log" | tail -1)
+else
+  cargo test --workspace --no-fail-fast -- --test-threads=4 2>&1 | tee "$log"
+  summary=$(awk '/^test result:/ { p += $4; f += $6; i += $8 } END { printf "%d passed, %d failed, %d ignored", p, f, i }' "$log")
+fi
+
+step "doctests"
+cargo test --workspace --doc --quiet
+
+step "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
+
+printf '\nall good in %ss: %s\n' "$(($(date +%s) - began))" "$summary"

@@ -1,0 +1,3 @@
+//! The real command in a sealed room: one story a test.
+
+mod local;

@@ -1,0 +1,169 @@
+//! A real OpenSSH server on a loopback port, with keys of its own, for one test.
+
+use std::fs;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{Room, Running};
+
+/// Where systems keep the server.
+const PLACES: &[&str] = &["/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/bin/sshd"];
+
+/// A running server, its sessions, and the key that opens it.
+pub struct Sshd {
+    server: Running,
+    dir: PathBuf,
+    /// The account it lets in.
+    pub user: String,
+    /// Where it listens, on 127.0.0.1.
+    pub port: u16,
+    /// Private key it accepts.
+    pub key: PathBuf,
+    /// Folder on the "box" for crabbox's work.
+    pub work_root: PathBuf,
+}
+
+impl Sshd {
+    /// Starts one in the room, with the account that runs the tests as its only user.
+    pub fn start(room: &Room) -> Self {
+        Self::with(room, "sshd", "")
+    }
+
+    /// Starts one with its own folder name and extra lines of `sshd_config`.
+    pub fn with(room: &Room, name: &str, extra: &str) -> Self {
+        let dir = room.at(name);
+        for folder in ["", "home", "work"] {
+            fs::create_dir_all(dir.join(folder)).expect("a folder for the server");
+        }
+        for key in ["host", "id_ed25519"] {
+            keygen(room, &dir.join(key));
+        }
+        fs::copy(dir.join("id_ed25519.pub"), dir.join("authorized_keys"))
+            .expect("an authorized key");
+        let tries = (0..5).find_map(|_| Self::listen(room, &dir, free_port(), extra).ok());
+        tries.unwrap_or_else(|| {
+            panic!("{}", Self::listen(room, &dir, free_port(), extra).err().unwrap_or_default())
+        })
+    }
+
+    /// The server on a port, or what it said instead of listening.
+    fn listen(room: &Room, dir: &Path, port: u16, extra: &str) -> Result<Self, String> {
+        let program = PLACES.iter().map(Path::new).find(|p| p.is_file());
+        let program = program.expect("sshd is missing: sudo apt-get install openssh-server");
+        // Root's server insists on its privilege-separation folder.
+        let _ = fs::create_dir_all("/run/sshd");
+        let config = dir.join("sshd_config");
+        fs::write(&config, settings(dir, port, extra)).expect("a server configuration");
+        let call = room.call(program).args(["-D", "-e", "-f"]).arg(&config);
+        let mut server = call.limit(Duration::from_secs(600)).start();
+        if !answers(port, &mut server) {
+            return Err(format!("sshd did not start:\n{}", server.stderr()));
+        }
+        let user = room.call("id").arg("-un").ok().out().trim().to_owned();
+        let (key, work_root) = (dir.join("id_ed25519"), dir.join("work"));
+        Ok(Self { server, dir: dir.to_path_buf(), user, port, key, work_root })
+    }
+
+    /// Configuration of crabbox for this box.
+    pub fn config(&self) -> String {
+        let (user, port) = (&self.user, self.port);
+        let (key, root) = (self.key.display(), self.work_root.display());
+        format!(
+            "provider: ssh\nstatic:\n  host: 127.0.0.1\n  user: {user}\n  port: \"{port}\"\n  workRoot: {root}\n\
+             ssh:\n  key: {key}\n  fallbackPorts: []\n"
+        )
+    }
+
+    /// Gives the server a new identity, as an impostor on the same port would have.
+    pub fn change_host_key(self, room: &Room) -> Self {
+        let (dir, port) = (self.dir.clone(), self.port);
+        drop(self);
+        for file in ["host", "host.pub"] {
+            fs::remove_file(dir.join(file)).expect("the old host key");
+        }
+        keygen(room, &dir.join("host"));
+        Self::listen(room, &dir, port, "").unwrap_or_else(|said| panic!("{said}"))
+    }
+
+    /// Kills every session, as a box that vanishes would.
+    pub fn cut(&self) {
+        for pid in descendants(self.server.pid()) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+
+    /// What the server has logged.
+    pub fn log(&self) -> String {
+        self.server.stderr()
+    }
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        self.cut();
+    }
+}
+
+fn settings(dir: &Path, port: u16, extra: &str) -> String {
+    let dir = dir.display();
+    format!(
+        "{extra}Port {port}\nListenAddress 127.0.0.1\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/authorized_keys\n\
+         PidFile none\nStrictModes no\nUsePAM no\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n\
+         KbdInteractiveAuthentication no\nPrintMotd no\nLogLevel VERBOSE\nMaxStartups 100\nMaxSessions 100\n\
+         SetEnv HOME={dir}/home CRABBOX_TEST_BOX=1\n"
+    )
+}
+
+fn keygen(room: &Room, path: &Path) {
+    let _ = room
+        .call("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"])
+        .arg(path)
+        .ok();
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
+/// Whether the server says hello on its port before it ends or ten seconds pass.
+fn answers(port: u16, server: &mut Running) -> bool {
+    let end = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < end && !server.ended() {
+        if let Ok(mut link) = TcpStream::connect(("127.0.0.1", port)) {
+            let _ = link.set_read_timeout(Some(Duration::from_secs(2)));
+            let mut hello = [0; 4];
+            if link.read_exact(&mut hello).is_ok() && &hello == b"SSH-" {
+                return true;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    false
+}
+
+/// Every process below another, deepest last.
+fn descendants(root: Pid) -> Vec<Pid> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = all.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    let parents: Vec<(i32, i32)> = pids.filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let mut found = vec![root.as_raw_nonzero().get()];
+    let mut next = 0;
+    while next < found.len() {
+        let above = found[next];
+        found.extend(parents.iter().filter(|(_, parent)| *parent == above).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found.into_iter().skip(1).filter_map(Pid::from_raw).collect()
+}
+
+fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything, so fields are counted from its end.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
