@@ -1,0 +1,165 @@
+//! The committed JSON Schemas equal what the types generate; `BLESS=1` rewrites them.
+
+use std::fs;
+use std::path::Path;
+
+use crabbox_schemas::{claim, config, error, event, journal, manifest, plugin, run, view};
+use schemars::{JsonSchema, SchemaGenerator, schema_for};
+use serde_json::{Value, json};
+
+/// Every committed document by name.
+fn documents() -> Vec<(&'static str, Value)> {
+    vec![
+        ("config", one::<config::ConfigFile>()),
+        ("plugin-manifest", one::<manifest::Manifest>()),
+        ("plugin-protocol", protocol()),
+        ("event", one::<event::RunEvent>()),
+        ("run", one::<run::RunRecord>()),
+        ("timing", one::<run::Timing>()),
+        ("lease-handle", one::<run::LeaseHandle>()),
+        ("failure", one::<error::Failure>()),
+        ("claim", one::<claim::Claim>()),
+        ("journal", one::<journal::TrailLine>()),
+        ("status", one::<view::StatusView>()),
+        ("list", one::<Vec<view::ListEntry>>()),
+        ("claims", one::<view::ClaimsView>()),
+        ("doctor", one::<view::DoctorView>()),
+        ("sync-plan", one::<view::SyncPlanView>()),
+    ]
+}
+
+fn one<T: JsonSchema>() -> Value {
+    serde_json::to_value(schema_for!(T)).unwrap()
+}
+
+/// One document for the whole plugin protocol: params and result of each method, event and callback.
+fn protocol() -> Value {
+    let mut generator = SchemaGenerator::default();
+    let g = &mut generator;
+    let table = [
+        ("methods", methods(g)),
+        ("events", events(g)),
+        ("callbacks", callbacks(g)),
+        ("error", json!(g.subschema_for::<error::RpcError>())),
+    ];
+    let mut root = serde_json::Map::new();
+    root.insert("$schema".to_owned(), "https://json-schema.org/draft/2020-12/schema".into());
+    root.insert("title".to_owned(), "crabbox provider protocol 1".into());
+    root.insert("protocols".to_owned(), json!(plugin::PROTOCOLS));
+    root.extend(table.map(|(name, value)| (name.to_owned(), value)));
+    root.insert("$defs".to_owned(), generator.take_definitions(true).into());
+    root.into()
+}
+
+fn call<P: JsonSchema, R: JsonSchema>(g: &mut SchemaGenerator) -> Value {
+    json!({"params": g.subschema_for::<P>(), "result": g.subschema_for::<R>()})
+}
+
+fn note<P: JsonSchema>(g: &mut SchemaGenerator) -> Value {
+    json!({"params": g.subschema_for::<P>()})
+}
+
+fn methods(g: &mut SchemaGenerator) -> Value {
+    use plugin::{self as p, method as m};
+    json!({
+        m::INITIALIZE: call::<p::InitializeParams, p::InitializeResult>(g),
+        m::SHUTDOWN: call::<p::BareParams, ()>(g),
+        m::PING: call::<p::BareParams, ()>(g),
+        m::CONFIG_VALIDATE: call::<p::BareParams, ()>(g),
+        m::DOCTOR: call::<p::BareParams, p::DoctorResult>(g),
+        m::LEASE_ACQUIRE: call::<p::AcquireParams, p::LeaseResult>(g),
+        m::LEASE_RESOLVE: call::<p::ResolveParams, p::LeaseResult>(g),
+        m::LEASE_LIST: call::<p::ListParams, p::ListResult>(g),
+        m::LEASE_RELEASE: call::<p::ReleaseParams, p::ReleaseResult>(g),
+        m::LEASE_TOUCH: call::<p::TouchParams, p::LeaseResult>(g),
+        m::RUN_WARMUP: call::<p::AcquireParams, p::LeaseResult>(g),
+        m::RUN_START: call::<p::RunStartParams, p::RunStartResult>(g),
+        m::RUN_LIST: call::<p::ListParams, p::ListResult>(g),
+        m::RUN_STATUS: call::<p::ResolveParams, p::LeaseResult>(g),
+        m::RUN_STOP: call::<p::ReleaseParams, p::ReleaseResult>(g),
+        m::CANCEL: note::<p::CancelParams>(g),
+        m::CREDIT: note::<p::CreditParams>(g),
+    })
+}
+
+fn events(g: &mut SchemaGenerator) -> Value {
+    use plugin::{self as p, event as e};
+    json!({
+        e::LOG: note::<p::LogEvent>(g),
+        e::PROGRESS: note::<p::ProgressEvent>(g),
+        e::ATTEMPT: note::<p::AttemptEvent>(g),
+        e::OUTPUT: note::<p::OutputEvent>(g),
+        e::GAP: note::<p::GapEvent>(g),
+    })
+}
+
+fn callbacks(g: &mut SchemaGenerator) -> Value {
+    use plugin::{self as p, callback as c};
+    json!({
+        c::RESOURCE_RECORD: call::<p::ResourceParams, ()>(g),
+        c::RESOURCE_FORGET: call::<p::ResourceParams, ()>(g),
+        c::SECRET_REVEAL: call::<p::SecretParams, p::SecretResult>(g),
+        c::KV_GET: call::<p::KvParams, p::KvResult>(g),
+        c::KV_PUT: call::<p::KvParams, p::KvResult>(g),
+        c::KV_DELETE: call::<p::KvParams, p::KvResult>(g),
+        c::KV_LIST: call::<p::KvParams, p::KvResult>(g),
+        c::SLEEP: call::<p::SleepParams, p::SleepResult>(g),
+        c::EXEC: call::<p::ExecParams, p::ExecResult>(g),
+        c::PROMPT: call::<p::PromptParams, p::PromptResult>(g),
+    })
+}
+
+/// `BLESS=1` was given.
+#[expect(clippy::disallowed_methods, reason = "a test run is told by its environment to rewrite")]
+fn blessing() -> bool {
+    std::env::var_os("BLESS").is_some_and(|value| value == "1")
+}
+
+#[test]
+fn the_committed_schemas_are_what_the_types_say() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (name, schema) in documents() {
+        let path = dir.join(format!("{name}.schema.json"));
+        let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+        if blessing() {
+            fs::write(&path, text).unwrap();
+            continue;
+        }
+        let committed = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            committed == text,
+            "{} is out of date; run `BLESS=1 cargo test -p crabbox-schemas`",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn no_committed_schema_is_without_a_type() {
+    let names: Vec<String> =
+        documents().iter().map(|(name, _)| format!("{name}.schema.json")).collect();
+    for entry in fs::read_dir(env!("CARGO_MANIFEST_DIR")).unwrap() {
+        let file = entry.unwrap().file_name().into_string().unwrap();
+        assert!(!file.ends_with(".schema.json") || names.contains(&file), "{file}");
+    }
+}
+
+#[test]
+fn every_schema_resolves_its_own_references() {
+    for (name, schema) in documents() {
+        let mut todo = vec![&schema];
+        while let Some(value) = todo.pop() {
+            match value {
+                Value::Object(map) => {
+                    if let Some(Value::String(to)) = map.get("$ref") {
+                        let pointer = to.strip_prefix('#').unwrap();
+                        assert!(schema.pointer(pointer).is_some(), "{name}: {to}");
+                    }
+                    todo.extend(map.values());
+                }
+                Value::Array(items) => todo.extend(items),
+                _ => {}
+            }
+        }
+    }
+}
