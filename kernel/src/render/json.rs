@@ -35,7 +35,7 @@ mod tests {
     #[test]
     fn a_failure_says_what_to_branch_on() {
         let error = KernelError::new(ErrorCode::Auth, "no key").hint("set one").at("acquire");
-        insta::assert_snapshot!(failure(&error, None), @"");
+        insta::assert_snapshot!(failure(&error, None), @r#"{"schemaVersion":1,"error":{"schemaVersion":1,"errorKind":"auth","stage":"acquire","by":"crabbox","message":"no key","hint":"set one","retryable":false,"exitCode":3}}"#);
         let record = RunRecord { id: "run_000000000001".into(), ..RunRecord::default() };
         assert_eq!(run_document(&record, Some(&error))["error"]["errorKind"], "auth");
         assert_eq!(run_document(&record, None).get("error"), None);

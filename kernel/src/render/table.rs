@@ -73,8 +73,16 @@ mod tests {
             vec!["x", "/src\x1b", ""],
         ];
         let head = ["SLUG", "CHECKOUT", "STATE"];
-        insta::assert_snapshot!(lines(&head, &rows).join("\n"), @r"");
-        insta::assert_snapshot!(fitted(&head, &rows, 36).join("\n"), @r"");
+        insta::assert_snapshot!(lines(&head, &rows).join("\n"), @r#"
+        SLUG        CHECKOUT                         STATE
+        blue-prawn  /home/me/src/a-rather-long-name  ready
+        x           /src\u{1b}
+        "#);
+        insta::assert_snapshot!(fitted(&head, &rows, 36).join("\n"), @r#"
+        SLUG        CHECKOUT           STATE
+        blue-prawn  /home/me/src/a-r…  ready
+        x           /src\u{1b}
+        "#);
         assert!(fitted(&head, &rows, 36).iter().all(|line| line.chars().count() <= 36));
         assert_eq!(lines::<&str>(&head, &[]).len(), 1);
     }

@@ -41,7 +41,7 @@ pub fn plain(text: &str) -> String {
     escaped(text, false)
 }
 
-/// As [`plain`], but lines stay lines: for text that may have several.
+/// As [`plain`], but lines stay lines, indented so that none can pass for a line of ours.
 pub fn plain_lines(text: &str) -> String {
     escaped(text, true)
 }
@@ -50,7 +50,7 @@ fn escaped(text: &str, keep_lines: bool) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            '\n' if keep_lines => out.push('\n'),
+            '\n' if keep_lines => out.push_str("\n    "),
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
@@ -111,6 +111,6 @@ mod tests {
         assert_eq!(plain("a\x1b[31mb\nc\t\u{9b}x"), "a\\u{1b}[31mb\\nc\\t\\u{9b}x");
         assert_eq!(plain("txt.\u{202e}exe"), "txt.\\u{202e}exe");
         assert_eq!(plain("größe 🦀"), "größe 🦀");
-        assert_eq!(plain_lines("a\nb\r\n"), "a\nb\\r\n");
+        assert_eq!(plain_lines("a\nhint: b\r"), "a\n    hint: b\\r");
     }
 }

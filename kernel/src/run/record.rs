@@ -90,7 +90,18 @@ pub struct Recorder {
     told: Vec<RunEvent>,
     complaint: Option<String>,
     broken: bool,
-    _lock: File,
+    _lock: Life,
+}
+
+/// The lock that says the run is live. Let go by word, not only by closing: a child process that is just
+/// being started may still hold a copy of the file.
+#[derive(Debug)]
+struct Life(File);
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
 }
 
 /// One output file and how much of its stream it holds.
@@ -140,7 +151,7 @@ impl Recorder {
             told: Vec::new(),
             complaint: None,
             broken: false,
-            _lock: lock,
+            _lock: Life(lock),
             dir,
         };
         recorder.save()?;

@@ -129,16 +129,24 @@ impl RunStore {
 
     /// The record of one run, as true as it can be told now.
     ///
-    /// Who writes a record holds the lock, and lets go of it after the last word: so the lock is asked
-    /// first, and a record that still says `running` without it will never say anything else.
+    /// A writer lets go of the lock after its last word: so a record that still says `running` when it is
+    /// read again without the lock will never say anything else.
     pub(super) fn read(&self, id: &RunId) -> Option<RunRecord> {
-        let live = self.is_live(id);
+        let run = self.written(id)?;
+        if run.state != "running" || self.is_live(id) {
+            return Some(run);
+        }
+        let mut run = self.written(id)?;
+        if run.state == "running" {
+            self.bury(id, &mut run);
+        }
+        Some(run)
+    }
+
+    fn written(&self, id: &RunId) -> Option<RunRecord> {
         let text = fs::read(self.folder(id).join("run.json")).ok()?;
         let mut run: RunRecord = serde_json::from_slice(&text).ok()?;
         id.as_str().clone_into(&mut run.id);
-        if run.state == "running" && !live {
-            self.bury(id, &mut run);
-        }
         Some(run)
     }
 
