@@ -1,0 +1,242 @@
+//! Dialling: hop by hop and stage by stage, again and again until the box is ready or patience runs out.
+
+use std::time::Duration;
+
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::event::Event;
+use crabbox_kernel::ports::{
+    Address, Dialer, EventSink, Piece, ProcessOutput, Remote, Stop, Urgency,
+};
+use crabbox_schemas::error::ErrorCode;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::hop::{Hop, UserSsh, route};
+use crate::identity::Wallet;
+use crate::race::{Fault, connect};
+use crate::session::{Line, LinkError, SshRemote, Timing, shake_hands};
+
+/// Between the first and the second attempt; doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Never longer than this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// What every stage gets even when patience has run out.
+const LEAST: Duration = Duration::from_secs(1);
+/// How much of a ready check's output is kept for the message.
+const SAID: usize = 4096;
+
+/// Opens connections to boxes.
+pub struct SshDialer {
+    user: UserSsh,
+    wallet: Wallet,
+    timing: Timing,
+}
+
+impl SshDialer {
+    /// A dialer with the user's own SSH facts and the default timing.
+    pub fn new(user: UserSsh) -> Self {
+        Self::with_timing(user, Timing::default())
+    }
+
+    /// A dialer with other limits.
+    pub fn with_timing(user: UserSsh, timing: Timing) -> Self {
+        Self { wallet: Wallet::new(user.ask.clone()), user, timing }
+    }
+
+    /// Connects hop by hop.
+    async fn reach(&self, route: &[Hop], deadline: Instant) -> Result<SshRemote, Fault> {
+        let mut lines: Vec<Line> = Vec::new();
+        let mut peer = String::new();
+        for hop in route {
+            let timing = self.timing_before(deadline);
+            let (mut line, port) = match lines.last() {
+                None => first(hop, &timing).await?,
+                Some(last) => through(last, hop, &timing).await?,
+            };
+            peer = format!("{}:{port}", hop.host);
+            self.wallet.log_in(&mut line, &hop.login, &peer, timing.auth).await?;
+            lines.push(line);
+        }
+        let line = lines.pop().ok_or_else(|| {
+            Fault::new(
+                "dns",
+                KernelError::new(ErrorCode::Internal, "no way to the box was planned"),
+            )
+            .final_()
+        })?;
+        Ok(SshRemote { line, jumps: lines, peer, timing: self.timing.clone() })
+    }
+
+    /// Stages get shorter as patience runs out.
+    fn timing_before(&self, deadline: Instant) -> Timing {
+        let left = deadline.saturating_duration_since(Instant::now()).max(LEAST);
+        Timing { connect: self.timing.connect.min(left), ..self.timing.clone() }
+    }
+
+    async fn attempt(
+        &self,
+        route: &[Hop],
+        check: Option<&str>,
+        deadline: Instant,
+        open: &mut Option<SshRemote>,
+    ) -> Result<(), Fault> {
+        if open.as_ref().is_none_or(SshRemote::is_closed) {
+            *open = None;
+            *open = Some(self.reach(route, deadline).await?);
+        }
+        match (open, check) {
+            (Some(remote), Some(check)) => ready(remote, check, self.timing.reply).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Dialer for SshDialer {
+    type Remote = SshRemote;
+
+    async fn dial(
+        &self,
+        address: &Address,
+        events: &mut dyn EventSink,
+        stop: &Stop,
+    ) -> Result<SshRemote> {
+        let route = route(address, &self.user)?;
+        let check =
+            address.endpoint.ready_check.as_deref().filter(|check| !check.trim().is_empty());
+        let deadline = Instant::now() + address.patience;
+        let mut pause = FIRST_PAUSE;
+        let mut shown = None;
+        let mut open = None;
+        loop {
+            let tried = tokio::select! {
+                tried = self.attempt(&route, check, deadline, &mut open) => tried,
+                () = stop.reaches(Urgency::Gentle) => return Err(cancelled()),
+            };
+            let fault = match (tried, open.take()) {
+                (Ok(()), Some(remote)) => return Ok(remote),
+                (Ok(()), None) => continue,
+                (Err(fault), kept) => {
+                    open = kept;
+                    fault
+                }
+            };
+            if !fault.again || Instant::now() + pause > deadline {
+                return Err(fault.error);
+            }
+            if shown != Some(fault.stage) {
+                shown = Some(fault.stage);
+                let message = fault.error.to_string();
+                events.emit(Event::BootstrapWaiting { stage: fault.stage.to_owned(), message });
+            }
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = stop.reaches(Urgency::Gentle) => return Err(cancelled()),
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+fn cancelled() -> KernelError {
+    KernelError::new(ErrorCode::Cancelled, "interrupted while connecting").at("connect")
+}
+
+async fn first(hop: &Hop, timing: &Timing) -> Result<(Line, u16), Fault> {
+    let (stream, port) = connect(&hop.host, &hop.ports, timing.connect).await?;
+    Ok((greet(stream, hop, port, timing).await?, port))
+}
+
+/// The next hop as seen from the last one: its ports are tried one after the other.
+async fn through(last: &Line, hop: &Hop, timing: &Timing) -> Result<(Line, u16), Fault> {
+    let mut fault = None;
+    for port in &hop.ports {
+        match last.open_tcp(&hop.host, *port, timing.connect).await {
+            Ok(channel) => match greet(channel.into_stream(), hop, *port, timing).await {
+                Ok(line) => return Ok((line, *port)),
+                Err(error) if !error.again => return Err(error),
+                Err(error) => fault = Some(error),
+            },
+            Err(error) => {
+                let error =
+                    KernelError { code: ErrorCode::SshTcp, stage: None, outcome: None, ..error };
+                fault.get_or_insert(Fault::new("tcp", error));
+            }
+        }
+    }
+    Err(fault.unwrap_or_else(|| {
+        Fault::new("tcp", KernelError::new(ErrorCode::SshTcp, "no port to try"))
+    }))
+}
+
+async fn greet<S>(stream: S, hop: &Hop, port: u16, timing: &Timing) -> Result<Line, Fault>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let mut trust = hop.trust.clone();
+    trust.port = port;
+    let mut error = KernelError::new(
+        ErrorCode::SshBanner,
+        format!("no SSH handshake with {} port {port}", hop.host),
+    );
+    match timeout(timing.connect, shake_hands(stream, trust, timing)).await {
+        Ok(Ok(line)) => Ok(line),
+        Ok(Err(LinkError::HostKey(error))) => Err(Fault::new("host-key", error).final_()),
+        Ok(Err(LinkError::Ssh(cause @ russh::Error::NoCommonAlgo { .. }))) => {
+            let error = error
+                .because(&cause)
+                .hint("the server only offers algorithms that are no longer safe");
+            Err(Fault::new("banner", error).final_())
+        }
+        Ok(Err(LinkError::Ssh(cause))) => Err(Fault::new("banner", error.because(&cause))),
+        Err(_) => {
+            error
+                .causes
+                .push(format!("no answer within {} s", timing.connect.as_secs_f32().round()));
+            Err(Fault::new(
+                "banner",
+                error.hint("the server accepted the connection and then said nothing"),
+            ))
+        }
+    }
+}
+
+/// Runs the ready check once.
+async fn ready(remote: &SshRemote, check: &str, limit: Duration) -> Result<(), Fault> {
+    let run = async {
+        let (_input, mut output) = remote.start(check, None).await?;
+        let mut said = Vec::new();
+        loop {
+            match output.next().await? {
+                Piece::Data(_, data) if said.len() < SAID => said.extend_from_slice(&data),
+                Piece::Data(..) => {}
+                Piece::Exited(exit) => return Ok::<_, KernelError>((exit.code, said)),
+            }
+        }
+    };
+    let fault = |mut error: KernelError, cause: Option<String>| {
+        error.causes.extend(cause);
+        Fault::new(
+            "ready",
+            error.hint("log in with `crabbox connect` and look at the box's own start-up log"),
+        )
+    };
+    let not_ready = |what: String| KernelError::new(ErrorCode::SshReady, what);
+    match timeout(limit, run).await {
+        Ok(Ok((0, _))) => Ok(()),
+        Ok(Ok((code, said))) => {
+            let said = String::from_utf8_lossy(&said);
+            let last = said.lines().rev().map(str::trim).find(|line| !line.is_empty());
+            Err(fault(
+                not_ready(format!("the box is not ready: its check ended with {code}")),
+                last.map(str::to_owned),
+            ))
+        }
+        Ok(Err(error)) => Err(fault(
+            not_ready("the ready check could not be run".to_owned()),
+            Some(error.to_string()),
+        )),
+        Err(_) => Err(fault(
+            not_ready(format!("the ready check took longer than {} s", limit.as_secs())),
+            None,
+        )),
+    }
+}

@@ -1,0 +1,286 @@
+//! A process on a box: one channel, pumped into a bounded store so that a slow reader disturbs no other channel.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::event::Stream;
+use crabbox_kernel::ports::{Exit, Piece, ProcessInput, ProcessOutput, Pty};
+use crabbox_schemas::error::{ErrorCode, Outcome};
+use russh::client::Msg;
+use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::{Instant, timeout_at};
+
+use crate::session::{Fate, Line};
+
+/// Output kept for a reader that does not read. Beyond it the whole connection waits for that reader.
+const STORE: usize = 64 << 20;
+/// What a piece costs besides its bytes.
+const PIECE: usize = 64;
+/// SSH's code for standard error.
+const STDERR: u32 = 1;
+
+/// Signals by SSH name with the numbers shells use.
+const SIGNALS: &[(&str, i32)] = &[
+    ("HUP", 1),
+    ("INT", 2),
+    ("QUIT", 3),
+    ("ILL", 4),
+    ("TRAP", 5),
+    ("ABRT", 6),
+    ("BUS", 7),
+    ("FPE", 8),
+    ("KILL", 9),
+    ("USR1", 10),
+    ("SEGV", 11),
+    ("USR2", 12),
+    ("PIPE", 13),
+    ("ALRM", 14),
+    ("TERM", 15),
+    ("XCPU", 24),
+    ("XFSZ", 25),
+    ("SYS", 31),
+];
+
+/// Input half of a process over SSH.
+#[derive(Debug)]
+pub struct SshInput {
+    channel: Arc<ChannelWriteHalf<Msg>>,
+    ended: watch::Receiver<Ended>,
+    fate: Fate,
+}
+
+/// Output half of a process over SSH. Dropping it gives the process up.
+#[derive(Debug)]
+pub struct SshOutput {
+    pieces: mpsc::UnboundedReceiver<(Piece, Option<OwnedSemaphorePermit>)>,
+    fate: Fate,
+    exited: bool,
+}
+
+/// How far the far side has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Ended {
+    No,
+    /// The process takes no input any more.
+    Process,
+    /// The channel is gone without a word about the process.
+    Lost,
+}
+
+/// Starts a command, or the login shell when the command is empty.
+pub(crate) async fn start(
+    line: &Line,
+    command: &str,
+    pty: Option<&Pty>,
+    limit: Duration,
+) -> Result<(SshInput, SshOutput)> {
+    let deadline = Instant::now() + limit;
+    let mut channel = match timeout_at(deadline, line.handle.channel_open_session()).await {
+        Ok(Ok(channel)) => channel,
+        Ok(Err(error)) => return Err(line.refused("the box opens no further channel", &error)),
+        Err(late) => return Err(line.refused("the box opens no channel", &late)),
+    };
+    if let Some(pty) = pty {
+        let (columns, rows) = (pty.columns, pty.rows);
+        let asked = channel.request_pty(true, &pty.term, columns, rows, 0, 0, &[]).await;
+        asked.map_err(|e| line.refused("the box gives no terminal", &e))?;
+        granted(&mut channel, line, deadline, "the box gives no terminal")
+            .await
+            .map_err(|error| error.outcome(Outcome::NotStarted))?;
+    }
+    let asked = match command {
+        "" => channel.request_shell(true).await,
+        _ => channel.exec(true, command).await,
+    };
+    asked.map_err(|e| line.refused("the command could not be sent", &e))?;
+    granted(&mut channel, line, deadline, "the box refuses to start the command").await?;
+    Ok(split(channel, line.fate.clone()))
+}
+
+/// Waits for the answer to the last request.
+async fn granted(
+    channel: &mut Channel<Msg>,
+    line: &Line,
+    deadline: Instant,
+    no: &str,
+) -> Result<()> {
+    loop {
+        match timeout_at(deadline, channel.wait()).await {
+            Ok(Some(ChannelMsg::Success)) => return Ok(()),
+            Ok(Some(ChannelMsg::Failure)) => {
+                return Err(KernelError::new(ErrorCode::Unsupported, no)
+                    .at("connection")
+                    .outcome(Outcome::NotStarted)
+                    .hint("the SSH server or the key's restrictions forbid it"));
+            }
+            Ok(Some(ChannelMsg::Close) | None) => {
+                return Err(line
+                    .fate
+                    .lost("the connection broke before the command was confirmed"))
+                .map_err(|error| error.outcome(Outcome::Uncertain));
+            }
+            Ok(Some(_)) => {}
+            Err(late) => {
+                let error = line.fate.lost("the box did not confirm the command in time");
+                return Err(error.because(&late).outcome(Outcome::Uncertain));
+            }
+        }
+    }
+}
+
+fn split(channel: Channel<Msg>, fate: Fate) -> (SshInput, SshOutput) {
+    let (read, write) = channel.split();
+    let write = Arc::new(write);
+    let (ended_to, ended) = watch::channel(Ended::No);
+    let (pieces_to, pieces) = mpsc::unbounded_channel();
+    let pump = Pump { write: write.clone(), ended: ended_to, pieces: pieces_to };
+    tokio::spawn(pump.run(read));
+    let input = SshInput { channel: write, ended, fate: fate.clone() };
+    (input, SshOutput { pieces, fate, exited: false })
+}
+
+/// Carries what the channel says to the reader, never holding more than the store.
+struct Pump {
+    write: Arc<ChannelWriteHalf<Msg>>,
+    ended: watch::Sender<Ended>,
+    pieces: mpsc::UnboundedSender<(Piece, Option<OwnedSemaphorePermit>)>,
+}
+
+impl Pump {
+    async fn run(self, mut read: ChannelReadHalf) {
+        let store = Arc::new(Semaphore::new(STORE));
+        let mut exit = None;
+        loop {
+            let said = tokio::select! {
+                said = read.wait() => said,
+                () = self.pieces.closed() => {
+                    let _ = self.write.close().await;
+                    break;
+                }
+            };
+            match said {
+                Some(ChannelMsg::Data { data }) => self.keep(&store, Stream::Stdout, data).await,
+                Some(ChannelMsg::ExtendedData { data, ext: STDERR }) => {
+                    self.keep(&store, Stream::Stderr, data).await;
+                }
+                Some(ChannelMsg::ExitStatus { exit_status }) => {
+                    exit = Some(status(exit_status));
+                    self.ended.send_replace(Ended::Process);
+                }
+                Some(ChannelMsg::ExitSignal { signal_name, .. }) => {
+                    exit = Some(signalled(&signal_name));
+                    self.ended.send_replace(Ended::Process);
+                }
+                Some(ChannelMsg::Close) | None => break,
+                Some(_) => {}
+            }
+        }
+        self.ended.send_replace(if exit.is_some() { Ended::Process } else { Ended::Lost });
+        if let Some(exit) = exit {
+            let _ = self.pieces.send((Piece::Exited(exit), None));
+        }
+    }
+
+    async fn keep(&self, store: &Arc<Semaphore>, stream: Stream, data: Bytes) {
+        let cost = u32::try_from((data.len() + PIECE).min(STORE)).unwrap_or(u32::MAX);
+        let permit = tokio::select! {
+            permit = store.clone().acquire_many_owned(cost) => permit.ok(),
+            () = self.pieces.closed() => return,
+        };
+        let _ = self.pieces.send((Piece::Data(stream, data), permit));
+    }
+}
+
+fn status(code: u32) -> Exit {
+    Exit { code: i32::try_from(code).unwrap_or(255), signal: None }
+}
+
+fn signalled(signal: &Sig) -> Exit {
+    let name = match signal {
+        Sig::Custom(name) => name.clone(),
+        known => format!("{known:?}"),
+    };
+    let number = SIGNALS.iter().find(|row| row.0 == name).map_or(127, |row| row.1);
+    Exit { code: 128 + number, signal: Some(name) }
+}
+
+impl ProcessOutput for SshOutput {
+    async fn next(&mut self) -> Result<Piece> {
+        match self.pieces.recv().await {
+            Some((piece, _permit)) => {
+                self.exited |= matches!(piece, Piece::Exited(_));
+                Ok(piece)
+            }
+            None if self.exited => {
+                Err(KernelError::new(ErrorCode::Internal, "output was read after the exit status"))
+            }
+            None => Err(self
+                .fate
+                .lost("the connection broke before the command's exit status arrived")
+                .outcome(Outcome::Uncertain)),
+        }
+    }
+}
+
+impl SshInput {
+    /// A request on a channel whose process has ended is moot; on a lost one it is an error.
+    async fn unless_ended(
+        &mut self,
+        ask: impl Future<Output = Result<(), russh::Error>>,
+    ) -> Result<()> {
+        let mut ended = self.ended.clone();
+        let sent = tokio::select! {
+            biased;
+            _ = ended.wait_for(|ended| *ended > Ended::No) => Ok(()),
+            sent = ask => sent,
+        };
+        let now = *self.ended.borrow();
+        match (sent, now) {
+            (_, Ended::Process) | (Ok(()), Ended::No) => Ok(()),
+            (_, Ended::Lost) | (Err(_), Ended::No) => Err(self
+                .fate
+                .lost("the connection to the command broke")
+                .outcome(Outcome::Uncertain)),
+        }
+    }
+}
+
+impl ProcessInput for SshInput {
+    async fn write(&mut self, data: Bytes) -> Result<()> {
+        let channel = self.channel.clone();
+        self.unless_ended(async move { channel.data_bytes(data).await }).await
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        let channel = self.channel.clone();
+        self.unless_ended(async move { channel.eof().await }).await
+    }
+
+    async fn signal(&mut self, name: &str) -> Result<()> {
+        let channel = self.channel.clone();
+        let signal = Sig::Custom(name.trim_start_matches("SIG").to_owned());
+        self.unless_ended(async move { channel.signal(signal).await }).await
+    }
+
+    async fn resize(&mut self, columns: u32, rows: u32) -> Result<()> {
+        let channel = self.channel.clone();
+        self.unless_ended(async move { channel.window_change(columns, rows, 0, 0).await }).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_becomes_its_name_and_128_plus_its_number() {
+        assert_eq!(signalled(&Sig::TERM), Exit { code: 143, signal: Some("TERM".into()) });
+        assert_eq!(
+            signalled(&Sig::Custom("USR2".into())),
+            Exit { code: 140, signal: Some("USR2".into()) }
+        );
+    }
+}
