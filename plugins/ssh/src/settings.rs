@@ -53,25 +53,17 @@ impl Settings {
         Ok(())
     }
 
-    /// The further ports as numbers; only useful with a first port.
+    /// The further ports as numbers; the word `none` stands for none of them.
     pub(crate) fn fallback(&self) -> Result<Vec<u16>, Failure> {
-        let ports: Result<Vec<u16>, _> =
-            self.fallback_ports.iter().map(|port| port.trim().parse()).collect();
-        match ports {
-            Ok(ports) if ports.contains(&0) => {
-                Err(Failure::invalid_config("/fallback-ports", "0 is not a port"))
-            }
-            Ok(ports) if self.port == 0 && !ports.is_empty() => {
-                Err(Failure::invalid_config("/fallback-ports", "fallback ports need a first port")
-                    .hint("set static.port as well"))
-            }
-            Ok(ports) => Ok(ports),
-            Err(error) => {
-                Err(Failure::invalid_config("/fallback-ports", "a fallback port is no port number")
-                    .because(&error))
-            }
-        }
+        let words = self.fallback_ports.iter().map(|port| port.trim());
+        words.filter(|word| *word != "none").map(port).collect()
     }
+}
+
+fn port(word: &str) -> Result<u16, Failure> {
+    word.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(|| {
+        Failure::invalid_config("/fallback-ports", format!("{word:?} is not a port number"))
+    })
 }
 
 /// A value that may end up beside other words: no option, no blanks, no control characters.
