@@ -217,6 +217,7 @@ impl Recorder {
         let Err(error) = written else { return };
         if !std::mem::replace(&mut self.broken, true) {
             let message = format!("the journal of this run is incomplete: {error}");
+            tracing::warn!("{message}");
             self.complaint = Some(message.clone());
             self.fact(&Event::Warning { message }, now_ms);
         }
