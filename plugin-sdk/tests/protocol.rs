@@ -54,3 +54,13 @@ fn every_exchange_in_the_protocol_page_is_what_really_happens() {
         }
     }
 }
+
+#[test]
+fn the_page_lists_every_error_kind_with_its_code() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/protocol.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    for kind in crabbox_plugin_sdk::ErrorKind::all() {
+        let row = format!("| `{}` | {} |", kind.word(), kind.rpc_code());
+        assert!(page.contains(&row), "no row {row}");
+    }
+}
