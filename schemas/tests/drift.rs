@@ -51,6 +51,9 @@ fn protocol() -> Value {
     root.into()
 }
 
+/// The answer of calls that only say that it is done: `{}`.
+type Nothing = serde_json::Map<String, Value>;
+
 fn call<P: JsonSchema, R: JsonSchema>(g: &mut SchemaGenerator) -> Value {
     json!({"params": g.subschema_for::<P>(), "result": g.subschema_for::<R>()})
 }
@@ -63,9 +66,9 @@ fn methods(g: &mut SchemaGenerator) -> Value {
     use plugin::{self as p, method as m};
     json!({
         m::INITIALIZE: call::<p::InitializeParams, p::InitializeResult>(g),
-        m::SHUTDOWN: call::<p::BareParams, ()>(g),
-        m::PING: call::<p::BareParams, ()>(g),
-        m::CONFIG_VALIDATE: call::<p::BareParams, ()>(g),
+        m::SHUTDOWN: call::<p::BareParams, Nothing>(g),
+        m::PING: call::<p::BareParams, Nothing>(g),
+        m::CONFIG_VALIDATE: call::<p::BareParams, Nothing>(g),
         m::DOCTOR: call::<p::BareParams, p::DoctorResult>(g),
         m::LEASE_ACQUIRE: call::<p::AcquireParams, p::LeaseResult>(g),
         m::LEASE_RESOLVE: call::<p::ResolveParams, p::LeaseResult>(g),
@@ -96,8 +99,8 @@ fn events(g: &mut SchemaGenerator) -> Value {
 fn callbacks(g: &mut SchemaGenerator) -> Value {
     use plugin::{self as p, callback as c};
     json!({
-        c::RESOURCE_RECORD: call::<p::ResourceParams, ()>(g),
-        c::RESOURCE_FORGET: call::<p::ResourceParams, ()>(g),
+        c::RESOURCE_RECORD: call::<p::ResourceParams, Nothing>(g),
+        c::RESOURCE_FORGET: call::<p::ResourceParams, Nothing>(g),
         c::SECRET_REVEAL: call::<p::SecretParams, p::SecretResult>(g),
         c::KV_GET: call::<p::KvParams, p::KvResult>(g),
         c::KV_PUT: call::<p::KvParams, p::KvResult>(g),

@@ -21,3 +21,6 @@ pub use values::Values;
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod documented;
