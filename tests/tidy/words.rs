@@ -50,8 +50,8 @@ const DOORS: &[Door] = &[
             "env::current_dir",
             "env::temp_dir",
         ],
-        instead: "the environment is read once, in cli/src/context.rs, and passed down",
-        files: &["cli/src/context.rs", "plugin-sdk/src/serve.rs", "plugins/local/src/program.rs"],
+        instead: "the environment is read once, in cli/src/start.rs, and passed down",
+        files: &["cli/src/start.rs", "plugin-sdk/src/serve.rs", "plugins/local/src/program.rs"],
     },
     Door {
         words: &["SystemTime::now("],
