@@ -3,12 +3,27 @@
 //! [`discover()`] reads manifests and schemas; [`open`] starts one provider and gives a [`Session`], which
 //! is the kernel's `Provider` door. Nothing here trusts what a plugin says: frames are bounded, ids are
 //! compared, every wait ends, and when a session ends nothing of the plugin's process group is left.
+//!
+//! Inside: `spawn` starts processes, `link` owns the pipe, a `slot` is one open call seen from the pipe,
+//! `call` is the same call seen from the caller, `broker` answers callbacks.
 
+mod broker;
+mod call;
 mod discover;
+mod exec;
+mod fault;
+mod handshake;
+mod kv;
+mod link;
 mod manifest;
+mod provider;
+mod session;
 mod settings;
+mod slot;
 mod spawn;
 
+pub use broker::{Lookup, NowMs, Prompt};
 pub use discover::{Catalog, Entry, discover};
 pub use manifest::FILE as MANIFEST_FILE;
+pub use session::{OpenOptions, Session, Timeouts, open};
 pub use settings::{Flag, FlagKind, check as check_settings};

@@ -48,7 +48,7 @@ pub enum FlagKind {
 const REFERENCES: &[&str] = &["env:", "file:", "keyring:", "cmd:"];
 
 /// The flags a settings schema gives; properties outside the supported subset give none.
-pub fn flags(provider: &str, schema: &Value) -> Vec<Flag> {
+pub(crate) fn flags(provider: &str, schema: &Value) -> Vec<Flag> {
     let mut flags = Vec::new();
     for (key, property) in properties(schema) {
         match flag(provider, key, property) {
@@ -105,8 +105,9 @@ fn kind(property: &Value) -> Option<FlagKind> {
         "integer" => Some(FlagKind::Integer),
         "number" => Some(FlagKind::Number),
         "boolean" => Some(FlagKind::Boolean),
-        "array" => (property.pointer("/items/type") == Some(&json!("string")))
-            .then_some(FlagKind::List),
+        "array" => {
+            (property.pointer("/items/type") == Some(&json!("string"))).then_some(FlagKind::List)
+        }
         _ => None,
     }
 }
@@ -137,8 +138,11 @@ fn shout(kebab: &str) -> String {
 pub fn check(entry: &Entry, config: &Map<String, Value>) -> Result<()> {
     let name = &entry.provider.name;
     let validator = jsonschema::validator_for(&entry.schema).map_err(|e| {
-        KernelError::new(ErrorCode::Config, format!("the {name} plugin's settings schema is broken"))
-            .because(&e)
+        KernelError::new(
+            ErrorCode::Config,
+            format!("the {name} plugin's settings schema is broken"),
+        )
+        .because(&e)
     })?;
     let value = Value::Object(config.clone());
     if let Some(error) = validator.iter_errors(&value).next() {
@@ -152,7 +156,9 @@ pub fn check(entry: &Entry, config: &Map<String, Value>) -> Result<()> {
     }
     entry.flags.iter().filter(|flag| flag.secret).try_for_each(|flag| {
         match lookup(config, &flag.config_key).and_then(Value::as_str) {
-            Some(text) if !REFERENCES.iter().any(|kind| text.starts_with(kind)) => Err(literal(name, flag)),
+            Some(text) if !REFERENCES.iter().any(|kind| text.starts_with(kind)) => {
+                Err(literal(name, flag))
+            }
             _ => Ok(()),
         }
     })

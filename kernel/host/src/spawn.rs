@@ -155,7 +155,10 @@ fn command(program: &Program) -> Command {
 }
 
 #[cfg(target_os = "linux")]
-#[expect(unsafe_code, reason = "std offers no safe way to make a system call between fork and exec")]
+#[expect(
+    unsafe_code,
+    reason = "std offers no safe way to make a system call between fork and exec"
+)]
 fn die_with_parent(command: &mut Command) {
     let parent = rustix::process::getpid();
     let ask = move || -> io::Result<()> {

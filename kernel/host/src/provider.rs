@@ -1,0 +1,250 @@
+//! The kernel's `Provider` door: each method is one call, and each answer is compared with the question.
+
+use std::time::Duration;
+
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::lease::trail::Trail;
+use crabbox_kernel::ports::{About, DelegatedRun, EventSink, Provider, Query, Stop, Wanted};
+use crabbox_schemas::error::{ErrorCode, Outcome};
+use crabbox_schemas::ids::LeaseId;
+use crabbox_schemas::lease::{Expected, Lease, ReleaseOutcome};
+use crabbox_schemas::plugin::{
+    AcquireParams, BareParams, Check, DoctorResult, LeaseResult, ListParams, ListResult,
+    ProviderKind, ReleaseParams, ReleaseResult, ResolveParams, RunStartParams, RunStartResult,
+    TouchParams, method,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::call::{Call, Hands};
+use crate::fault::broken;
+use crate::handshake::context;
+use crate::session::Session;
+
+/// A provider with this power names leases itself: the box existed before crabbox.
+const OWN_LEASE_IDS: &str = "own-lease-ids";
+/// Most pages of one listing.
+const MAX_PAGES: usize = 1000;
+
+/// One call's fixed properties.
+#[derive(Clone, Copy)]
+struct Shape {
+    method: &'static str,
+    deadline: Duration,
+    grace: Duration,
+    mutating: bool,
+}
+
+impl Session {
+    /// The name of a method for this provider's kind.
+    fn pick(&self, ssh: &'static str, delegated: &'static str) -> &'static str {
+        match self.about.kind {
+            ProviderKind::SshLease => ssh,
+            ProviderKind::DelegatedRun => delegated,
+        }
+    }
+
+    fn read(&self, method: &'static str) -> Shape {
+        let grace = self.timeouts.grace.1;
+        Shape { method, deadline: self.timeouts.read, grace, mutating: false }
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        shape: Shape,
+        params: &impl Serialize,
+        hands: Hands<'_>,
+        stop: &Stop,
+    ) -> Result<T> {
+        let Shape { method, deadline, grace, mutating } = shape;
+        let params = serde_json::to_value(params).map_err(|e| {
+            KernelError::new(ErrorCode::Internal, format!("cannot encode {method}")).because(&e)
+        })?;
+        let call = Call { method, params, deadline, grace, mutating, stop };
+        let answer = crate::call::call(&self.link, call, hands).await?;
+        serde_json::from_value(answer)
+            .map_err(|e| self.lie(shape, format!("its answer to {method} cannot be read ({e})")))
+    }
+
+    fn lie(&self, shape: Shape, what: String) -> KernelError {
+        let error = broken(&self.about.provider, what);
+        if shape.mutating { error.outcome(Outcome::Uncertain) } else { error }
+    }
+
+    /// Whether a lease is the one that was asked for and can be used.
+    fn checked(&self, shape: Shape, lease: Lease, id: Option<&LeaseId>) -> Result<Lease> {
+        let method = shape.method;
+        if let Some(id) = id.filter(|id| **id != lease.lease_id) {
+            let what =
+                format!("{method} was about lease {id}, its answer is about {}", lease.lease_id);
+            return Err(self.lie(shape, what));
+        }
+        if let Some(ssh) = &lease.ssh {
+            let bad = |text: &String| text.starts_with('-') || text.chars().any(char::is_control);
+            if [&ssh.host, &ssh.user].into_iter().any(bad) {
+                return Err(self.lie(shape, format!("{method} gave an impossible SSH address")));
+            }
+        }
+        Ok(lease)
+    }
+
+    fn owns_ids(&self) -> bool {
+        self.about.features.iter().any(|feature| feature == OWN_LEASE_IDS)
+    }
+}
+
+impl Provider for Session {
+    fn about(&self) -> &About {
+        &self.about
+    }
+
+    async fn acquire(
+        &self,
+        wanted: &Wanted,
+        trail: &mut Trail,
+        events: &mut dyn EventSink,
+        stop: &Stop,
+    ) -> Result<Lease> {
+        let shape = Shape {
+            method: self.pick(method::LEASE_ACQUIRE, method::RUN_WARMUP),
+            deadline: self.timeouts.acquire,
+            grace: self.timeouts.grace.0,
+            mutating: true,
+        };
+        let params = AcquireParams {
+            ctx: context(shape.deadline, shape.grace, &wanted.idem),
+            desired: wanted.desired.clone(),
+            request: wanted.request.clone(),
+            ssh_public_key: wanted.ssh_public_key.clone(),
+            labels: wanted.labels.clone(),
+        };
+        let hands = Hands { trail: Some(trail), events: Some(events) };
+        let LeaseResult { lease } = self.ask(shape, &params, hands, stop).await?;
+        let id = (!self.owns_ids()).then_some(&wanted.desired.lease_id);
+        let lease = self.checked(shape, lease, id)?;
+        if self.about.kind == ProviderKind::SshLease && lease.ssh.is_none() {
+            return Err(self.lie(shape, "lease.acquire gave no SSH address".to_owned()));
+        }
+        Ok(lease)
+    }
+
+    async fn resolve(&self, query: &Query) -> Result<Option<Lease>> {
+        let shape = self.read(self.pick(method::LEASE_RESOLVE, method::RUN_STATUS));
+        let params = ResolveParams {
+            ctx: context(shape.deadline, shape.grace, &format!("resolve-{}", query.id)),
+            id: query.id.clone(),
+            known: query.known.clone(),
+            resources: query.resources.clone(),
+            purpose: query.purpose,
+        };
+        let answer = self.ask(shape, &params, Hands::default(), &Stop::never()).await;
+        let LeaseResult { lease } = match answer {
+            Err(error) if error.code == ErrorCode::NotFound => return Ok(None),
+            answer => answer?,
+        };
+        let typed = LeaseId::parse(&query.id);
+        let id = query.known.as_ref().map(|known| &known.lease_id).or(typed.as_ref());
+        self.checked(shape, lease, id).map(Some)
+    }
+
+    async fn list(&self) -> Result<(Vec<Lease>, bool)> {
+        let shape = self.read(self.pick(method::LEASE_LIST, method::RUN_LIST));
+        let (mut leases, mut complete, mut cursor) = (Vec::new(), true, None);
+        for _ in 0..MAX_PAGES {
+            let params = ListParams { ctx: context(shape.deadline, shape.grace, "list"), cursor };
+            let page: ListResult =
+                self.ask(shape, &params, Hands::default(), &Stop::never()).await?;
+            for lease in page.leases {
+                leases.push(self.checked(shape, lease, None)?);
+            }
+            complete &= page.complete;
+            match page.next_cursor {
+                Some(next) if Some(&next) != params.cursor.as_ref() => cursor = Some(next),
+                Some(_) => return Err(self.lie(shape, "a listing turns in circles".to_owned())),
+                None => return Ok((leases, complete)),
+            }
+        }
+        Ok((leases, false))
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<ReleaseOutcome> {
+        let shape = Shape {
+            method: self.pick(method::LEASE_RELEASE, method::RUN_STOP),
+            deadline: self.timeouts.release,
+            grace: self.timeouts.grace.1,
+            mutating: true,
+        };
+        let cloud_id = (!lease.cloud_id.is_empty()).then(|| lease.cloud_id.clone());
+        let params = ReleaseParams {
+            ctx: context(shape.deadline, shape.grace, &format!("release-{}", lease.lease_id)),
+            lease: lease.clone(),
+            expected: Expected { lease_id: lease.lease_id.clone(), cloud_id },
+        };
+        let answer: ReleaseResult =
+            self.ask(shape, &params, Hands::default(), &Stop::never()).await?;
+        Ok(answer.outcome)
+    }
+
+    async fn touch(&self, lease: &Lease, state: &str) -> Result<Lease> {
+        if self.about.kind == ProviderKind::DelegatedRun {
+            return Ok(lease.clone()); // its own runs keep it in use
+        }
+        let shape = Shape {
+            method: method::LEASE_TOUCH,
+            deadline: self.timeouts.touch,
+            grace: self.timeouts.grace.1,
+            mutating: true,
+        };
+        let params = TouchParams {
+            ctx: context(shape.deadline, shape.grace, &format!("touch-{}", lease.lease_id)),
+            lease: lease.clone(),
+            state: state.to_owned(),
+        };
+        let LeaseResult { lease: answer } =
+            self.ask(shape, &params, Hands::default(), &Stop::never()).await?;
+        let answer = self.checked(shape, answer, Some(&lease.lease_id))?;
+        if !lease.cloud_id.is_empty() && answer.cloud_id != lease.cloud_id {
+            return Err(self.lie(shape, "lease.touch changed the box's own id".to_owned()));
+        }
+        Ok(answer)
+    }
+
+    async fn doctor(&self) -> Result<Vec<Check>> {
+        let shape = self.read(method::DOCTOR);
+        let params = BareParams { ctx: context(shape.deadline, shape.grace, "doctor") };
+        let answer: DoctorResult =
+            self.ask(shape, &params, Hands::default(), &Stop::never()).await?;
+        Ok(answer.checks)
+    }
+
+    async fn run(
+        &self,
+        run: &DelegatedRun,
+        events: &mut dyn EventSink,
+        stop: &Stop,
+    ) -> Result<RunStartResult> {
+        if self.about.kind == ProviderKind::SshLease {
+            let what = format!("provider {} runs no commands itself", self.about.provider);
+            return Err(KernelError::new(ErrorCode::Unsupported, what));
+        }
+        let (most, extra) = self.timeouts.run;
+        let limit = run.timeout_secs.map(|secs| Duration::from_secs(secs).saturating_add(extra));
+        let shape = Shape {
+            method: method::RUN_START,
+            deadline: limit.unwrap_or(most),
+            grace: self.timeouts.grace.0,
+            mutating: true,
+        };
+        let params = RunStartParams {
+            ctx: context(shape.deadline, shape.grace, &run.run_id),
+            run_id: run.run_id.clone(),
+            lease: run.lease.clone(),
+            command: run.command.clone(),
+            env: run.env.clone(),
+            workspace: run.workspace.as_ref().map(|path| path.to_string_lossy().into_owned()),
+            timeout_secs: run.timeout_secs,
+        };
+        let hands = Hands { trail: None, events: Some(events) };
+        self.ask(shape, &params, hands, stop).await
+    }
+}

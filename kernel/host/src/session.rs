@@ -1,0 +1,210 @@
+//! Opens a provider: starts its plugin, shakes hands, and ends it again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::ports::{About, Stop};
+use crabbox_kernel::state::make_dir;
+use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::plugin::{BareParams, Limits, UserFacts, method};
+use rustix::process::Signal;
+use serde_json::{Map, Value};
+use tokio::time::timeout;
+
+use crate::broker::{Broker, Lookup, NowMs, Prompt, private_folder};
+use crate::call::{Call, Hands, call};
+use crate::discover::Entry;
+use crate::exec::{KillOnDrop, Tools};
+use crate::handshake::{context, shake};
+use crate::kv::Store;
+use crate::link::Link;
+use crate::manifest::check_protocols;
+use crate::settings;
+use crate::spawn::{self, Program};
+
+/// Where a plugin finds system programs, whatever the user's own search path says.
+const PLUGIN_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Everything a session is opened with.
+#[derive(Clone)]
+pub struct OpenOptions<'a> {
+    /// Which provider.
+    pub entry: &'a Entry,
+    /// Its settings; secrets by reference.
+    pub config: Map<String, Value>,
+    /// The folder all plugins share; each gets a private folder below it.
+    pub plugins_dir: &'a Path,
+    /// Facts some providers need.
+    pub user: UserFacts,
+    /// Finds a secret by the name in the manifest's grants.
+    pub secrets: Lookup,
+    /// Finds an environment variable; only granted and harmless names are asked for.
+    pub env: Lookup,
+    /// Asks the person; absent when nobody is there.
+    pub prompt: Option<Prompt>,
+    /// The caller's wall clock.
+    pub now_ms: NowMs,
+    /// Bounds of the session.
+    pub limits: Limits,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+}
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From start to a good `initialize`.
+    pub handshake: Duration,
+    /// `lease.acquire` and `run.warmup`.
+    pub acquire: Duration,
+    /// Looking up, listing and `doctor`.
+    pub read: Duration,
+    /// `lease.release` and `run.stop`.
+    pub release: Duration,
+    /// `lease.touch`.
+    pub touch: Duration,
+    /// `run.start` when the user set no limit, and what it may take beyond the user's limit.
+    pub run: (Duration, Duration),
+    /// After a cancel of acquire and `run.start`, and of everything else.
+    pub grace: (Duration, Duration),
+    /// From the end of stdin to SIGTERM, and from there to SIGKILL.
+    pub exit: (Duration, Duration),
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let secs = Duration::from_secs;
+        Self {
+            handshake: secs(15),
+            acquire: secs(15 * 60),
+            read: secs(60),
+            release: secs(5 * 60),
+            touch: secs(30),
+            run: (secs(7 * 86_400), secs(60)),
+            grace: (secs(30), secs(5)),
+            exit: (secs(2), secs(3)),
+        }
+    }
+}
+
+/// One live plugin process, ready for calls. Dropping it kills the process group.
+pub struct Session {
+    pub(crate) about: About,
+    pub(crate) link: Arc<Link>,
+    pub(crate) timeouts: Timeouts,
+    _guard: KillOnDrop,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("about", &self.about).finish_non_exhaustive()
+    }
+}
+
+/// Starts a provider's plugin and shakes hands.
+pub async fn open(options: OpenOptions<'_>) -> Result<Session> {
+    let entry = options.entry;
+    check_protocols(&entry.manifest)?;
+    settings::check(entry, &options.config)?;
+    let plugin = entry.pin()?;
+    let folder = private_folder(options.plugins_dir, &entry.manifest.id);
+    make_dir(&folder)?;
+    let env = environment(&options, &folder);
+    let program = Program {
+        path: entry.program.clone(),
+        args: entry.args.clone(),
+        env: env.clone(),
+        cwd: folder.clone(),
+    };
+    let running = spawn::start(program).await.map_err(|e| cannot_start(entry, &e))?;
+    let guard = KillOnDrop(Arc::clone(&running.group));
+    let broker = broker(&options, env, &folder);
+    let link = Link::attach(&entry.provider.name, options.limits, running, broker);
+    shake(&link, &options).await?;
+    let about = About {
+        provider: entry.provider.name.clone(),
+        kind: entry.provider.kind,
+        features: entry.provider.features.clone(),
+        plugin,
+    };
+    Ok(Session { about, link, timeouts: options.timeouts, _guard: guard })
+}
+
+impl Session {
+    /// Ends the plugin: asks, closes its stdin, then SIGTERM, then SIGKILL to its whole group.
+    pub async fn close(self) {
+        let (polite, firm) = self.timeouts.exit;
+        let params = BareParams { ctx: context(polite, polite, "shutdown") };
+        let shutdown = Call {
+            method: method::SHUTDOWN,
+            params: serde_json::to_value(params).unwrap_or_default(),
+            deadline: polite,
+            grace: Duration::ZERO,
+            mutating: false,
+            stop: &Stop::never(),
+        };
+        // Whatever it answers, its stdin is closed next.
+        self.link.closes();
+        let _ = call(&self.link, shutdown, Hands::default()).await;
+        self.link.hang_up();
+        let group = &self.link.group;
+        for (wait, signal) in [(polite, Signal::TERM), (firm, Signal::KILL)] {
+            if timeout(wait, group.ended()).await.is_ok() {
+                return;
+            }
+            group.signal(signal);
+        }
+        // A killed leader ends; the bound is for a process stuck in the operating system.
+        let _ = timeout(firm, group.ended()).await;
+    }
+}
+
+fn environment(options: &OpenOptions<'_>, folder: &Path) -> BTreeMap<String, OsString> {
+    let granted = options.entry.manifest.grants.env.iter().map(String::as_str);
+    let names = ["LANG", "LC_ALL", "TZ", "TMPDIR"].into_iter().chain(granted);
+    let mut env: BTreeMap<String, OsString> =
+        names.filter_map(|name| Some((name.to_owned(), (options.env)(name)?.into()))).collect();
+    let ours: [(&str, OsString); 5] = [
+        ("PATH", PLUGIN_PATH.into()),
+        ("HOME", options.user.home.clone().into()),
+        ("CRABBOX_PLUGIN", "1".into()),
+        ("CRABBOX_PROTOCOLS", "1".into()),
+        ("CRABBOX_STATE_DIR", folder.into()),
+    ];
+    env.extend(ours.map(|(name, value)| (name.to_owned(), value)));
+    env
+}
+
+fn broker(options: &OpenOptions<'_>, mut env: BTreeMap<String, OsString>, folder: &Path) -> Broker {
+    env.retain(|name, _| !name.starts_with("CRABBOX_"));
+    env.insert("PATH".to_owned(), options.user.path.clone().into());
+    Broker {
+        grants: options.entry.manifest.grants.clone(),
+        secrets: Arc::clone(&options.secrets),
+        prompt: options.prompt.clone(),
+        store: Store::new(folder.join("kv.json"), Arc::clone(&options.now_ms)),
+        tools: Tools {
+            path: options.user.path.clone(),
+            env,
+            cwd: folder.to_owned(),
+            found: Mutex::new(HashMap::new()),
+        },
+    }
+}
+
+fn cannot_start(entry: &Entry, error: &std::io::Error) -> KernelError {
+    let hint = match error.kind() {
+        std::io::ErrorKind::PermissionDenied => "make the program executable",
+        _ => "its program cannot run here: wrong architecture, or something it needs is missing",
+    };
+    KernelError::new(
+        ErrorCode::PluginFault,
+        format!("cannot start the {} plugin {}", entry.provider.name, entry.program.display()),
+    )
+    .because(error)
+    .hint(hint)
+}
