@@ -144,7 +144,7 @@ impl Call {
         Ok(())
     }
 
-    /// Waits; the host holds the clock. Returns early when the call is cancelled.
+    /// Waits, an hour at most; the host holds the clock. Returns early when the call is cancelled.
     pub fn sleep(&self, time: Duration) -> Result<Woken, Failure> {
         if self.cancelled() {
             return Ok(Woken::Cancel);
