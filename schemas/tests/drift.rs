@@ -29,7 +29,7 @@ fn documents() -> Vec<(&'static str, Value)> {
 }
 
 fn one<T: JsonSchema>() -> Value {
-    serde_json::to_value(schema_for!(T)).unwrap()
+    schema_for!(T).to_value()
 }
 
 /// One document for the whole plugin protocol: params and result of each method, event and callback.
