@@ -29,7 +29,7 @@ fn documents() -> Vec<(&'static str, Value)> {
 }
 
 fn one<T: JsonSchema>() -> Value {
-    schema_for!(T).to_value()
+    json!(schema_for!(T))
 }
 
 /// One document for the whole plugin protocol: params and result of each method, event and callback.
