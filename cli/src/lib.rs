@@ -1,1 +1,100 @@
-//! The crabbox command line.
+//! The crabbox command: parse, gather the surroundings, run one command, report its status.
+
+mod args;
+mod checkout;
+mod clock;
+mod commands;
+mod console;
+mod context;
+mod flags;
+mod prompt;
+mod screen;
+mod signals;
+mod start;
+mod terminal;
+mod views;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+use crabbox_host::Catalog;
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_schemas::error::ErrorCode;
+
+use crate::commands::Cli;
+use crate::terminal::Terminal;
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let error = KernelError::new(ErrorCode::Internal, "cannot start").because(&error);
+            return report(&Terminal::new(false, false, true), false, &error);
+        }
+    };
+    let code = runtime.block_on(run());
+    runtime.shutdown_background();
+    code
+}
+
+/// The whole command line: ours, and every provider's flags.
+pub(crate) fn command_line(catalog: &Catalog) -> clap::Command {
+    flags::add(Cli::command(), catalog)
+}
+
+async fn run() -> ExitCode {
+    let outside = start::Outside::read();
+    let catalog = outside.catalog();
+    let nothing = Catalog::default();
+    let matches = match command_line(catalog.as_ref().unwrap_or(&nothing)).try_get_matches_from(&outside.words) {
+        Ok(matches) => matches,
+        Err(error) => return usage(&outside, &error),
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&outside, &error),
+    };
+    let terminal = Terminal::new(cli.global.quiet, cli.global.debug, outside.no_colour());
+    let json = cli.global.json;
+    let ran: Result<i32> = async {
+        let catalog = catalog?;
+        let flags = flags::given(&matches, &catalog);
+        let ctx = outside.context(&cli, catalog, flags)?;
+        if cli.command.tells_open_leases() {
+            start::tell_open_leases(&ctx);
+        }
+        commands::run(&ctx, cli.command).await
+    }
+    .await;
+    terminal.settle();
+    match ran {
+        Ok(status) => exit(status),
+        Err(error) => report(&terminal, json, &error),
+    }
+}
+
+/// A command line that cannot be parsed, or a request for help.
+fn usage(outside: &start::Outside, error: &clap::Error) -> ExitCode {
+    if error.use_stderr() && outside.words.iter().any(|w| w == "--json") {
+        let text = error.to_string();
+        let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let failure = KernelError::new(ErrorCode::Usage, first).hint("`crabbox help` lists commands and flags");
+        return report(&Terminal::new(false, false, true), true, &failure);
+    }
+    let _ = error.print();
+    exit(if error.use_stderr() { ErrorCode::Usage.exit_status() } else { 0 })
+}
+
+/// Tells a failure to people or programs; its status.
+pub(crate) fn report(terminal: &Terminal, json: bool, error: &KernelError) -> ExitCode {
+    if json {
+        terminal.out_json(&serde_json::json!({ "error": error.to_failure() }));
+    }
+    terminal.fail(error);
+    exit(error.code.exit_status())
+}
+
+fn exit(status: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(status & 0xff).unwrap_or(1))
+}

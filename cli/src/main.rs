@@ -1,2 +1,5 @@
 //! Starts crabbox.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    crabbox_cli::main()
+}

@@ -1,5 +1,6 @@
 //! Dialling: hop by hop and stage by stage, again and again until the box is ready or patience runs out.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crabbox_kernel::error::{KernelError, Result};
@@ -12,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::hop::{Hop, UserSsh, route};
 use crate::identity::Wallet;
+use crate::keypair;
 use crate::race::{Fault, connect};
 use crate::session::{Line, LinkError, SshRemote, Timing, shake_hands};
 
@@ -92,6 +94,10 @@ impl SshDialer {
 
 impl Dialer for SshDialer {
     type Remote = SshRemote;
+
+    fn key_pair(&self, dir: &Path, comment: &str) -> Result<String> {
+        keypair::make(dir, comment)
+    }
 
     async fn dial(
         &self,

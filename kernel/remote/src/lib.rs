@@ -9,6 +9,7 @@ mod dial;
 mod hop;
 mod hostkey;
 mod identity;
+mod keypair;
 mod pattern;
 mod process;
 mod race;

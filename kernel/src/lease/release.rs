@@ -42,7 +42,10 @@ pub fn forget<P: Provider, D: Dialer, C: Clock>(
         let _ = std::fs::remove_dir_all(bench.state.keys(&lease.lease_id));
     }
     let _ = std::fs::remove_file(bench.state.locks().join(lease.lease_id.as_str()));
-    trail.map_or(Ok(()), Trail::finish)
+    match trail {
+        Some(trail) => trail.finish(),
+        None => Trail::remove(&bench.state.journal(), &lease.lease_id),
+    }
 }
 
 /// The bracket's end for a box that goes back.

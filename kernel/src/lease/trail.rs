@@ -36,7 +36,7 @@ impl Trail {
             .mode(0o600)
             .open(&path)
             .map_err(|e| state("cannot create the lease's journal", &path, &e))?;
-        file.try_lock().map_err(|_| busy(&path))?;
+        file.lock().map_err(|e| state("cannot lock the lease's journal", &path, &e))?;
         let mut trail = Self { path, file, lines: Vec::new() };
         trail.append(intent)?;
         File::open(dir)
@@ -104,12 +104,12 @@ impl Trail {
 
     /// Ends the trail: nothing of the lease is left.
     pub fn finish(self) -> Result<()> {
-        match std::fs::remove_file(&self.path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(state("cannot remove the lease's journal", &self.path, &e))
-            }
-            _ => Ok(()),
-        }
+        remove(&self.path)
+    }
+
+    /// Ends the trail of a lease that is gone, whoever looks at it right now.
+    pub fn remove(dir: &Path, id: &LeaseId) -> Result<()> {
+        remove(&path_of(dir, id))
     }
 
     /// The identity, provider and plugin the trail began with.
@@ -151,6 +151,15 @@ impl Trail {
     }
 }
 
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(state("cannot remove the lease's journal", path, &e))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn path_of(dir: &Path, id: &LeaseId) -> PathBuf {
     dir.join(format!("{id}.jsonl"))
 }
@@ -168,10 +177,6 @@ fn read(mut file: &File, path: &Path) -> Result<Vec<TrailLine>> {
         }
     }
     Ok(lines)
-}
-
-fn busy(path: &Path) -> KernelError {
-    KernelError::new(ErrorCode::Busy, format!("another crabbox holds {}", path.display()))
 }
 
 #[cfg(test)]

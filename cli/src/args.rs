@@ -1,0 +1,96 @@
+//! Flags that several commands share, and how they become settings.
+
+/// Flags every command takes.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Global {
+    /// Print one JSON document to stdout instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say nothing but warnings, errors and the command's own output
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Say what happens in detail
+    #[arg(long, global = true)]
+    pub(crate) debug: bool,
+    /// Named group of settings to use
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) profile: Option<String>,
+}
+
+/// Which box to lease.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Lease")]
+pub(crate) struct LeaseFlags {
+    /// Provider to lease from
+    #[arg(long, value_name = "NAME")]
+    pub(crate) provider: Option<String>,
+    /// Size class: standard, fast, large, beast, or a machine type
+    #[arg(long, value_name = "CLASS")]
+    class: Option<String>,
+    /// Exact machine type; only this one is tried
+    #[arg(long = "type", value_name = "TYPE")]
+    machine_type: Option<String>,
+    /// spot or on-demand
+    #[arg(long, value_name = "MARKET")]
+    market: Option<String>,
+    /// Operating system: linux, macos or windows
+    #[arg(long, value_name = "OS")]
+    target: Option<String>,
+    /// Windows flavour: normal or wsl2
+    #[arg(long, value_name = "MODE", hide = true)]
+    windows_mode: Option<String>,
+    /// Which address to dial: auto, tailscale or public
+    #[arg(long, value_name = "NET", hide = true)]
+    network: Option<String>,
+    /// Hard limit of the lease, such as 90m
+    #[arg(long, value_name = "TIME")]
+    ttl: Option<String>,
+    /// Idle limit of the lease, such as 30m
+    #[arg(long, value_name = "TIME")]
+    idle_timeout: Option<String>,
+    /// Name the box yourself
+    #[arg(long, value_name = "NAME")]
+    pub(crate) slug: Option<String>,
+    /// Use a lease that belongs to another checkout
+    #[arg(long)]
+    pub(crate) reclaim: bool,
+}
+
+impl LeaseFlags {
+    /// Configuration keys these flags set.
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+        let pairs = [
+            ("provider", &self.provider),
+            ("class", &self.class),
+            ("serverType", &self.machine_type),
+            ("capacity.market", &self.market),
+            ("target", &self.target),
+            ("windows.mode", &self.windows_mode),
+            ("network", &self.network),
+            ("ttl", &self.ttl),
+            ("idleTimeout", &self.idle_timeout),
+        ];
+        pairs.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?))).collect()
+    }
+}
+
+/// An existing lease.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct ByName {
+    /// Lease id, slug, machine name or provider id
+    #[arg(value_name = "BOX")]
+    name: Option<String>,
+    /// The same as BOX
+    #[arg(long, value_name = "BOX", conflicts_with = "name")]
+    id: Option<String>,
+    /// Provider to look at, for a box without a local claim
+    #[arg(long, value_name = "NAME")]
+    pub(crate) provider: Option<String>,
+}
+
+impl ByName {
+    /// The name, wherever it was given.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref().or(self.id.as_deref())
+    }
+}

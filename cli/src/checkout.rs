@@ -1,0 +1,46 @@
+//! The directory that is sent: found, scanned and guarded before anything is spent.
+
+use std::path::PathBuf;
+
+use crabbox_kernel::error::Result;
+use crabbox_kernel::plan::Sync;
+use crabbox_kernel::sync::{self, Look, SyncRules};
+
+use crate::context::Context;
+
+/// The root of the checkout, or the current directory when it is not one.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// Absolute.
+    pub(crate) root: PathBuf,
+}
+
+impl Place {
+    /// The root's own name: last part of the work directory on the box.
+    pub(crate) fn name(&self) -> String {
+        let name = self.root.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        if name.is_empty() { "root".to_owned() } else { name }
+    }
+}
+
+/// Finds the checkout around the current directory.
+pub(crate) fn find(ctx: &Context) -> Result<Place> {
+    Ok(Place { root: ctx.git_root.clone().unwrap_or_else(|| ctx.cwd.clone()) })
+}
+
+/// Scans the tree and runs its guards; warnings are told, refusals are errors.
+pub(crate) fn scan(ctx: &Context, place: &Place, full_resync: bool) -> Result<Sync> {
+    let rules = SyncRules { full_resync, ..ctx.sync_rules() };
+    ctx.terminal.progress("reading the tree");
+    let (tree, notes) = sync::scan(&place.root, &rules)?;
+    ctx.terminal.settle();
+    for note in notes {
+        ctx.terminal.err(&note);
+    }
+    Ok(Sync::Tree { tree, rules })
+}
+
+/// What a run would send, and the guard that would refuse it: for `sync-plan`.
+pub(crate) fn look(ctx: &Context, place: &Place, limit: usize) -> Result<Look> {
+    sync::look(&place.root, &ctx.sync_rules(), limit)
+}

@@ -1,0 +1,140 @@
+//! `crabbox cleanup`: finish what interrupted commands left open, and delete boxes past their end.
+
+use std::collections::BTreeSet;
+
+use crabbox_host::Session;
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::lease::claim::Claims;
+use crabbox_kernel::lease::reap::{self, Verdict, judge};
+use crabbox_kernel::lease::release::{release, word};
+use crabbox_kernel::lease::trail::Trail;
+use crabbox_kernel::lease::Bench;
+use crabbox_kernel::ports::{Clock, Provider};
+use serde::Serialize;
+
+use crate::context::Context;
+
+/// Finish interrupted leases and delete expired boxes
+///
+/// Works through every lease whose command died, then through every box of the providers in use that carries
+/// crabbox's label and is past its end. A box is deleted only when its label names its lease.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only look at this provider
+    #[arg(long, value_name = "NAME")]
+    provider: Option<String>,
+    /// Say what would be done and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Action {
+    action: &'static str,
+    lease_id: String,
+    slug: String,
+    provider: String,
+    reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// Cleans up; exits 1 when something could not be finished.
+pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
+    ctx.state.prepare()?;
+    let only = args.provider.as_deref().map(|name| ctx.entry(name).map(|e| e.provider.name.clone())).transpose()?;
+    let mut actions = Vec::new();
+    let mut open = reap::open(&ctx.state);
+    for provider in providers(ctx, &open, only) {
+        let (mine, rest) = open.into_iter().partition(|o| o.provider == provider);
+        open = rest;
+        match ctx.open_provider(&provider).await {
+            Ok(session) => {
+                one_provider(ctx, &provider, &session, mine, args.dry_run, &mut actions).await;
+                session.close().await;
+            }
+            Err(error) => ctx.terminal.warn(&format!("{provider}: {error}")),
+        }
+    }
+    report(ctx, &actions, args.dry_run)
+}
+
+/// Providers to visit: those of open leases and of claims, and the configured one.
+fn providers(ctx: &Context, open: &[reap::Open], only: Option<String>) -> BTreeSet<String> {
+    if let Some(only) = only {
+        return BTreeSet::from([only]);
+    }
+    let claimed = Claims::new(ctx.state.claims()).all().0.into_iter().map(|c| c.provider);
+    let named = open.iter().map(|o| o.provider.clone()).chain(claimed).chain(ctx.values.provider.clone());
+    let known = named.filter_map(|name| ctx.entry(&name).ok().map(|e| e.provider.name.clone()));
+    known.chain(ctx.default_provider()).collect()
+}
+
+async fn one_provider(
+    ctx: &Context,
+    provider: &str,
+    session: &Session,
+    open: Vec<reap::Open>,
+    dry_run: bool,
+    actions: &mut Vec<Action>,
+) {
+    let dialer = ctx.dialer();
+    let bench = Bench { provider: session, dialer: &dialer, clock: &ctx.clock, state: &ctx.state };
+    let act = |action, lease_id: String, slug: String, reason: String, error: Option<KernelError>| Action {
+        action,
+        lease_id,
+        slug,
+        provider: provider.to_owned(),
+        reason,
+        error: error.map(|e| e.to_string()),
+    };
+    for one in open {
+        let (id, slug, reason) = (one.desired.lease_id.to_string(), one.desired.slug.clone(), one.reason.to_owned());
+        if dry_run {
+            actions.push(act("delete", id, slug, reason, None));
+            continue;
+        }
+        let done = match reap::finish(&bench, one).await {
+            Ok(_) => act("delete", id, slug, reason, None),
+            Err(error) => act("failed", id, slug, reason, Some(error)),
+        };
+        actions.push(done);
+    }
+    let listed = match session.list().await {
+        Ok((leases, _)) => leases,
+        Err(error) => return ctx.terminal.warn(&format!("{provider}: {error}")),
+    };
+    for lease in listed {
+        let (id, slug) = (lease.lease_id.to_string(), lease.slug.clone());
+        let action = match judge(&lease, ctx.clock.now_ms()) {
+            Verdict::Skip(reason) => act("skip", id, slug, reason.to_owned(), None),
+            Verdict::Delete(reason) if dry_run => act("delete", id, slug, reason.to_owned(), None),
+            Verdict::Delete(reason) => {
+                let trail = Trail::adopt(&ctx.state.journal(), &lease.lease_id).ok().flatten();
+                match release(&bench, &lease, trail).await.map(word) {
+                    Ok(_) => act("delete", id, slug, reason.to_owned(), None),
+                    Err(error) => act("failed", id, slug, reason.to_owned(), Some(error)),
+                }
+            }
+        };
+        actions.push(action);
+    }
+}
+
+fn report(ctx: &Context, actions: &[Action], dry_run: bool) -> Result<i32> {
+    if ctx.global.json {
+        ctx.terminal.out_json(&serde_json::json!({
+            "schemaVersion": crabbox_schemas::SCHEMA_VERSION, "dryRun": dry_run, "actions": actions,
+        }));
+    } else {
+        for a in actions {
+            let tail = a.error.as_ref().map(|e| format!(": {e}")).unwrap_or_default();
+            ctx.terminal.out(&format!(
+                "{} lease={} slug={} provider={} reason={:?}{tail}",
+                a.action, a.lease_id, a.slug, a.provider, a.reason
+            ));
+        }
+    }
+    Ok(i32::from(actions.iter().any(|a| a.action == "failed")))
+}

@@ -1,0 +1,103 @@
+//! `crabbox ssh` prints how to reach a box; `crabbox connect` goes there.
+
+use std::time::Duration;
+
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::lease::heartbeat::keep_alive;
+use crabbox_kernel::lease::{Bench, adopt};
+use crabbox_kernel::ports::Remote;
+use crabbox_kernel::run::process::{End, Killer, pump};
+use crabbox_kernel::run::ssh_lease::connect as dial;
+use crabbox_schemas::error::ErrorCode;
+
+use crate::args::ByName;
+use crate::context::Context;
+use crate::screen::Screen;
+use crate::{checkout, console, views};
+
+/// Print an OpenSSH command line for a box
+#[derive(Debug, clap::Args)]
+pub(crate) struct SshArgs {
+    #[command(flatten)]
+    by: ByName,
+    /// Use a lease that belongs to another checkout
+    #[arg(long)]
+    reclaim: bool,
+    /// Print a user name that is a secret token
+    #[arg(long)]
+    show_secret: bool,
+}
+
+/// Open a shell on a box
+///
+/// Needs no ssh program. The lease is kept alive while the shell is open.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    by: ByName,
+    /// Use a lease that belongs to another checkout
+    #[arg(long)]
+    reclaim: bool,
+}
+
+/// Prints the command line.
+pub(crate) async fn ssh(ctx: &Context, args: SshArgs) -> Result<i32> {
+    let name = ctx.name_or_only_claim(args.by.name())?;
+    let provider = ctx.choose_provider(Some(&name), args.by.provider.as_deref())?;
+    let session = ctx.open_provider(&provider).await?;
+    let dialer = ctx.dialer();
+    let bench = Bench { provider: &session, dialer: &dialer, clock: &ctx.clock, state: &ctx.state };
+    let root = checkout::find(ctx)?.root;
+    let held = adopt::adopt(&bench, &name, &root, args.reclaim, &mut Vec::new()).await;
+    session.close().await;
+    let lease = held?.lease;
+    if lease.ssh.is_none() {
+        return Err(KernelError::new(ErrorCode::Unsupported, format!("{} has no SSH endpoint", lease.slug)));
+    }
+    let command = views::ssh_command(ctx, &lease, args.show_secret);
+    if ctx.global.json {
+        let version = crabbox_schemas::SCHEMA_VERSION;
+        ctx.terminal.out_json(&serde_json::json!({ "schemaVersion": version, "command": command }));
+    } else {
+        ctx.terminal.out(&command);
+    }
+    Ok(0)
+}
+
+/// Opens a shell; its status is ours.
+pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
+    let name = ctx.name_or_only_claim(args.by.name())?;
+    let provider = ctx.choose_provider(Some(&name), args.by.provider.as_deref())?;
+    let session = ctx.open_provider(&provider).await?;
+    let dialer = ctx.dialer();
+    let bench = Bench { provider: &session, dialer: &dialer, clock: &ctx.clock, state: &ctx.state };
+    let root = checkout::find(ctx)?.root;
+    let mut screen = Screen::plain(ctx);
+    let worked = async {
+        let held = adopt::adopt(&bench, &name, &root, args.reclaim, &mut Vec::new()).await?;
+        let remote = dial(&bench, &held.lease, true, &mut screen, &ctx.stop).await?;
+        let end = tokio::select! {
+            end = shell(ctx, &remote, &mut screen) => end,
+            gone = keep_alive(&session, &ctx.clock, &held.lease, held.idle_timeout()) => Err(gone),
+        };
+        remote.close().await;
+        end
+    }
+    .await;
+    session.close().await;
+    match worked? {
+        End::Exited(exit) => Ok(exit.code),
+        End::Stopped | End::TimedOut => Err(KernelError::new(ErrorCode::Cancelled, "interrupted")),
+    }
+}
+
+async fn shell<R: Remote>(ctx: &Context, remote: &R, screen: &mut Screen<'_>) -> Result<End> {
+    let pty = console::stdin_is_terminal().then(|| console::pty(ctx.env.get("TERM").map(String::as_str)));
+    let raw = pty.as_ref().and_then(|_| console::RawMode::enter());
+    let mut console = console::open();
+    let killer = Killer { gently: "exit 0".to_owned(), at_once: "exit 0".to_owned() };
+    let none: Option<Duration> = None;
+    let end = pump(remote, "", pty.as_ref(), &mut console, &killer, none, &ctx.clock, screen, &ctx.stop).await;
+    drop(raw);
+    end
+}

@@ -1,0 +1,85 @@
+//! `crabbox list` and `crabbox claims list`: what there is, at the provider and here.
+
+use crabbox_kernel::error::Result;
+use crabbox_kernel::ports::Provider;
+use crabbox_kernel::render::table;
+use crabbox_schemas::view::ClaimsView;
+
+use crate::context::Context;
+use crate::views;
+
+/// List the provider's boxes
+///
+/// Boxes that no local claim names are marked as orphans. `crabbox claims list` needs no provider.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Provider to ask
+    #[arg(long, value_name = "NAME")]
+    provider: Option<String>,
+}
+
+/// Look at the local claims
+#[derive(Debug, clap::Args)]
+pub(crate) struct ClaimsArgs {
+    #[command(subcommand)]
+    command: ClaimsCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum ClaimsCommand {
+    /// List every lease this user has claimed, without asking any provider
+    List,
+}
+
+/// Lists boxes.
+pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
+    let provider = ctx.choose_provider(None, args.provider.as_deref())?;
+    let session = ctx.open_provider(&provider).await?;
+    let listed = session.list().await;
+    session.close().await;
+    let (leases, complete) = listed?;
+    if !complete {
+        ctx.terminal.warn("the provider could not list everything");
+    }
+    let claims = ctx.claims().all().0;
+    let entries: Vec<_> = leases
+        .iter()
+        .map(|lease| views::entry(lease, &provider, claims.iter().any(|c| c.lease_id == lease.lease_id)))
+        .collect();
+    if ctx.global.json {
+        ctx.terminal.out_json(&entries);
+        return Ok(0);
+    }
+    let rows: Vec<Vec<String>> = entries
+        .into_iter()
+        .map(|e| {
+            let orphan = if e.orphan { "orphan" } else { "" };
+            vec![e.id, e.slug, e.provider, e.status, e.server_type, e.host, orphan.to_owned()]
+        })
+        .collect();
+    for line in table::lines(&["LEASE", "SLUG", "PROVIDER", "STATUS", "TYPE", "HOST", ""], &rows) {
+        ctx.terminal.out(&line);
+    }
+    Ok(0)
+}
+
+/// Lists claims.
+pub(crate) fn claims(ctx: &Context, args: &ClaimsArgs) -> Result<i32> {
+    let ClaimsCommand::List = args.command;
+    let (claims, problems) = ctx.claims().all();
+    if ctx.global.json {
+        ctx.terminal.out_json(&ClaimsView { version: 1, source: "local-claims".to_owned(), claims, problems });
+        return Ok(0);
+    }
+    for problem in &problems {
+        ctx.terminal.warn(problem);
+    }
+    let rows: Vec<Vec<String>> = claims
+        .into_iter()
+        .map(|c| vec![c.lease_id.to_string(), c.slug, c.provider, c.last_used_at, c.repo_root])
+        .collect();
+    for line in table::lines(&["LEASE", "SLUG", "PROVIDER", "LAST USED", "CHECKOUT"], &rows) {
+        ctx.terminal.out(&line);
+    }
+    Ok(0)
+}

@@ -1,0 +1,322 @@
+//! `crabbox run`: lease a box, send the tree, run the command, give the box back.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::lease::acquire::random;
+use crabbox_kernel::lease::lock::Patience;
+use crabbox_kernel::lease::{Ask, Bench};
+use crabbox_kernel::plan::{Plan, Sync};
+use crabbox_kernel::run::collect::Download;
+use crabbox_kernel::run::command::{Action, Command, choose, is_env_name};
+use crabbox_kernel::run::{Outcome, run as run_plan};
+use crabbox_kernel::time::parse_duration;
+use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::ids::RunId;
+use crabbox_schemas::run::{LeaseHandle, Timing};
+
+use crate::args::LeaseFlags;
+use crate::checkout;
+use crate::console;
+use crate::context::Context;
+use crate::screen::{CaptureFiles, Screen};
+
+/// Run a command on a box
+///
+/// Leases a box, sends the checkout as it is (uncommitted and untracked files included), runs the command there with
+/// its output streamed, exits with the command's status, and gives the box back. With --id an existing box is used
+/// and kept.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  crabbox run -- pnpm test
+  crabbox run --id blue-prawn -- cargo test -p api
+  crabbox run --shell -- 'make && make test | tee log'
+  crabbox run --env CI=1 --junit 'reports/*.xml' --download log.txt=out/log.txt -- make test")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    lease: LeaseFlags,
+    /// Use this existing box: lease id, slug, machine name or provider id
+    #[arg(long, value_name = "BOX")]
+    id: Option<String>,
+    /// Keep the box afterwards
+    #[arg(long)]
+    keep: bool,
+    /// Keep the box when the run fails
+    #[arg(long)]
+    keep_on_failure: bool,
+    /// Fail at once when another run uses the box
+    #[arg(long)]
+    no_wait: bool,
+    #[command(flatten)]
+    sync: SyncFlags,
+    #[command(flatten)]
+    command: CommandFlags,
+    #[command(flatten)]
+    evidence: EvidenceFlags,
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    words: Vec<OsString>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Sync")]
+struct SyncFlags {
+    /// Do not touch the tree on the box
+    #[arg(long, conflicts_with = "sync_only")]
+    no_sync: bool,
+    /// Send the tree and run nothing
+    #[arg(long)]
+    sync_only: bool,
+    /// Compare every byte, whatever was remembered
+    #[arg(long)]
+    checksum: bool,
+    /// Send everything anew
+    #[arg(long)]
+    full_resync: bool,
+    /// Send a tree beyond the size limits
+    #[arg(long)]
+    force_sync_large: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Command")]
+struct CommandFlags {
+    /// Run the words as one line of shell
+    #[arg(long)]
+    shell: bool,
+    /// Upload this file and run it; the words are its arguments
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["script_stdin", "shell"])]
+    script: Option<PathBuf>,
+    /// Upload standard input and run it; the words are its arguments
+    #[arg(long, conflicts_with = "shell")]
+    script_stdin: bool,
+    /// Pass an environment variable: NAME takes its value from here
+    #[arg(long = "env", value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Pass the variables of a file of NAME=VALUE lines
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Give the command a terminal
+    #[arg(long, short = 't', alias = "tty")]
+    pty: bool,
+    /// Stop the command after this time, such as 10m
+    #[arg(long, value_name = "TIME")]
+    timeout: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Evidence")]
+struct EvidenceFlags {
+    /// Read these JUnit files afterwards; patterns relative to the tree
+    #[arg(long, value_name = "PATTERN")]
+    junit: Vec<String>,
+    /// Copy a file back afterwards, also when the command failed
+    #[arg(long, value_name = "REMOTE=LOCAL")]
+    download: Vec<String>,
+    /// Also write the command's standard output to a file
+    #[arg(long, value_name = "FILE")]
+    capture_stdout: Option<PathBuf>,
+    /// Also write the command's standard error to a file
+    #[arg(long, value_name = "FILE")]
+    capture_stderr: Option<PathBuf>,
+    /// Label for the run's record
+    #[arg(long, value_name = "TEXT")]
+    label: Option<String>,
+    /// Write the box's handle as JSON to a file
+    #[arg(long, value_name = "FILE")]
+    lease_output: Option<PathBuf>,
+    /// Print where the time went as one JSON line on stderr
+    #[arg(long)]
+    timing_json: bool,
+    /// Write the event stream: jsonl to stderr, or jsonl:FILE
+    #[arg(long, value_name = "jsonl[:FILE]")]
+    events: Option<String>,
+}
+
+impl Args {
+    /// Configuration keys these flags set.
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+        let mut all = self.lease.settings();
+        let switches = [("sync.checksum", self.sync.checksum), ("sync.allowLarge", self.sync.force_sync_large)];
+        all.extend(switches.iter().filter(|s| s.1).map(|s| (s.0.to_owned(), "true".to_owned())));
+        all
+    }
+}
+
+/// Runs and returns the exit status.
+pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
+    let provider = ctx.choose_provider(args.id.as_deref(), args.lease.provider.as_deref())?;
+    let plan = plan(ctx, &args)?;
+    let captures = CaptureFiles::open(args.evidence.capture_stdout.as_deref(), args.evidence.capture_stderr.as_deref())?;
+    let mut screen = Screen::for_run(ctx, &plan, &provider, captures, args.evidence.events.as_deref())?;
+    let mut console = if args.command.script_stdin { console::closed() } else { console::open() };
+    let raw = args.command.pty.then(console::RawMode::enter).flatten();
+    let outcome = match ctx.open_provider(&provider).await {
+        Ok(session) => {
+            let dialer = ctx.dialer();
+            let bench = Bench { provider: &session, dialer: &dialer, clock: &ctx.clock, state: &ctx.state };
+            let outcome = run_plan(&bench, &plan, &mut console, &mut screen, &ctx.stop).await;
+            session.close().await;
+            outcome
+        }
+        Err(error) => {
+            let timing = Timing { provider: provider.clone(), ..Timing::default() };
+            Outcome::never_began(error.at("provider"), timing, &mut screen)
+        }
+    };
+    drop(raw);
+    screen.finish_run(&outcome);
+    if args.evidence.timing_json {
+        ctx.terminal.err_json(&outcome.timing);
+    }
+    write_handle(&args, &plan, &outcome)?;
+    Ok(outcome.exit_code)
+}
+
+fn plan(ctx: &Context, args: &Args) -> Result<Plan> {
+    let run_id = RunId::mint(random()?);
+    let values = &ctx.values;
+    let timeout = args.command.timeout.as_deref().map(duration).transpose()?;
+    let command = if args.sync.sync_only { None } else { Some(command(ctx, args)?) };
+    if args.sync.sync_only && !args.words.is_empty() {
+        return Err(KernelError::new(ErrorCode::Usage, "--sync-only runs nothing, but a command was given"));
+    }
+    let downloads = args.evidence.download.iter().map(|d| download(d)).collect::<Result<_>>()?;
+    let place = checkout::find(ctx)?;
+    let sync = if args.sync.no_sync { Sync::Off } else { checkout::scan(ctx, &place, args.sync.full_resync)? };
+    let ask = match &args.id {
+        Some(name) => Ask::Existing { name: name.clone(), reclaim: args.lease.reclaim },
+        None => Ask::New(ctx.new_lease(args.keep, args.lease.slug.as_deref(), args.lease.reclaim)?),
+    };
+    Ok(Plan {
+        run_id,
+        ask,
+        keep: args.keep,
+        keep_on_failure: args.keep_on_failure,
+        repo_name: place.name(),
+        repo_root: place.root,
+        work_root: values.work_root.clone(),
+        sync,
+        command,
+        timeout,
+        patience: Patience(if args.no_wait { Duration::ZERO } else { values.lock_wait }),
+        junit: if args.evidence.junit.is_empty() { values.results_junit.clone() } else { args.evidence.junit.clone() },
+        downloads,
+        label: args.evidence.label.clone(),
+    })
+}
+
+fn command(ctx: &Context, args: &Args) -> Result<Command> {
+    let shown = args.words.iter().map(|w| w.to_string_lossy().into_owned());
+    let flags = &args.command;
+    let (action, shown) = match (&flags.script, flags.script_stdin) {
+        (Some(file), _) => (script(read(file)?, args), std::iter::once(file.display().to_string()).chain(shown).collect()),
+        (None, true) => {
+            let mut body = Vec::new();
+            std::io::stdin()
+                .read_to_end(&mut body)
+                .map_err(|e| KernelError::new(ErrorCode::Usage, "cannot read the script from standard input").because(&e))?;
+            (script(body, args), std::iter::once("<stdin>".to_owned()).chain(shown).collect())
+        }
+        (None, false) => (choose(args.words.clone(), flags.shell)?, shown.collect()),
+    };
+    let pty = flags.pty.then(|| console::pty(ctx.env.get("TERM").map(String::as_str)));
+    Ok(Command { action, env: environment(ctx, flags)?, pty, shown })
+}
+
+fn script(body: Vec<u8>, args: &Args) -> Action {
+    Action::Script { body, args: args.words.clone() }
+}
+
+/// The command's environment: names allowed by configuration, then files, then flags.
+fn environment(ctx: &Context, flags: &CommandFlags) -> Result<BTreeMap<String, OsString>> {
+    let mut env = BTreeMap::new();
+    for allowed in &ctx.values.env_allow {
+        let fits = |name: &str| match allowed.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => name == allowed,
+        };
+        env.extend(ctx.env.iter().filter(|(name, _)| fits(name) && is_env_name(name)).map(|(n, v)| (n.clone(), v.into())));
+    }
+    for file in &flags.env_file {
+        for line in String::from_utf8_lossy(&read(file)?).lines().map(str::trim) {
+            if !line.is_empty() && !line.starts_with('#') {
+                let line = line.strip_prefix("export ").unwrap_or(line);
+                let (name, value) = line.split_once('=').ok_or_else(|| {
+                    KernelError::new(ErrorCode::Usage, format!("{}: not NAME=VALUE: {line}", file.display()))
+                })?;
+                env.insert(env_name(name)?, unquoted(value).into());
+            }
+        }
+    }
+    for given in &flags.env {
+        match given.split_once('=') {
+            Some((name, value)) => env.insert(env_name(name)?, value.into()),
+            None => {
+                let value = ctx.env.get(given.as_str()).ok_or_else(|| {
+                    KernelError::new(ErrorCode::Usage, format!("--env {given}: no such variable here"))
+                        .hint(format!("give it a value: --env {given}=VALUE"))
+                })?;
+                env.insert(env_name(given)?, value.into())
+            }
+        };
+    }
+    Ok(env)
+}
+
+fn env_name(name: &str) -> Result<String> {
+    if is_env_name(name) {
+        return Ok(name.to_owned());
+    }
+    Err(KernelError::new(ErrorCode::Usage, format!("not an environment name: {name:?}"))
+        .hint("a name is a letter or _, then letters, digits and _"))
+}
+
+fn unquoted(value: &str) -> &str {
+    let value = value.trim();
+    ['"', '\''].iter().find_map(|q| value.strip_prefix(*q)?.strip_suffix(*q)).unwrap_or(value)
+}
+
+fn read(file: &PathBuf) -> Result<Vec<u8>> {
+    std::fs::read(file)
+        .map_err(|e| KernelError::new(ErrorCode::Usage, format!("cannot read {}", file.display())).because(&e))
+}
+
+fn duration(text: &str) -> Result<Duration> {
+    parse_duration(text).filter(|t| !t.is_zero()).ok_or_else(|| {
+        KernelError::new(ErrorCode::Usage, format!("not a duration: {text:?}")).hint("write 90s, 10m or 1h30m")
+    })
+}
+
+fn download(text: &str) -> Result<Download> {
+    match text.split_once('=') {
+        Some((remote, local)) if !remote.is_empty() && !local.is_empty() => {
+            Ok(Download { remote: remote.to_owned(), local: PathBuf::from(local) })
+        }
+        _ => Err(KernelError::new(ErrorCode::Usage, format!("--download wants REMOTE=LOCAL, not {text:?}"))),
+    }
+}
+
+fn write_handle(args: &Args, plan: &Plan, outcome: &Outcome) -> Result<()> {
+    let (Some(path), Some(lease_id), Some(slug)) =
+        (&args.evidence.lease_output, &outcome.timing.lease_id, &outcome.timing.slug)
+    else {
+        return Ok(());
+    };
+    let handle = LeaseHandle {
+        schema_version: crabbox_schemas::SCHEMA_VERSION,
+        provider: outcome.timing.provider.clone(),
+        lease_id: lease_id.clone(),
+        slug: slug.clone(),
+        reused: args.id.is_some(),
+        kept: outcome.kept(),
+        run_id: Some(plan.run_id.to_string()),
+        cleanup_command: format!("crabbox stop {lease_id}"),
+    };
+    crate::terminal::write_json_file(path, &handle)
+}
+

@@ -1,0 +1,219 @@
+//! `history`, `events`, `logs`, `attach` and `results`: what was recorded of runs, with no service behind it.
+
+use std::io::Read;
+use std::time::Duration;
+
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::event::Stream;
+use crabbox_kernel::ports::{Clock, Urgency};
+use crabbox_kernel::render::{human, table, text};
+use crabbox_kernel::run::record::{Filter, Follow, Followed};
+use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::event::RunEvent;
+use crabbox_schemas::ids::RunId;
+use crabbox_schemas::run::RunRecord;
+
+use crate::context::Context;
+
+/// List recorded runs, newest first
+#[derive(Debug, clap::Args)]
+pub(crate) struct HistoryArgs {
+    /// Only runs on this lease
+    #[arg(long, value_name = "BOX")]
+    lease: Option<String>,
+    /// Only runs in this state: running, succeeded, failed or lost
+    #[arg(long, value_name = "STATE")]
+    state: Option<String>,
+    /// How many
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+}
+
+/// Which recorded run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct WhichRun {
+    /// The run; the newest one when left out
+    #[arg(value_name = "RUN")]
+    run: Option<String>,
+    /// The same as RUN
+    #[arg(long, value_name = "RUN", conflicts_with = "run")]
+    id: Option<String>,
+}
+
+/// Print the events of a run
+#[derive(Debug, clap::Args)]
+pub(crate) struct EventsArgs {
+    #[command(flatten)]
+    which: WhichRun,
+    /// Only events after this sequence number
+    #[arg(long, value_name = "SEQ", default_value_t = 0)]
+    after: u64,
+    /// How many
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    limit: usize,
+}
+
+/// Print what a run's command printed
+///
+/// Standard output goes to stdout and standard error to stderr, byte for byte.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LogsArgs {
+    #[command(flatten)]
+    which: WhichRun,
+    /// Go on until the run ends
+    #[arg(long, short)]
+    follow: bool,
+}
+
+/// Follow a live run and exit with its status
+///
+/// Replays what was printed so far, then follows until the run ends.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AttachArgs {
+    #[command(flatten)]
+    which: WhichRun,
+}
+
+/// Print the test results of a run
+#[derive(Debug, clap::Args)]
+pub(crate) struct ResultsArgs {
+    #[command(flatten)]
+    which: WhichRun,
+}
+
+impl WhichRun {
+    fn find(&self, ctx: &Context) -> Result<RunRecord> {
+        let store = ctx.runs();
+        match self.run.as_deref().or(self.id.as_deref()) {
+            Some(name) => store.find(name),
+            None => store.find("latest"),
+        }
+    }
+}
+
+/// Lists runs.
+pub(crate) fn history(ctx: &Context, args: &HistoryArgs) -> Result<i32> {
+    let filter = Filter { lease: args.lease.clone(), state: args.state.clone(), limit: Some(args.limit) };
+    let runs = ctx.runs().list(&filter);
+    if ctx.global.json {
+        ctx.terminal.out_json(&runs);
+        return Ok(0);
+    }
+    let rows: Vec<Vec<String>> = runs
+        .into_iter()
+        .map(|r| {
+            let exit = r.exit_code.map(|c| c.to_string()).unwrap_or_default();
+            vec![r.id, r.state, exit, r.slug, r.provider, r.started_at, r.command.join(" ")]
+        })
+        .collect();
+    for line in table::lines(&["RUN", "STATE", "EXIT", "SLUG", "PROVIDER", "STARTED", "COMMAND"], &rows) {
+        ctx.terminal.out(&line);
+    }
+    Ok(0)
+}
+
+/// Prints events.
+pub(crate) fn events(ctx: &Context, args: &EventsArgs) -> Result<i32> {
+    let run = args.which.find(ctx)?;
+    let events = ctx.runs().events(&id_of(&run)?, args.after, args.limit)?;
+    if ctx.global.json {
+        ctx.terminal.out_json(&events);
+        return Ok(0);
+    }
+    for event in events {
+        ctx.terminal.out(&recorded(&event));
+    }
+    Ok(0)
+}
+
+/// Prints output.
+pub(crate) async fn logs(ctx: &Context, args: &LogsArgs) -> Result<i32> {
+    let run = args.which.find(ctx)?;
+    if ctx.global.json {
+        let log = read_log(ctx, &run)?;
+        let version = crabbox_schemas::SCHEMA_VERSION;
+        ctx.terminal.out_json(&serde_json::json!({ "schemaVersion": version, "run": run, "log": log }));
+        return Ok(0);
+    }
+    follow(ctx, &run, args.follow).await.map(|_| 0)
+}
+
+/// Follows a run.
+pub(crate) async fn attach(ctx: &Context, args: &AttachArgs) -> Result<i32> {
+    let run = args.which.find(ctx)?;
+    let end = follow(ctx, &run, true).await?;
+    if end.state == "lost" {
+        return Err(KernelError::new(ErrorCode::ConnectionLost, format!("run {} was lost", end.id))
+            .hint("its crabbox died; `crabbox cleanup` finishes what it left"));
+    }
+    if ctx.global.json {
+        ctx.terminal.out_json(&end);
+    }
+    Ok(end.exit_code.unwrap_or(1))
+}
+
+async fn follow(ctx: &Context, run: &RunRecord, until_end: bool) -> Result<RunRecord> {
+    let mut tail = Follow::open(&ctx.runs(), &id_of(run)?)?;
+    loop {
+        let news = tail.poll()?;
+        if news.is_empty() {
+            if !until_end {
+                return Ok(run.clone());
+            }
+            if ctx.stop.urgency() > Urgency::None {
+                return Err(KernelError::new(ErrorCode::Cancelled, "interrupted; the run goes on"));
+            }
+            ctx.clock.sleep(Duration::from_millis(50)).await;
+        }
+        for one in news {
+            match one {
+                Followed::Output { stream, bytes, .. } if !ctx.global.json => {
+                    ctx.terminal.bytes(stream == Stream::Stderr, &bytes);
+                }
+                Followed::Output { .. } => {}
+                Followed::End(record) => return Ok(*record),
+            }
+        }
+    }
+}
+
+fn id_of(run: &RunRecord) -> Result<RunId> {
+    RunId::parse(&run.id)
+        .ok_or_else(|| KernelError::new(ErrorCode::State, format!("the record of run {:?} is damaged", run.id)))
+}
+
+/// Everything that was kept of a run's output, standard output first.
+fn read_log(ctx: &Context, run: &RunRecord) -> Result<String> {
+    let mut log = Vec::new();
+    for stream in [Stream::Stdout, Stream::Stderr] {
+        ctx.runs()
+            .output(&id_of(run)?, stream)?
+            .read_to_end(&mut log)
+            .map_err(|e| KernelError::new(ErrorCode::State, "cannot read the run's output").because(&e))?;
+    }
+    Ok(String::from_utf8_lossy(&log).into_owned())
+}
+
+/// One event for people.
+fn recorded(event: &RunEvent) -> String {
+    let message = event.message.as_deref().map(text::plain).unwrap_or_default();
+    format!("{:>5} {} {} {message}", event.seq, event.created_at, event.kind).trim_end().to_owned()
+}
+
+/// Prints test results.
+pub(crate) fn results(ctx: &Context, args: &ResultsArgs) -> Result<i32> {
+    let run = args.which.find(ctx)?;
+    let Some(results) = run.results else {
+        return Err(KernelError::new(ErrorCode::NotFound, format!("run {} has no test results", run.id))
+            .hint("pass --junit PATTERN to `crabbox run`, or set results.junit"));
+    };
+    if ctx.global.json {
+        ctx.terminal.out_json(&results);
+        return Ok(0);
+    }
+    ctx.terminal.out(&human::test_results(&results));
+    for failed in &results.failed {
+        ctx.terminal.out(&format!("{} {}: {}", failed.kind, failed.name, failed.message));
+    }
+    Ok(0)
+}

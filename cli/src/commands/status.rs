@@ -1,0 +1,184 @@
+//! `crabbox status` and `crabbox inspect`: one box as it is now.
+
+use std::time::Duration;
+
+use crabbox_host::Session;
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::lease::{Bench, adopt};
+use crabbox_kernel::ports::{Clock, Provider, Remote, Stop, Urgency};
+use crabbox_kernel::run::ssh_lease::address;
+use crabbox_kernel::time::{format_duration, parse_duration};
+use crabbox_schemas::claim::Claim;
+use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::lease::Lease;
+use crabbox_schemas::plugin::Purpose;
+use crabbox_schemas::view::StatusView;
+use crabbox_kernel::ports::Dialer;
+
+use crate::args::ByName;
+use crate::context::Context;
+use crate::views;
+
+/// Show whether a box is there and ready
+///
+/// With --wait the box is touched and the command waits until it is ready.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    by: ByName,
+    /// Wait until the box is ready
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait at most
+    #[arg(long, value_name = "TIME", default_value = "5m")]
+    wait_timeout: String,
+}
+
+/// Show everything about a box
+///
+/// The same as status, with labels, claim and an OpenSSH command line.
+#[derive(Debug, clap::Args)]
+pub(crate) struct InspectArgs {
+    #[command(flatten)]
+    by: ByName,
+}
+
+/// Shows one box.
+pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
+    let timeout = parse_duration(&args.wait_timeout)
+        .ok_or_else(|| KernelError::new(ErrorCode::Usage, format!("not a duration: {:?}", args.wait_timeout)))?;
+    let patience = if args.wait { timeout } else { Duration::ZERO };
+    let (view, _) = look(ctx, &args.by, patience).await?;
+    if ctx.global.json {
+        ctx.terminal.out_json(&view);
+    } else {
+        ctx.terminal.out(&line(&view));
+    }
+    if args.wait && !view.ready {
+        return Err(KernelError::new(ErrorCode::Bootstrap, format!("{} was not ready in time", view.slug))
+            .hint("`crabbox inspect` shows how to reach it"));
+    }
+    Ok(0)
+}
+
+/// Shows one box in detail.
+pub(crate) async fn inspect(ctx: &Context, args: InspectArgs) -> Result<i32> {
+    let (mut view, lease) = look(ctx, &args.by, Duration::ZERO).await?;
+    view.ssh_command = lease.ssh.is_some().then(|| views::ssh_command(ctx, &lease, false));
+    view.claim = ctx.claims().get(&lease.lease_id)?;
+    if ctx.global.json {
+        ctx.terminal.out_json(&view);
+        return Ok(0);
+    }
+    ctx.terminal.out(&line(&view));
+    let facts = [("workroot", &view.work_root), ("server", &view.server_id), ("key", &view.ssh_key)];
+    for (name, value) in facts.iter().filter(|f| !f.1.is_empty()) {
+        ctx.terminal.out(&format!("{name}={value}"));
+    }
+    if let Some(command) = &view.ssh_command {
+        ctx.terminal.out(&format!("ssh={command}"));
+    }
+    for (name, value) in &view.labels {
+        ctx.terminal.out(&format!("label {name}={value}"));
+    }
+    Ok(0)
+}
+
+async fn look(ctx: &Context, by: &ByName, patience: Duration) -> Result<(StatusView, Lease)> {
+    let name = ctx.name_or_only_claim(by.name())?;
+    let provider = ctx.choose_provider(Some(&name), by.provider.as_deref())?;
+    let session = ctx.open_provider(&provider).await?;
+    let looked = examine(ctx, &session, &name, patience).await;
+    session.close().await;
+    let (lease, claim, ready) = looked?;
+    let mut view = views::status(ctx, &lease, &provider, claim.as_ref());
+    view.ready = ready;
+    Ok((view, lease))
+}
+
+async fn examine(
+    ctx: &Context,
+    session: &Session,
+    name: &str,
+    patience: Duration,
+) -> Result<(Lease, Option<Claim>, bool)> {
+    let dialer = ctx.dialer();
+    let bench = Bench { provider: session, dialer: &dialer, clock: &ctx.clock, state: &ctx.state };
+    let deadline = ctx.clock.monotonic_ms() + u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+    let (lease, claim) = adopt::find(&bench, name, Purpose::Status).await?;
+    if !patience.is_zero() {
+        session.touch(&lease, "ready").await?;
+    }
+    loop {
+        let ready = answers(ctx, &lease).await;
+        if ready || ctx.clock.monotonic_ms() >= deadline || ctx.stop.urgency() > Urgency::None {
+            return Ok((lease, claim, ready));
+        }
+        ctx.clock.sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Whether the box lets us in now. A box without SSH is ready when its provider says so.
+async fn answers(ctx: &Context, lease: &Lease) -> bool {
+    if lease.ssh.is_none() {
+        return lease.status == "ready";
+    }
+    let Ok(mut address) = address(&ctx.state, lease, true) else { return false };
+    address.patience = Duration::from_secs(2);
+    match ctx.dialer().dial(&address, &mut Vec::new(), &Stop::never()).await {
+        Ok(remote) => {
+            remote.close().await;
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+fn line(view: &StatusView) -> String {
+    let pairs = [
+        ("id", view.id.as_str()),
+        ("slug", &view.slug),
+        ("provider", &view.provider),
+        ("state", &view.state),
+        ("server", &view.server_id),
+        ("type", &view.server_type),
+        ("host", &view.host),
+        ("idle_for", &view.idle_for),
+        ("idle_timeout", &view.idle_timeout),
+        ("expires", &view.expires_at),
+    ];
+    let mut words: Vec<String> =
+        pairs.iter().filter(|p| !p.1.is_empty()).map(|(name, value)| format!("{name}={value}")).collect();
+    words.push(format!("ready={}", view.ready));
+    words.join(" ")
+}
+
+/// Extends a lease without a command.
+pub(crate) async fn heartbeat(ctx: &Context, by: &ByName) -> Result<i32> {
+    let name = ctx.name_or_only_claim(by.name())?;
+    let provider = ctx.choose_provider(Some(&name), by.provider.as_deref())?;
+    let session = ctx.open_provider(&provider).await?;
+    let dialer = ctx.dialer();
+    let bench = Bench { provider: &session, dialer: &dialer, clock: &ctx.clock, state: &ctx.state };
+    let touched = async {
+        let (lease, claim) = adopt::find(&bench, &name, Purpose::Use).await?;
+        Ok::<_, KernelError>((session.touch(&lease, "ready").await?, claim))
+    }
+    .await;
+    session.close().await;
+    let (lease, claim) = touched?;
+    if let Some(mut claim) = claim {
+        claim.last_used_at = crabbox_kernel::time::rfc3339(ctx.clock.now_ms());
+        ctx.claims().put(&claim)?;
+    }
+    let view = views::status(ctx, &lease, &provider, None);
+    if ctx.global.json {
+        ctx.terminal.out_json(&view);
+    } else {
+        let idle = format_duration(Duration::from_secs(
+            lease.labels.get("idle_timeout_secs").and_then(|s| s.parse().ok()).unwrap_or_default(),
+        ));
+        ctx.terminal.out(&format!("touched {} expires={} idle_timeout={idle}", view.id, view.expires_at));
+    }
+    Ok(0)
+}

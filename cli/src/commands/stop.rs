@@ -1,0 +1,120 @@
+//! `crabbox stop`: give boxes back.
+
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::lease::release::{release, word};
+use crabbox_kernel::lease::trail::Trail;
+use crabbox_kernel::lease::{Bench, adopt, claim::Claims};
+use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::lease::ReleaseOutcome;
+use crabbox_schemas::plugin::Purpose;
+use serde::Serialize;
+
+use crate::context::Context;
+
+/// Give boxes back and forget them
+///
+/// A box that is already gone counts as given back, so the command is safe to repeat.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Lease ids, slugs, machine names or provider ids
+    #[arg(value_name = "BOX")]
+    boxes: Vec<String>,
+    /// The same as BOX
+    #[arg(long, value_name = "BOX")]
+    id: Vec<String>,
+    /// Provider to look at, for a box without a local claim
+    #[arg(long, value_name = "NAME")]
+    provider: Option<String>,
+    /// Fail when a box does not exist
+    #[arg(long)]
+    must_exist: bool,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Stopped {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<String>,
+    outcome: &'static str,
+}
+
+/// Stops every named box; the first failure is reported after all were tried.
+pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
+    let names: Vec<&String> = args.boxes.iter().chain(&args.id).collect();
+    if names.is_empty() {
+        return Err(KernelError::new(ErrorCode::Usage, "no box was named").hint("`crabbox list` shows your boxes"));
+    }
+    let mut stopped = Vec::new();
+    let mut failure = None;
+    for name in names {
+        match stop(ctx, name, &args).await {
+            Ok(one) => {
+                if !ctx.global.json {
+                    ctx.terminal.err(&line(&one));
+                }
+                stopped.push(one);
+            }
+            Err(error) if failure.is_none() => failure = Some(error),
+            Err(error) => ctx.terminal.warn(&error.to_string()),
+        }
+    }
+    if ctx.global.json && failure.is_none() {
+        let version = crabbox_schemas::SCHEMA_VERSION;
+        ctx.terminal.out_json(&serde_json::json!({ "schemaVersion": version, "stopped": stopped }));
+    }
+    failure.map_or(Ok(0), Err)
+}
+
+async fn stop(ctx: &Context, name: &str, args: &Args) -> Result<Stopped> {
+    let provider = ctx.choose_provider(Some(name), args.provider.as_deref())?;
+    let session = ctx.open_provider(&provider).await?;
+    let dialer = ctx.dialer();
+    let bench = Bench { provider: &session, dialer: &dialer, clock: &ctx.clock, state: &ctx.state };
+    let claims = Claims::new(ctx.state.claims());
+    let claim = claims.find(name)?;
+    let found = adopt::find(&bench, name, Purpose::Release).await;
+    let done = match found {
+        Ok((lease, _)) => {
+            let trail = Trail::adopt(&ctx.state.journal(), &lease.lease_id)?;
+            let outcome = release(&bench, &lease, trail).await?;
+            Ok(Stopped {
+                name: name.to_owned(),
+                lease_id: Some(lease.lease_id.to_string()),
+                provider: Some(provider),
+                outcome: word(outcome),
+            })
+        }
+        Err(error) if error.code == ErrorCode::NotFound && !args.must_exist => {
+            let known = claim.as_ref().and_then(|c| c.lease.clone());
+            if let Some(lease) = known {
+                let trail = Trail::adopt(&ctx.state.journal(), &lease.lease_id)?;
+                crabbox_kernel::lease::release::forget(&bench, &lease, trail)?;
+            } else if let Some(claim) = &claim {
+                claims.remove(&claim.lease_id)?;
+            }
+            Ok(Stopped {
+                name: name.to_owned(),
+                lease_id: claim.map(|c| c.lease_id.to_string()),
+                provider: Some(provider),
+                outcome: word(ReleaseOutcome::AlreadyGone),
+            })
+        }
+        Err(error) => Err(error),
+    };
+    session.close().await;
+    done
+}
+
+fn line(one: &Stopped) -> String {
+    let lease = one.lease_id.as_deref().unwrap_or(&one.name);
+    let provider = one.provider.as_deref().unwrap_or_default();
+    match one.outcome {
+        "retained" => format!("released {provider} lease={lease} (the host stays as it is)"),
+        "already_gone" => format!("released lease={lease} (it was already gone)"),
+        "pending" => format!("deleting lease={lease} provider={provider} (not finished yet)"),
+        _ => format!("deleted lease={lease} provider={provider}"),
+    }
+}

@@ -1,0 +1,85 @@
+//! This end's standard input and terminal: bytes typed, window size, raw mode.
+
+use std::io::Read;
+use std::os::fd::AsFd;
+
+use bytes::Bytes;
+use crabbox_kernel::ports::Pty;
+use crabbox_kernel::run::process::Console;
+use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+/// Whether standard input is a terminal.
+pub(crate) fn stdin_is_terminal() -> bool {
+    isatty(std::io::stdin())
+}
+
+/// Forwards standard input from now on. Reading happens on a thread of its own, since a read cannot be
+/// interrupted; it ends with the process.
+pub(crate) fn open() -> Console {
+    let (to_command, stdin) = mpsc::channel(4);
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 64 * 1024];
+        let mut input = std::io::stdin().lock();
+        loop {
+            match input.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(n) if to_command.blocking_send(Bytes::copy_from_slice(&buffer[..n])).is_err() => return,
+                Ok(_) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    });
+    Console { stdin, size: watch_size() }
+}
+
+/// A console with nothing to say.
+pub(crate) fn closed() -> Console {
+    Console { stdin: mpsc::channel(1).1, size: watch::channel((80, 24)).1 }
+}
+
+fn watch_size() -> watch::Receiver<(u32, u32)> {
+    let (sender, receiver) = watch::channel(size());
+    if let Ok(mut changed) = signal(SignalKind::window_change()) {
+        tokio::spawn(async move {
+            while changed.recv().await.is_some() && sender.send(size()).is_ok() {}
+        });
+    }
+    receiver
+}
+
+/// Columns and rows of the terminal, or 80 × 24.
+fn size() -> (u32, u32) {
+    let ask = |fd: std::os::fd::BorrowedFd<'_>| {
+        tcgetwinsize(fd).ok().filter(|s| s.ws_col > 0).map(|s| (u32::from(s.ws_col), u32::from(s.ws_row)))
+    };
+    ask(std::io::stdin().as_fd()).or_else(|| ask(std::io::stderr().as_fd())).unwrap_or((80, 24))
+}
+
+/// A terminal like ours for the command.
+pub(crate) fn pty(term: Option<&str>) -> Pty {
+    let (columns, rows) = size();
+    Pty { term: term.filter(|t| !t.is_empty()).unwrap_or("xterm-256color").to_owned(), columns, rows }
+}
+
+/// Raw mode while it lives, so that every key reaches the box.
+pub(crate) struct RawMode(Termios);
+
+impl RawMode {
+    /// Switches the terminal to raw mode, when there is one.
+    pub(crate) fn enter() -> Option<Self> {
+        let before = tcgetattr(std::io::stdin()).ok()?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(std::io::stdin(), OptionalActions::Now, &raw).ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0);
+    }
+}

@@ -1,0 +1,256 @@
+//! What every command has in hand: environment, settings, providers, local state, terminal. Built once.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crabbox_host::{Catalog, Entry, Lookup, OpenOptions, Session, Timeouts};
+use crabbox_kernel::config::{Settings, Values};
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::lease::NewLease;
+use crabbox_kernel::lease::claim::Claims;
+use crabbox_kernel::ports::{Clock, Stop};
+use crabbox_kernel::run::record::{Limits, Retention, RunStore};
+use crabbox_kernel::slug::normalise;
+use crabbox_kernel::state::State;
+use crabbox_kernel::sync::SyncRules;
+use crabbox_remote::{SshDialer, UserSsh};
+use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::lease::BoxRequest;
+use crabbox_schemas::plugin::UserFacts;
+
+use crate::args::Global;
+use crate::clock::SystemClock;
+use crate::terminal::Terminal;
+
+/// The command's surroundings.
+pub(crate) struct Context {
+    /// The environment, read once.
+    pub(crate) env: BTreeMap<String, String>,
+    /// Where the command was started.
+    pub(crate) cwd: PathBuf,
+    /// The root of the git work tree around it.
+    pub(crate) git_root: Option<PathBuf>,
+    /// Local state.
+    pub(crate) state: State,
+    /// Settings with their origins.
+    pub(crate) settings: Settings,
+    /// Settings as plain values.
+    pub(crate) values: Values,
+    /// The providers that were found.
+    pub(crate) catalog: Catalog,
+    /// Provider settings given as flags: provider name, property, value.
+    pub(crate) provider_flags: Vec<(String, String, String)>,
+    /// Flags of every command.
+    pub(crate) global: Global,
+    /// The standard streams.
+    pub(crate) terminal: Terminal,
+    /// Time.
+    pub(crate) clock: SystemClock,
+    /// The user's wish to stop.
+    pub(crate) stop: Stop,
+}
+
+impl Context {
+    /// The local claims.
+    pub(crate) fn claims(&self) -> Claims {
+        Claims::new(self.state.claims())
+    }
+
+    /// The recorded runs.
+    pub(crate) fn runs(&self) -> RunStore {
+        RunStore::new(&self.state)
+    }
+
+    /// How much of a run is kept.
+    pub(crate) fn record_limits(&self) -> Limits {
+        Limits { max_bytes: self.values.history.max_bytes }
+    }
+
+    /// How many runs are kept, and for how long.
+    pub(crate) fn retention(&self) -> Retention {
+        Retention { max_runs: usize::try_from(self.values.history.max_runs).unwrap_or(usize::MAX), max_age: self.values.history.max_age }
+    }
+
+    /// The provider of this name or alias.
+    pub(crate) fn entry(&self, name: &str) -> Result<&Entry> {
+        self.catalog.find(name).ok_or_else(|| {
+            let known: Vec<_> = self.catalog.providers().iter().map(|e| e.provider.name.as_str()).collect();
+            KernelError::new(ErrorCode::ProviderUnknown, format!("there is no provider called {name}"))
+                .hint(format!("known providers: {}", known.join(", ")))
+                .at("plan")
+        })
+    }
+
+    /// The embedded provider that costs nothing, used when none is configured.
+    pub(crate) fn default_provider(&self) -> Option<String> {
+        self.catalog.embedded_default().map(|e| e.provider.name.clone())
+    }
+
+    /// Which provider a command talks to: the claim of the named box first, then flag, then configuration,
+    /// then the embedded default, which is said aloud. A flag that contradicts the claim is refused.
+    pub(crate) fn choose_provider(&self, name: Option<&str>, flag: Option<&str>) -> Result<String> {
+        let flag = flag.map(|f| self.entry(f).map(|e| e.provider.name.clone())).transpose()?;
+        let claim = name.map(|n| self.claims().find(n)).transpose()?.flatten();
+        if let Some(claim) = claim.filter(|c| !c.provider.is_empty()) {
+            let owner = self.entry(&claim.provider)?.provider.name.clone();
+            return match flag {
+                Some(flag) if flag != owner => Err(KernelError::new(
+                    ErrorCode::ProviderMismatch,
+                    format!("lease {} is from {owner}, but --provider says {flag}", claim.lease_id),
+                )
+                .hint("leave --provider out; the claim knows")
+                .at("plan")),
+                _ => Ok(owner),
+            };
+        }
+        if let Some(flag) = flag {
+            return Ok(flag);
+        }
+        if let Some(configured) = &self.values.provider {
+            return Ok(self.entry(configured)?.provider.name.clone());
+        }
+        let Some(default) = self.default_provider() else {
+            return Err(KernelError::new(ErrorCode::ProviderUnknown, "no provider is configured")
+                .hint("pass --provider NAME or set `provider` in the user's configuration")
+                .at("plan"));
+        };
+        if name.is_none() {
+            self.terminal.err(&format!("no provider is configured: using {default}, a box on this machine"));
+        }
+        Ok(default)
+    }
+
+    /// The box a command means: the named one, or the only one this checkout has claimed.
+    pub(crate) fn name_or_only_claim(&self, name: Option<&str>) -> Result<String> {
+        if let Some(name) = name {
+            return Ok(name.to_owned());
+        }
+        let here = self.git_root.as_ref().unwrap_or(&self.cwd).to_string_lossy().into_owned();
+        let mine: Vec<_> = self.claims().all().0.into_iter().filter(|c| c.repo_root == here).collect();
+        match &mine[..] {
+            [one] => Ok(one.lease_id.to_string()),
+            [] => Err(KernelError::new(ErrorCode::Usage, "no box was named, and this checkout has claimed none")
+                .hint("`crabbox list` shows the provider's boxes")),
+            many => Err(KernelError::new(
+                ErrorCode::Ambiguous,
+                format!(
+                    "this checkout has {} boxes: {}",
+                    many.len(),
+                    many.iter().map(|c| c.slug.as_str()).collect::<Vec<_>>().join(", ")
+                ),
+            )
+            .hint("name one of them")),
+        }
+    }
+
+    /// Starts a provider's plugin with its settings, checked against its schema.
+    pub(crate) async fn open_provider(&self, name: &str) -> Result<Session> {
+        let entry = self.entry(name)?;
+        let env = Arc::new(self.env.clone());
+        let user = UserFacts {
+            home: self.env.get("HOME").cloned().unwrap_or_default(),
+            path: self.env.get("PATH").cloned().unwrap_or_default(),
+            login: self.login(),
+        };
+        crabbox_host::open(OpenOptions {
+            entry,
+            config: self.provider_config(entry)?,
+            plugins_dir: &self.state.plugins(),
+            user,
+            secrets: secrets(entry, Arc::clone(&env)),
+            env: Arc::new(move |name| env.get(name).cloned()),
+            prompt: crate::prompt::questions(),
+            now_ms: Arc::new(|| SystemClock::new().now_ms()),
+            limits: crabbox_schemas::plugin::Limits::default(),
+            timeouts: Timeouts { handshake: self.values.plugins.start_timeout, ..Timeouts::default() },
+        })
+        .await
+        .map_err(|e| e.at("provider"))
+    }
+
+    /// The user's configuration file, whether or not it exists.
+    pub(crate) fn user_config_file(&self) -> PathBuf {
+        let explicit = self.env.get("CRABBOX_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+        explicit.unwrap_or_else(|| self.state.config.join("config.yaml"))
+    }
+
+    /// The settings block of a provider, from all layers.
+    pub(crate) fn provider_config(&self, entry: &Entry) -> Result<serde_json::Map<String, serde_json::Value>> {
+        let block = crate::flags::block(self, entry)?;
+        for warning in &block.warnings {
+            self.terminal.warn(&warning.to_string());
+        }
+        Ok(block.values)
+    }
+
+    /// The user's login name.
+    pub(crate) fn login(&self) -> String {
+        ["USER", "LOGNAME"].iter().find_map(|n| self.env.get(*n)).cloned().unwrap_or_else(|| "root".to_owned())
+    }
+
+    /// Opens connections as this user.
+    pub(crate) fn dialer(&self) -> SshDialer {
+        let home = PathBuf::from(self.env.get("HOME").cloned().unwrap_or_default());
+        SshDialer::new(UserSsh {
+            agent_socket: self.env.get("SSH_AUTH_SOCK").filter(|s| !s.is_empty()).map(PathBuf::from),
+            ask: crate::prompt::passphrase(),
+            ..UserSsh::new(home, self.login())
+        })
+    }
+
+    /// How the tree is sent.
+    pub(crate) fn sync_rules(&self) -> SyncRules {
+        let sync = &self.values.sync;
+        SyncRules {
+            exclude: sync.exclude.clone(),
+            include: sync.include.clone(),
+            delete: sync.delete,
+            full_resync: false,
+            timeout: sync.timeout,
+            warn_files: sync.warn_files,
+            warn_bytes: sync.warn_bytes,
+            fail_files: sync.fail_files,
+            fail_bytes: sync.fail_bytes,
+            allow_large: sync.allow_large,
+            allow_mass_deletions: sync.allow_mass_deletions,
+        }
+    }
+
+    /// What a new box should be.
+    pub(crate) fn new_lease(&self, keep: bool, slug: Option<&str>, reclaim: bool) -> Result<NewLease> {
+        let values = &self.values;
+        let slug = slug.map(normalise);
+        if slug.as_deref() == Some("") {
+            return Err(KernelError::new(ErrorCode::Usage, "--slug needs letters or digits"));
+        }
+        check_limits(values.ttl, values.idle_timeout)?;
+        let request = BoxRequest {
+            target: values.target.clone(),
+            class: values.class.clone(),
+            machine_type: values.server_type.clone(),
+            market: Some(values.market.clone()),
+            ttl_secs: values.ttl.as_secs(),
+            idle_timeout_secs: values.idle_timeout.as_secs(),
+            keep,
+        };
+        Ok(NewLease { request, slug, reclaim })
+    }
+}
+
+fn check_limits(ttl: Duration, idle: Duration) -> Result<()> {
+    if ttl.as_secs() == 0 || idle.as_secs() == 0 {
+        return Err(KernelError::new(ErrorCode::Usage, "a lease needs a ttl and an idle timeout of at least 1s"));
+    }
+    Ok(())
+}
+
+/// Finds a plugin's secrets in the environment names its manifest asks for.
+fn secrets(entry: &Entry, env: Arc<BTreeMap<String, String>>) -> Lookup {
+    let grants = entry.manifest.grants.secrets.clone();
+    Arc::new(move |wanted| {
+        let grant = grants.iter().find(|grant| grant.name == wanted)?;
+        grant.env.iter().find_map(|name| env.get(name)).cloned()
+    })
+}

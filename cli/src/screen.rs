@@ -1,0 +1,171 @@
+//! Where a run's events go: the terminal, the run's record, capture files, the event stream.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::event::{Event, Stream};
+use crabbox_kernel::plan::Plan;
+use crabbox_kernel::ports::{Clock, EventSink};
+use crabbox_kernel::render::{human, json};
+use crabbox_kernel::run::Outcome;
+use crabbox_kernel::run::record::{Recorder, RunEnd};
+use crabbox_kernel::time::rfc3339;
+use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::event::RunEvent;
+use crabbox_schemas::run::RunRecord;
+
+use crate::context::Context;
+
+/// Copies of the command's output.
+#[derive(Debug, Default)]
+pub(crate) struct CaptureFiles {
+    stdout: Option<File>,
+    stderr: Option<File>,
+}
+
+impl CaptureFiles {
+    /// Creates the files before anything is spent.
+    pub(crate) fn open(stdout: Option<&Path>, stderr: Option<&Path>) -> Result<Self> {
+        let create = |path: &Path| {
+            File::create(path).map_err(|e| {
+                KernelError::new(ErrorCode::Usage, format!("cannot write {}", path.display())).because(&e)
+            })
+        };
+        Ok(Self { stdout: stdout.map(create).transpose()?, stderr: stderr.map(create).transpose()? })
+    }
+}
+
+/// Receives events and shows, records and copies them.
+pub(crate) struct Screen<'a> {
+    ctx: &'a Context,
+    recorder: Option<Recorder>,
+    captures: CaptureFiles,
+    stream: Option<Box<dyn Write>>,
+    show_output: bool,
+}
+
+impl<'a> Screen<'a> {
+    /// For commands without a run.
+    pub(crate) fn plain(ctx: &'a Context) -> Self {
+        Self { ctx, recorder: None, captures: CaptureFiles::default(), stream: None, show_output: true }
+    }
+
+    /// For a run: its record begins now.
+    pub(crate) fn for_run(
+        ctx: &'a Context,
+        plan: &Plan,
+        provider: &str,
+        captures: CaptureFiles,
+        events: Option<&str>,
+    ) -> Result<Self> {
+        let record = RunRecord {
+            schema_version: crabbox_schemas::SCHEMA_VERSION,
+            id: plan.run_id.to_string(),
+            provider: provider.to_owned(),
+            target: ctx.values.target.clone(),
+            class: ctx.values.class.clone(),
+            command: plan.command.as_ref().map(|c| c.shown.clone()).unwrap_or_default(),
+            label: plan.label.clone(),
+            repo_root: plan.repo_root.to_string_lossy().into_owned(),
+            state: "running".to_owned(),
+            started_at: rfc3339(ctx.clock.now_ms()),
+            ..RunRecord::default()
+        };
+        ctx.state.prepare()?;
+        let recorder = Recorder::begin(&ctx.state, record, ctx.record_limits(), ctx.clock.now_ms())?;
+        let stream = events.map(|wanted| event_stream(wanted)).transpose()?;
+        let mut screen = Self { ctx, recorder: Some(recorder), captures, stream, show_output: !ctx.global.json };
+        screen.emit(Event::RunRecorded { run_id: plan.run_id.to_string() });
+        Ok(screen)
+    }
+
+    /// The run is over: record it, summarise it, print the JSON document.
+    pub(crate) fn finish_run(&mut self, outcome: &Outcome) {
+        self.ctx.terminal.settle();
+        let now = self.ctx.clock.now_ms();
+        let Some(recorder) = self.recorder.take() else { return };
+        let end = RunEnd {
+            exit_code: outcome.exit_code,
+            signal: outcome.signal.clone(),
+            error: outcome.error.clone(),
+            timing: outcome.timing.clone(),
+        };
+        let record = recorder.finish(&end, now);
+        self.ctx.runs().prune(self.ctx.retention(), now);
+        if self.ctx.global.json {
+            self.ctx.terminal.out_json(&json::run_document(&record, outcome.error.as_ref()));
+        } else if outcome.error.is_none() {
+            self.ctx.terminal.err(&human::run_summary(&outcome.timing));
+        }
+        if let Some(error) = &outcome.error {
+            self.ctx.terminal.fail(error);
+        }
+    }
+
+    fn copy_output(&mut self, stream: Stream, data: &[u8]) {
+        let file = match stream {
+            Stream::Stdout => self.captures.stdout.as_mut(),
+            Stream::Stderr => self.captures.stderr.as_mut(),
+        };
+        let failed = file.and_then(|file| file.write_all(data).err());
+        if let Some(error) = failed {
+            self.captures = CaptureFiles::default();
+            self.ctx.terminal.warn(&format!("the copy of the output stops here: {error}"));
+        }
+    }
+}
+
+impl EventSink for Screen<'_> {
+    fn emit(&mut self, event: Event) {
+        let now = self.ctx.clock.now_ms();
+        let recorded: Vec<RunEvent> = self.recorder.as_mut().map(|r| r.take(&event, now)).unwrap_or_default();
+        if let Some(complaint) = self.recorder.as_mut().and_then(Recorder::complaint) {
+            self.ctx.terminal.warn(&complaint);
+        }
+        if let Some(stream) = self.stream.as_mut() {
+            for line in recorded {
+                let _ = writeln!(stream, "{}", json::event_line(&line));
+            }
+        }
+        match &event {
+            Event::Output { stream, data, .. } => {
+                self.copy_output(*stream, data);
+                if self.show_output {
+                    self.ctx.terminal.settle();
+                    self.ctx.terminal.bytes(*stream == Stream::Stderr, data);
+                }
+            }
+            Event::Failed { .. } => {}
+            Event::Warning { message } => self.ctx.terminal.warn(message),
+            Event::Debug { message } => {
+                if self.ctx.terminal.debug {
+                    self.ctx.terminal.err(&format!("debug: {message}"));
+                }
+            }
+            Event::Progress { .. } => {
+                if let Some(text) = human::progress(&event) {
+                    self.ctx.terminal.progress(&text);
+                }
+            }
+            other => {
+                for line in human::lines(other) {
+                    self.ctx.terminal.err(&line);
+                }
+            }
+        }
+    }
+}
+
+fn event_stream(wanted: &str) -> Result<Box<dyn Write>> {
+    match wanted.split_once(':') {
+        None if wanted == "jsonl" => Ok(Box::new(std::io::stderr())),
+        Some(("jsonl", path)) if !path.is_empty() => {
+            let file = File::create(path)
+                .map_err(|e| KernelError::new(ErrorCode::Usage, format!("cannot write {path}")).because(&e))?;
+            Ok(Box::new(file))
+        }
+        _ => Err(KernelError::new(ErrorCode::Usage, format!("--events wants jsonl or jsonl:FILE, not {wanted:?}"))),
+    }
+}

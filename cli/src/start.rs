@@ -1,0 +1,146 @@
+//! The outside world, read once: arguments, environment, directories, the executable's own place.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crabbox_host::{Catalog, discover};
+use crabbox_kernel::config::{self, Sources};
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::lease::reap;
+use crabbox_kernel::state::State;
+use crabbox_kernel::sync::checkout::git_root;
+use crabbox_schemas::error::ErrorCode;
+use tracing_subscriber::EnvFilter;
+
+use crate::clock::SystemClock;
+use crate::commands::Cli;
+use crate::context::Context;
+use crate::signals;
+use crate::terminal::Terminal;
+
+/// What the process was given.
+pub(crate) struct Outside {
+    /// The arguments, program name first.
+    pub(crate) words: Vec<OsString>,
+    env: BTreeMap<String, String>,
+    cwd: std::io::Result<PathBuf>,
+    exe: std::io::Result<PathBuf>,
+}
+
+impl Outside {
+    /// Reads it. Environment entries that are not UTF-8 are left out.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    pub(crate) fn read() -> Self {
+        let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        Self {
+            words: std::env::args_os().collect(),
+            env: std::env::vars_os().filter_map(text).collect(),
+            cwd: std::env::current_dir(),
+            exe: std::env::current_exe(),
+        }
+    }
+
+    /// Whether the user asked for no colour.
+    pub(crate) fn no_colour(&self) -> bool {
+        self.env.get("NO_COLOR").is_some_and(|v| !v.is_empty()) || self.env.get("TERM").is_some_and(|t| t == "dumb")
+    }
+
+    /// The plugins beside the executable, and in folders a developer named.
+    pub(crate) fn catalog(&self) -> Result<Catalog> {
+        let exe = self.exe.as_ref().map_err(|e| lost("this program's own file", e))?;
+        let extra: Vec<PathBuf> = self
+            .env
+            .get("CRABBOX_PLUGIN_DIR")
+            .map(|dirs| dirs.split(':').filter(|d| !d.is_empty()).map(PathBuf::from).collect())
+            .unwrap_or_default();
+        discover(exe, &extra)
+    }
+
+    /// Everything a command needs.
+    pub(crate) fn context(
+        self,
+        cli: &Cli,
+        catalog: Catalog,
+        provider_flags: Vec<(String, String, String)>,
+    ) -> Result<Context> {
+        let no_colour = self.no_colour();
+        let cwd = self.cwd.map_err(|e| lost("the current directory", &e))?;
+        let terminal = Terminal::new(cli.global.quiet, cli.global.debug, no_colour);
+        logging(cli.global.debug);
+        let state = state(&self.env)?;
+        let git_root = git_root(&cwd)?;
+        let mut flags = cli.command.settings();
+        flags.extend(cli.global.profile.iter().map(|p| ("profile".to_owned(), p.clone())));
+        let sources = Sources {
+            cwd: cwd.clone(),
+            git_root: git_root.clone(),
+            user_config_dir: state.config.clone(),
+            env: self.env.clone(),
+            flags,
+        };
+        let (settings, warnings) = config::load(&sources).map_err(|e| e.at("config"))?;
+        for warning in warnings {
+            terminal.warn(&warning.to_string());
+        }
+        let stop = signals::watch()
+            .map_err(|e| KernelError::new(ErrorCode::Internal, "cannot watch for signals").because(&e))?;
+        let values = settings.values();
+        Ok(Context {
+            env: self.env,
+            cwd,
+            git_root,
+            state,
+            settings,
+            values,
+            catalog,
+            provider_flags,
+            global: cli.global.clone(),
+            terminal,
+            clock: SystemClock::new(),
+            stop,
+        })
+    }
+}
+
+/// Diagnostics of every crate go to stderr with `--debug`.
+fn logging(debug: bool) {
+    let filter = if debug { "crabbox_kernel=debug,crabbox_host=debug,crabbox_remote=debug,crabbox_cli=debug" } else { "off" };
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .without_time()
+        .try_init();
+}
+
+/// Where this user's state and configuration live.
+fn state(env: &BTreeMap<String, String>) -> Result<State> {
+    let absolute = |name: &str| env.get(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let home = absolute("HOME");
+    let config = if cfg!(target_os = "macos") {
+        home.as_ref().map(|h| h.join("Library/Application Support"))
+    } else {
+        absolute("XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|h| h.join(".config")))
+    };
+    let config = config
+        .ok_or_else(|| {
+            KernelError::new(ErrorCode::State, "there is no home directory to keep state in").hint("set HOME")
+        })?
+        .join("crabbox");
+    let root = absolute("XDG_STATE_HOME").map_or_else(|| config.join("state"), |dir| dir.join("crabbox"));
+    Ok(State { root, config })
+}
+
+/// Says which leases interrupted commands left behind.
+pub(crate) fn tell_open_leases(ctx: &Context) {
+    for open in reap::open(&ctx.state) {
+        ctx.terminal.warn(&format!(
+            "lease {} on {} is open: {}; run `crabbox cleanup`",
+            open.desired.slug, open.provider, open.reason
+        ));
+    }
+}
+
+fn lost(what: &str, error: &std::io::Error) -> KernelError {
+    KernelError::new(ErrorCode::State, format!("cannot find {what}")).because(error)
+}

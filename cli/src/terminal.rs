@@ -1,0 +1,123 @@
+//! The only place that prints: data to stdout, talk to stderr, progress only on a terminal.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::render::human;
+use crabbox_kernel::state::write_atomic;
+use crabbox_schemas::error::ErrorCode;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+/// This process's standard streams and how to use them.
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    /// Say nothing but warnings and errors.
+    quiet: bool,
+    /// Say everything.
+    pub(crate) debug: bool,
+    /// Colour on stderr.
+    colour: bool,
+    /// A line at the bottom of the terminal, when stderr is one.
+    progress: Option<ProgressBar>,
+}
+
+impl Terminal {
+    /// Looks at the streams and at what the user asked for.
+    pub(crate) fn new(quiet: bool, debug: bool, no_colour: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let progress = (terminal && !quiet).then(|| {
+            let bar = ProgressBar::new_spinner();
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
+                bar.set_style(style);
+            }
+            bar
+        });
+        Self { quiet, debug, colour: terminal && !no_colour, progress }
+    }
+
+    /// A line of data.
+    pub(crate) fn out(&self, line: &str) {
+        self.aside(|| {
+            let _ = writeln!(std::io::stdout().lock(), "{line}");
+        });
+    }
+
+    /// A JSON document.
+    pub(crate) fn out_json(&self, document: &impl Serialize) {
+        self.out(&serde_json::to_string_pretty(document).unwrap_or_default());
+    }
+
+    /// A line of talk.
+    pub(crate) fn err(&self, line: &str) {
+        if !self.quiet {
+            self.say(line);
+        }
+    }
+
+    /// A JSON line on stderr, whatever `--quiet` says: the user asked for it.
+    pub(crate) fn err_json(&self, document: &impl Serialize) {
+        self.say(&serde_json::to_string(document).unwrap_or_default());
+    }
+
+    /// A line that must be seen.
+    pub(crate) fn warn(&self, message: &str) {
+        self.say(&format!("warning: {message}"));
+    }
+
+    /// A failure, with causes and hint.
+    pub(crate) fn fail(&self, error: &KernelError) {
+        self.say(&human::failure(error, self.colour));
+    }
+
+    fn say(&self, line: &str) {
+        self.aside(|| {
+            let _ = writeln!(std::io::stderr().lock(), "{line}");
+        });
+    }
+
+    /// Bytes of the command, untouched. A reader that went away is not our failure.
+    pub(crate) fn bytes(&self, to_stderr: bool, data: &[u8]) {
+        self.aside(|| {
+            let _ = if to_stderr {
+                std::io::stderr().lock().write_all(data)
+            } else {
+                let mut out = std::io::stdout().lock();
+                out.write_all(data).and_then(|()| out.flush())
+            };
+        });
+    }
+
+    /// What goes on, at the bottom of the terminal.
+    pub(crate) fn progress(&self, message: &str) {
+        if let Some(bar) = &self.progress {
+            bar.set_message(message.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(120));
+        }
+    }
+
+    /// Removes the progress line.
+    pub(crate) fn settle(&self) {
+        if let Some(bar) = &self.progress {
+            bar.disable_steady_tick();
+            bar.finish_and_clear();
+        }
+    }
+
+    fn aside(&self, print: impl FnOnce()) {
+        match &self.progress {
+            Some(bar) if !bar.is_finished() => bar.suspend(print),
+            _ => print(),
+        }
+    }
+}
+
+/// Writes a JSON document to a file the user named.
+pub(crate) fn write_json_file(path: &Path, document: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_vec_pretty(document)
+        .map_err(|e| KernelError::new(ErrorCode::Internal, "cannot encode a document").because(&e))?;
+    text.push(b'\n');
+    write_atomic(path, &text)
+}

@@ -1,0 +1,97 @@
+//! Leases as documents: what `status`, `inspect`, `list` and `warmup --json` print.
+
+use std::time::Duration;
+
+use crabbox_kernel::ports::Clock;
+use crabbox_kernel::time::{format_duration, parse_instant, rfc3339};
+use crabbox_schemas::SCHEMA_VERSION;
+use crabbox_schemas::claim::Claim;
+use crabbox_schemas::lease::{Lease, SshAuth};
+use crabbox_schemas::view::{ListEntry, StatusView};
+
+use crate::context::Context;
+
+/// A lease as `status --json` shows it. `ready` is left to whoever looked.
+pub(crate) fn status(ctx: &Context, lease: &Lease, provider: &str, claim: Option<&Claim>) -> StatusView {
+    let label = |name: &str| lease.labels.get(name).cloned().unwrap_or_default();
+    let instant = |name: &str| parse_instant(&label(name)).map(rfc3339).unwrap_or_default();
+    let ssh = lease.ssh.clone().unwrap_or_default();
+    let touched = parse_instant(&label("last_touched_at"));
+    let idle = touched.map(|at| Duration::from_secs(ctx.clock.now_ms().saturating_sub(at) / 1000));
+    let limit = label("idle_timeout_secs").parse().ok().or(claim.map(|c| c.idle_timeout_seconds));
+    StatusView {
+        schema_version: SCHEMA_VERSION,
+        id: lease.lease_id.to_string(),
+        slug: lease.slug.clone(),
+        provider: provider.to_owned(),
+        target: if label("target").is_empty() { "linux".to_owned() } else { label("target") },
+        state: lease.status.clone(),
+        server_id: lease.cloud_id.clone(),
+        server_type: lease.server_type.clone(),
+        host: ssh.host.clone(),
+        has_host: !ssh.host.is_empty(),
+        ssh_host: ssh.host,
+        ssh_user: if ssh.user_secret { "<redacted>".to_owned() } else { ssh.user },
+        ssh_port: if ssh.port == 0 { String::new() } else { ssh.port.to_string() },
+        ssh_fallback_ports: ssh.fallback_ports.iter().map(u16::to_string).collect(),
+        ssh_key: key_of(ctx, lease),
+        last_touched_at: instant("last_touched_at"),
+        idle_for: idle.map(format_duration).unwrap_or_default(),
+        idle_timeout: limit.map(|secs| format_duration(Duration::from_secs(secs))).unwrap_or_default(),
+        expires_at: instant("expires_at"),
+        labels: lease.labels.clone(),
+        ready: false,
+        work_root: lease.work_root.clone().unwrap_or_default(),
+        ssh_command: None,
+        claim: None,
+    }
+}
+
+/// The private key file for a lease, empty when the user's own SSH setup decides.
+pub(crate) fn key_of(ctx: &Context, lease: &Lease) -> String {
+    match lease.ssh.as_ref().map(|ssh| (ssh.auth, ssh.key_file.clone())) {
+        Some((SshAuth::KernelKey, _)) => {
+            ctx.state.keys(&lease.lease_id).join("id_ed25519").to_string_lossy().into_owned()
+        }
+        Some((SshAuth::KeyFile, Some(file))) => file,
+        _ => String::new(),
+    }
+}
+
+/// A lease as `list --json` shows it.
+pub(crate) fn entry(lease: &Lease, provider: &str, claimed: bool) -> ListEntry {
+    ListEntry {
+        id: lease.lease_id.to_string(),
+        slug: lease.slug.clone(),
+        name: lease.name.clone(),
+        status: lease.status.clone(),
+        provider: provider.to_owned(),
+        cloud_id: lease.cloud_id.clone(),
+        cloud_id_compat: lease.cloud_id.clone(),
+        provider_compat: provider.to_owned(),
+        server_type: lease.server_type.clone(),
+        host: lease.ssh.as_ref().map(|s| s.host.clone()).unwrap_or_default(),
+        labels: lease.labels.clone(),
+        orphan: !claimed,
+    }
+}
+
+/// An OpenSSH command line that reaches a lease.
+pub(crate) fn ssh_command(ctx: &Context, lease: &Lease, show_secret: bool) -> String {
+    let Some(ssh) = &lease.ssh else { return String::new() };
+    let mut words = vec!["ssh".to_owned()];
+    if ssh.auth == SshAuth::KernelKey {
+        let known = ctx.state.keys(&lease.lease_id).join("known_hosts");
+        words.extend(["-i".to_owned(), key_of(ctx, lease), "-o".to_owned(), "IdentitiesOnly=yes".to_owned()]);
+        words.extend(["-o".to_owned(), format!("UserKnownHostsFile={}", known.display())]);
+        words.extend(["-o".to_owned(), "StrictHostKeyChecking=accept-new".to_owned()]);
+    } else if let Some(key) = &ssh.key_file {
+        words.extend(["-i".to_owned(), key.clone()]);
+    }
+    if ssh.port != 0 {
+        words.extend(["-p".to_owned(), ssh.port.to_string()]);
+    }
+    let user = if ssh.user_secret && !show_secret { "<redacted>" } else { &ssh.user };
+    words.push(if user.is_empty() { ssh.host.clone() } else { format!("{user}@{}", ssh.host) });
+    crabbox_kernel::shell::join(&words)
+}
