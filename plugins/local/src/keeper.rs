@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{Signal, getpid, kill_process, setsid};
+use rustix::process::{Signal, kill_process, setsid};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -92,8 +92,7 @@ async fn keep(dir: &BoxDir) -> io::Result<End> {
             Err(_) => return Err(io::Error::other("the box's server did not start in time")),
         },
     };
-    let keeper = getpid().as_raw_nonzero().get();
-    dir.write_running(&Running { keeper, port, isolation: level, isolation_note: note })?;
+    dir.write_running(&Running { port, isolation: level, isolation_note: note })?;
     let Server { child, mut lines, _life } = server;
     let mut ended = child.ended;
     let mut deadline = Deadline::new(&record, dir.part("touched"));

@@ -67,3 +67,13 @@ pub(crate) fn our_file() -> io::Result<PathBuf> {
 pub(crate) fn state_dir() -> Option<PathBuf> {
     std::env::var_os("CRABBOX_STATE_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from)
 }
+
+/// The language the user's programs speak.
+pub(crate) fn lang() -> Option<String> {
+    std::env::var("LANG").ok().filter(|lang| !lang.is_empty())
+}
+
+/// What this process was asked to be.
+pub(crate) fn arguments() -> Vec<OsString> {
+    std::env::args_os().skip(1).collect()
+}

@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::de::DeserializeOwned;
@@ -42,8 +44,6 @@ pub(crate) struct BoxRecord {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Running {
-    /// The keeper; trust it only while the lock is held.
-    pub(crate) keeper: i32,
     pub(crate) port: u16,
     /// The level that was proven.
     pub(crate) isolation: Level,
@@ -55,6 +55,10 @@ pub(crate) struct Running {
 /// The directory of one box.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BoxDir(PathBuf);
+
+/// How often, and how far apart, the lock is tried.
+const LOCK_ATTEMPTS: usize = 50;
+const LOCK_WAIT: Duration = Duration::from_millis(20);
 
 /// Parts of a box that its commands may write to.
 pub(crate) const WRITABLE: [&str; 3] = ["home", "work", "tmp"];
@@ -106,15 +110,28 @@ impl BoxDir {
         Ok(())
     }
 
-    /// Takes the lock its keeper holds for life; `None` while a keeper lives.
+    /// Takes the lock its keeper holds for life, and names the keeper in it; `None` while another
+    /// keeper lives. Somebody who only looks holds it for a moment, so it is tried for a while.
     pub(crate) fn lock(&self) -> io::Result<Option<File>> {
-        let file =
+        let mut file =
             File::options().create(true).truncate(false).write(true).open(self.part("lock"))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
+        for _ in 0..LOCK_ATTEMPTS {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {
+                    file.set_len(0)?;
+                    writeln!(file, "{}", std::process::id())?;
+                    return Ok(Some(file));
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => thread::sleep(LOCK_WAIT),
+                Err(error) => return Err(error.into()),
+            }
         }
+        Ok(None)
+    }
+
+    /// The keeper's process; trust it only while [`BoxDir::kept`].
+    pub(crate) fn keeper(&self) -> Option<i32> {
+        fs::read_to_string(self.part("lock")).ok()?.strip_suffix('\n')?.parse().ok()
     }
 
     /// Whether a keeper lives. Looking never creates anything.

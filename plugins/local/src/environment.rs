@@ -1,0 +1,61 @@
+//! The environment of a box's commands: nothing is inherited, everything is listed here.
+
+use std::path::Path;
+
+use crabbox_plugin_sdk::UserFacts;
+
+use crate::record::BoxDir;
+
+/// Marks every process of a box, so that the last one can be found.
+pub(crate) const MARK: &str = "CRABBOX_BOX";
+
+/// Search path of users without one.
+const PLAIN_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Toolchains that live in the user's home: where, and the variable by which they are found there.
+const TOOLCHAINS: [(&str, &str); 5] = [
+    ("RUSTUP_HOME", ".rustup"),
+    ("PYENV_ROOT", ".pyenv"),
+    ("NVM_DIR", ".nvm"),
+    ("VOLTA_HOME", ".volta"),
+    ("SDKMAN_DIR", ".sdkman"),
+];
+
+/// Shells for people, best first.
+const SHELLS: [&str; 4] = ["/bin/bash", "/usr/bin/bash", "/usr/local/bin/bash", "/bin/sh"];
+
+pub(crate) fn shell() -> &'static str {
+    SHELLS.into_iter().find(|shell| Path::new(shell).exists()).unwrap_or("/bin/sh")
+}
+
+pub(crate) fn login(user: &UserFacts) -> &str {
+    if user.login.is_empty() { "crabbox" } else { &user.login }
+}
+
+pub(crate) fn environment(
+    dir: &BoxDir,
+    lease_id: &str,
+    user: &UserFacts,
+    lang: Option<String>,
+) -> Vec<(String, String)> {
+    let part = |name| dir.part(name).to_string_lossy().into_owned();
+    let login = login(user).to_owned();
+    let path = if user.path.is_empty() { PLAIN_PATH } else { &user.path };
+    let mut env = vec![
+        ("HOME", part("home")),
+        ("USER", login.clone()),
+        ("LOGNAME", login),
+        ("SHELL", shell().to_owned()),
+        ("PATH", path.to_owned()),
+        ("TMPDIR", part("tmp")),
+        (MARK, lease_id.to_owned()),
+    ];
+    env.extend(lang.map(|lang| ("LANG", lang)));
+    let home = Path::new(&user.home);
+    let found = TOOLCHAINS.iter().filter(|_| home.is_absolute()).filter_map(|&(name, folder)| {
+        let folder = home.join(folder);
+        folder.is_dir().then(|| (name, folder.to_string_lossy().into_owned()))
+    });
+    env.extend(found);
+    env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
