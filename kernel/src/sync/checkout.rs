@@ -1,0 +1,309 @@
+//! Finds the files of a directory: by asking git in a work tree, by walking anywhere else. Starts `git`.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use crabbox_schemas::error::ErrorCode;
+
+use crate::error::{KernelError, Result};
+use crate::sync::excludes::{Excludes, LeftOut};
+use crate::sync::manifest::unreadable;
+use crate::sync::{SyncRules, TreeKind};
+
+/// How deep repositories inside repositories are followed.
+const MAX_NESTING: usize = 16;
+
+/// Variables that would point git at another repository; set inside hooks.
+const GIT_VARIABLES: &[&str] = &[
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_NAMESPACE",
+    "GIT_PREFIX",
+    "GIT_LITERAL_PATHSPECS",
+    "GIT_GLOB_PATHSPECS",
+    "GIT_EXTERNAL_DIFF",
+    "GIT_DIFF_OPTS",
+];
+
+/// The files of a directory, not yet read.
+#[derive(Debug)]
+pub struct Checkout {
+    /// Its top.
+    pub root: PathBuf,
+    /// What it is.
+    pub kind: TreeKind,
+    /// Paths below the top.
+    pub paths: Vec<PathBuf>,
+    /// Tracked files that are gone.
+    pub tracked_deletions: u64,
+    /// What was left out.
+    pub left_out: LeftOut,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+/// Finds the work tree around a directory and its files, or the files of the directory itself.
+pub fn find(dir: &Path, rules: &SyncRules) -> Result<Checkout> {
+    let dir = std::fs::canonicalize(dir).map_err(|e| unreadable(dir).because(&e))?;
+    let (root, kind, notes) = match top(&dir)? {
+        Top::Git(root) => (root, TreeKind::Git, Vec::new()),
+        Top::Plain => (dir, TreeKind::Directory, Vec::new()),
+        Top::NoGit => {
+            let note = "git was not found: every file is sent, whatever .gitignore says";
+            let notes = if dir.join(".git").exists() { vec![note.to_owned()] } else { Vec::new() };
+            (dir, TreeKind::Directory, notes)
+        }
+    };
+    let mut search = Search {
+        excludes: Excludes::read(&root, rules)?,
+        root,
+        paths: BTreeSet::new(),
+        deletions: BTreeSet::new(),
+        left_out: LeftOut::default(),
+        real_dirs: HashMap::new(),
+    };
+    match kind {
+        TreeKind::Git => search.repository(Path::new(""), 0)?,
+        TreeKind::Directory => search.walk()?,
+    }
+    Ok(Checkout {
+        root: search.root,
+        kind,
+        paths: search.paths.into_iter().collect(),
+        tracked_deletions: search.deletions.len() as u64,
+        left_out: search.left_out,
+        notes,
+    })
+}
+
+enum Top {
+    Git(PathBuf),
+    Plain,
+    NoGit,
+}
+
+fn top(dir: &Path) -> Result<Top> {
+    let out = match git(dir, &["rev-parse", "--show-toplevel"]) {
+        Ok(out) => out,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Top::NoGit),
+        Err(e) => return Err(KernelError::new(ErrorCode::SyncRead, "cannot start git").because(&e)),
+    };
+    if out.status.success() {
+        let line = out.stdout.strip_suffix(b"\n").unwrap_or(&out.stdout);
+        return Ok(Top::Git(PathBuf::from(OsString::from_vec(line.to_vec()))));
+    }
+    let said = String::from_utf8_lossy(&out.stderr);
+    if said.contains("not a git repository") || said.contains("must be run in a work tree") {
+        return Ok(Top::Plain);
+    }
+    Err(refused(&out, dir))
+}
+
+/// What git said when it would not work, with the way out of the commonest trouble.
+fn refused(out: &Output, dir: &Path) -> KernelError {
+    let said = String::from_utf8_lossy(&out.stderr).trim().to_owned();
+    let error = KernelError::new(ErrorCode::SyncRead, format!("git cannot read {}", dir.display()));
+    let error = if said.contains("dubious ownership") {
+        error.hint(format!(
+            "another user owns it; if you trust it: git config --global --add safe.directory {}",
+            crate::shell::quote(&dir.to_string_lossy())
+        ))
+    } else {
+        error
+    };
+    let first = said.lines().next().unwrap_or("no reason given").to_owned();
+    KernelError { causes: vec![first], ..error }
+}
+
+fn git(dir: &Path, args: &[&str]) -> std::io::Result<Output> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the kernel's one place that starts a process: git"
+    )]
+    let mut command = std::process::Command::new("git");
+    for name in GIT_VARIABLES {
+        command.env_remove(name);
+    }
+    command
+        .arg("-C")
+        .arg(dir)
+        .args(args)
+        .env("GIT_OPTIONAL_LOCKS", "0")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .output()
+}
+
+fn list(dir: &Path, args: &[&str]) -> Result<Vec<u8>> {
+    let out = git(dir, args)
+        .map_err(|e| KernelError::new(ErrorCode::SyncRead, "cannot start git").because(&e))?;
+    if out.status.success() { Ok(out.stdout) } else { Err(refused(&out, dir)) }
+}
+
+fn split(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split(|b| *b == 0).filter(|name| !name.is_empty())
+}
+
+struct Search {
+    root: PathBuf,
+    excludes: Excludes,
+    paths: BTreeSet<PathBuf>,
+    deletions: BTreeSet<PathBuf>,
+    left_out: LeftOut,
+    real_dirs: HashMap<PathBuf, bool>,
+}
+
+impl Search {
+    /// One repository at `base` below the root, and those inside it.
+    fn repository(&mut self, base: &Path, depth: usize) -> Result<()> {
+        let dir = self.root.join(base);
+        if depth > MAX_NESTING {
+            return Err(KernelError::new(
+                ErrorCode::SyncRead,
+                format!("{} nests too deeply", dir.display()),
+            ));
+        }
+        self.tracked(&dir, base, depth)?;
+        for name in split(&list(&dir, &["ls-files", "--others", "--exclude-standard", "-z"])?) {
+            self.untracked(base, name, false, depth)?;
+        }
+        if self.excludes.has_includes() {
+            for name in split(&list(
+                &dir,
+                &["ls-files", "--others", "--ignored", "--exclude-standard", "-z"],
+            )?) {
+                self.untracked(base, name, true, depth)?;
+            }
+        }
+        self.deleted(&dir, base)
+    }
+
+    fn tracked(&mut self, dir: &Path, base: &Path, depth: usize) -> Result<()> {
+        let listing = list(dir, &["ls-files", "--cached", "--stage", "-z"])?;
+        for record in split(&listing) {
+            let Some(tab) = record.iter().position(|b| *b == b'\t') else { continue };
+            let path = base.join(OsStr::from_bytes(&record[tab + 1..]));
+            if record.starts_with(b"160000 ") {
+                if self.stands_in_real_dirs(&path)
+                    && self.root.join(&path).join(".git").symlink_metadata().is_ok()
+                {
+                    self.repository(&path, depth + 1)?;
+                }
+            } else {
+                self.offer(path, true);
+            }
+        }
+        Ok(())
+    }
+
+    /// An untracked path; a directory among them is a repository of its own, sent only when asked for.
+    fn untracked(&mut self, base: &Path, name: &[u8], ignored: bool, depth: usize) -> Result<()> {
+        let is_dir = name.ends_with(b"/");
+        let path = base.join(OsStr::from_bytes(name.strip_suffix(b"/").unwrap_or(name)));
+        let asked = self.excludes.has_includes() && self.excludes.included(&path, is_dir);
+        if ignored && !asked {
+            return Ok(());
+        }
+        if !is_dir {
+            self.offer(path, false);
+        } else if asked {
+            self.repository(&path, depth + 1)?;
+        } else {
+            self.left_out.repositories += 1;
+        }
+        Ok(())
+    }
+
+    fn deleted(&mut self, dir: &Path, base: &Path) -> Result<()> {
+        let mut names = list(dir, &["ls-files", "--deleted", "-z"])?;
+        let born = git(dir, &["rev-parse", "--quiet", "--verify", "HEAD^{commit}"])
+            .is_ok_and(|o| o.status.success());
+        if born {
+            let staged = [
+                "diff",
+                "--cached",
+                "--name-only",
+                "--diff-filter=D",
+                "-M",
+                "--no-ext-diff",
+                "--no-relative",
+                "-z",
+            ];
+            names.extend(list(dir, &staged)?);
+        }
+        for name in split(&names) {
+            let path = base.join(OsStr::from_bytes(name));
+            if !self.stands_in_real_dirs(&path) || self.root.join(&path).symlink_metadata().is_err()
+            {
+                self.deletions.insert(path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a path unless a rule leaves it out or git's own data is meant.
+    fn offer(&mut self, path: PathBuf, tracked: bool) {
+        if is_git_data(&path) || !self.stands_in_real_dirs(&path) {
+            return;
+        }
+        match self.excludes.rule(&path, false, tracked) {
+            Some(rule) => self.left_out.count(rule, tracked),
+            None => {
+                self.paths.insert(path);
+            }
+        }
+    }
+
+    /// Whether no directory above a path is a link: a path below one belongs to somebody else.
+    fn stands_in_real_dirs(&mut self, path: &Path) -> bool {
+        let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) else { return true };
+        if let Some(known) = self.real_dirs.get(parent) {
+            return *known;
+        }
+        let here = self.root.join(parent).symlink_metadata();
+        let real = self.stands_in_real_dirs(parent)
+            && here
+                .map_or_else(|e| e.kind() == std::io::ErrorKind::PermissionDenied, |m| m.is_dir());
+        self.real_dirs.insert(parent.to_owned(), real);
+        real
+    }
+
+    /// Every file of a plain directory. Directories that a rule leaves out are entered only to look for
+    /// paths that `sync.include` names.
+    fn walk(&mut self) -> Result<()> {
+        let mut todo = vec![PathBuf::new()];
+        while let Some(dir) = todo.pop() {
+            let read = std::fs::read_dir(self.root.join(&dir));
+            for item in read.map_err(|e| unreadable(&dir).because(&e))? {
+                let item = item.map_err(|e| unreadable(&dir).because(&e))?;
+                let path = dir.join(item.file_name());
+                let kind = item.file_type().map_err(|e| unreadable(&path).because(&e))?;
+                if is_git_data(&path) {
+                    continue;
+                }
+                if !kind.is_dir() {
+                    self.offer(path, false);
+                } else if let Some(rule) = self.excludes.rule(&path, true, false)
+                    && !self.excludes.has_includes()
+                {
+                    self.left_out.count(rule, false);
+                } else {
+                    todo.push(path);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_git_data(path: &Path) -> bool {
+    path.components().any(|c| c.as_os_str() == ".git")
+}

@@ -1,0 +1,1 @@
+//! What a sync does to a real directory, with a real shell.
