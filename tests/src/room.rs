@@ -165,20 +165,25 @@ impl Room {
             .collect()
     }
 
-    /// Fails unless every process of the room ends within a few seconds.
-    pub fn assert_no_process(&self) {
-        crate::eventually(
-            &format!("no process of the room: {:?}", self.processes()),
-            Duration::from_secs(5),
-            || self.processes().is_empty(),
-        );
+    /// Fails unless every process of the room ends in time.
+    pub fn assert_no_process_within(&self, limit: Duration) {
+        let end = Instant::now() + limit;
+        while !self.processes().is_empty() {
+            assert!(Instant::now() < end, "after {limit:?} there are still {:?}", self.processes());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Fails unless no claim is left.
+    pub fn assert_no_claims(&self) {
+        assert_eq!(self.state_files("claims"), Vec::<String>::new(), "claims are left");
     }
 
     /// Fails unless no box, claim, open intent or process is left.
     pub fn assert_nothing_left(&self) {
-        assert_eq!(self.state_files("claims"), Vec::<String>::new(), "claims are left");
+        self.assert_no_claims();
         assert_eq!(self.state_files("journal"), Vec::<String>::new(), "open trails are left");
-        self.assert_no_process();
+        self.assert_no_process_within(Duration::from_secs(5));
     }
 
     /// Gives back every box this room still claims.

@@ -1,0 +1,141 @@
+//! Interrupted at any moment: nothing runs on, nothing is started twice, and cleanup finishes the rest.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crabbox_tests::Room;
+use rustix::process::Signal;
+
+#[test]
+fn ctrl_c_stops_the_commands_whole_process_group_and_gives_the_box_back() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    let script = "sleep 301 & sleep 302 & echo begun; wait";
+    let running = room.crabbox(&repo, ["run", "--", "sh", "-c", script]).start();
+    running.prints("begun");
+    let began = Instant::now();
+    running.signal(Signal::INT);
+    let ended = running.wait().expect(130);
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}\n{ended}", began.elapsed());
+    room.assert_nothing_left();
+}
+
+#[test]
+fn a_command_that_ignores_signals_is_gone_two_seconds_after_ctrl_c() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    let slug = crate::local::warm(&room, &repo);
+    let script = "trap '' INT TERM HUP; echo begun; while :; do sleep 1; done";
+    let running = room.crabbox(&repo, ["run", "--id", &slug, "--", "sh", "-c", script]).start();
+    running.prints("begun");
+    running.signal(Signal::INT);
+    let began = Instant::now();
+    let survivors =
+        || room.processes().into_iter().filter(|(_, line)| line.contains("trap '' INT")).count();
+    while survivors() > 1 {
+        // The crabbox process itself has the script among its arguments.
+        assert!(began.elapsed() < Duration::from_millis(3500), "{:?}", room.processes());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let _ = running.wait().expect(130);
+    let _ = room.crabbox(&repo, ["run", "--id", &slug, "--", "true"]).ok();
+}
+
+#[test]
+fn a_second_ctrl_c_does_not_wait() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    let script = "trap '' INT TERM HUP; echo begun; while :; do sleep 1; done";
+    let running = room.crabbox(&repo, ["run", "--", "sh", "-c", script]).start();
+    running.prints("begun");
+    running.signal(Signal::INT);
+    std::thread::sleep(Duration::from_millis(100));
+    let began = Instant::now();
+    running.signal(Signal::INT);
+    let _ = running.wait().expect(130);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let _ = room.crabbox(&repo, ["cleanup"]).ok();
+    room.assert_nothing_left();
+}
+
+#[test]
+fn sigterm_is_as_good_as_ctrl_c() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    let running = room.crabbox(&repo, ["run", "--", "sh", "-c", "echo begun; sleep 303"]).start();
+    running.prints("begun");
+    running.signal(Signal::TERM);
+    let _ = running.wait().expect(130);
+    room.assert_nothing_left();
+}
+
+/// Pseudo-random numbers from a printed seed, so that a failure can be repeated.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+#[test]
+fn killed_at_any_moment_a_run_leaves_nothing_that_cleanup_does_not_finish() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    for n in 0..30 {
+        fs::write(repo.join(format!("f{n}")), vec![n; 5000]).unwrap();
+    }
+    let began = Instant::now();
+    let _ = room.crabbox(&repo, ["run", "--", "sh", "-c", "sleep 0.2"]).ok();
+    let whole = u64::try_from(began.elapsed().as_micros()).unwrap();
+    let seed = u64::from(std::process::id()) << 20 | u64::from(began.elapsed().subsec_micros()) | 1;
+    let mut dice = Dice(seed);
+    for round in 0..50 {
+        let mark = room.at(&format!("tmp/mark-{round}"));
+        let after = Duration::from_micros(dice.below(whole + whole / 5));
+        let script = format!("echo started >>{}; sleep 0.2", mark.display());
+        let running = room.crabbox(&repo, ["run", "--", "sh", "-c", &script]).start();
+        std::thread::sleep(after);
+        running.signal(Signal::KILL);
+        let _ = running.wait();
+        let context = format!("round {round}, killed after {after:?}, seed {seed}");
+        let cleaned = room.crabbox(&repo, ["cleanup"]).run();
+        assert_eq!(cleaned.code, 0, "{context}\n{cleaned}");
+        room.assert_no_process_within(Duration::from_secs(10));
+        for folder in ["claims", "journal"] {
+            assert_eq!(
+                room.state_files(folder),
+                Vec::<String>::new(),
+                "{folder}: {context}\n{cleaned}"
+            );
+        }
+        let boxes = room.call("find").arg(room.at("state")).args(["-name", "cbx_*"]).run().out();
+        let boxes: Vec<_> = boxes.lines().filter(|l| !l.contains("/locks/")).collect();
+        assert!(boxes.is_empty(), "{context}: {boxes:?}");
+        let starts = fs::read_to_string(&mark).unwrap_or_default().lines().count();
+        assert!(starts <= 1, "started {starts} times: {context}");
+    }
+    let lost = room.crabbox(&repo, ["history", "--json", "--limit", "100"]).ok().json();
+    let running: Vec<_> =
+        lost.as_array().unwrap().iter().filter(|r| r["state"] == "running").collect();
+    assert!(running.is_empty(), "nothing runs any more: {running:?}");
+}
+
+#[test]
+fn the_next_command_tells_of_what_was_interrupted() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    let running = room.crabbox(&repo, ["run", "--", "sh", "-c", "echo begun; sleep 304"]).start();
+    running.prints("begun");
+    running.signal(Signal::KILL);
+    let _ = running.wait();
+    let _ = room.crabbox(&repo, ["list"]).ok().says(&["crabbox cleanup"]);
+    let planned = room.crabbox(&repo, ["cleanup", "--dry-run"]).ok();
+    assert!(planned.out().contains("delete lease=cbx_"), "{planned}");
+    assert_eq!(room.state_files("claims").len(), 1, "a dry run changes nothing");
+    let _ = room.crabbox(&repo, ["cleanup"]).ok();
+    room.assert_nothing_left();
+}

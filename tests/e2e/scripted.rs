@@ -1,0 +1,129 @@
+//! Plugins that misbehave, seen from the command line.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crabbox_tests::{Ended, Room, Sshd, binary};
+
+/// A room that knows the scripted provider, with these settings.
+fn scripted(settings: &str) -> (Room, PathBuf) {
+    let room = Room::new();
+    binary("provider-scripted");
+    room.plugins(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/scripted"));
+    let calls = room.at("calls.jsonl");
+    let calls = calls.display();
+    room.configure(&format!(
+        "provider: scripted\nproviders:\n  scripted:\n    state-file: {calls}\n{settings}"
+    ));
+    let repo = room.repo("app");
+    (room, repo)
+}
+
+fn run(room: &Room, repo: &Path) -> Ended {
+    room.crabbox(repo, ["run", "--json", "--", "true"]).limit(Duration::from_secs(120)).run()
+}
+
+#[test]
+fn a_plugin_that_misbehaves_fails_the_command_and_nothing_else() {
+    for how in [
+        "die",
+        "garbage",
+        "oversize",
+        "half-line",
+        "not-utf8",
+        "batch",
+        "wrong-answer-id",
+        "lie-id",
+        "close-stdout",
+    ] {
+        let (room, repo) = scripted(&format!("    acquire: {how}\n"));
+        let began = Instant::now();
+        let ended = run(&room, &repo).expect(1);
+        let error = ended.json()["error"].clone();
+        assert_eq!(error["errorKind"], "plugin_fault", "{how}: {ended}");
+        assert!(began.elapsed() < Duration::from_secs(60), "{how}: {:?}", began.elapsed());
+        assert!(!ended.err().contains("panicked"), "{how}: {ended}");
+        room.assert_no_process_within(Duration::from_secs(10));
+    }
+}
+
+#[test]
+fn a_plugin_that_cannot_begin_says_why() {
+    for (how, words) in
+        [("exit-before-hello", "moon"), ("wrong-version", "7.1"), ("refuse", "log in first")]
+    {
+        let (room, repo) = scripted(&format!("    hello: {how}\n"));
+        let ended = run(&room, &repo);
+        assert!(ended.code != 0 && ended.err().contains(words), "{how}: {ended}");
+        room.assert_no_claims();
+    }
+}
+
+#[test]
+fn an_error_of_the_provider_has_its_own_status() {
+    for (kind, code, word) in [
+        ("auth", 3, "auth"),
+        ("capacity", 4, "capacity"),
+        ("quota", 4, "quota"),
+        ("transient", 5, "transient"),
+    ] {
+        let (room, repo) = scripted(&format!("    acquire: fail:{kind}:not-started\n"));
+        let ended = run(&room, &repo).expect(code);
+        assert_eq!(ended.json()["error"]["errorKind"], word, "{ended}");
+        room.assert_nothing_left();
+    }
+}
+
+#[test]
+fn what_a_dead_plugin_made_is_found_and_given_back() {
+    let (room, repo) = scripted("    acquire: make-then-die\n");
+    let _ = run(&room, &repo).expect(1);
+    let settings = std::fs::read_to_string(room.at("config/crabbox/config.yaml")).unwrap();
+    room.configure(&settings.replace("make-then-die", "ok"));
+    let ended = room.crabbox(&repo, ["cleanup"]).ok();
+    room.assert_nothing_left();
+    let boxes = std::fs::read_to_string(room.at("calls.jsonl.boxes.json")).unwrap();
+    assert_eq!(boxes, "{}", "{ended}");
+}
+
+#[test]
+fn an_unknown_setting_of_a_provider_is_named() {
+    let (room, repo) = scripted("    colour: red\n");
+    let _ = room.crabbox(&repo, ["run", "--", "true"]).run().expect(2).says(&["colour"]);
+}
+
+#[test]
+fn a_delegated_provider_gets_the_tree_and_runs_the_command_itself() {
+    let (room, repo) = scripted("");
+    let settings = "provider: scripted-delegated\n";
+    room.configure(settings);
+    let ended = room
+        .crabbox(&repo, ["run", "--", "sh", "-c", "cat hello.txt; echo err >&2; exit 11"])
+        .run();
+    assert_eq!((ended.code, ended.out().as_str()), (11, "hello\n"), "{ended}");
+    room.assert_no_claims();
+}
+
+#[test]
+fn a_leased_box_of_any_provider_is_used_like_every_other() {
+    let (room, repo) = scripted("");
+    let sshd = Sshd::start(&room);
+    let keys = sshd.key.with_file_name("authorized_keys");
+    let settings = format!(
+        "provider: scripted\nproviders:\n  scripted:\n    state-file: {}\n    ssh-port: {}\n    ssh-user: {}\n    \
+         work-root: {}\n    authorized-keys: {}\n",
+        room.at("calls.jsonl").display(),
+        sshd.port,
+        sshd.user,
+        sshd.work_root.display(),
+        keys.display()
+    );
+    room.configure(&settings);
+    let ended =
+        room.crabbox(&repo, ["run", "--", "sh", "-c", "cat hello.txt; exit 12"]).run().expect(12);
+    assert_eq!(ended.out(), "hello\n");
+    let calls = std::fs::read_to_string(room.at("calls.jsonl")).unwrap();
+    assert_eq!(calls.matches("\"method\":\"lease.acquire\"").count(), 1, "{calls}");
+    assert!(calls.contains("\"method\":\"lease.release\""), "{calls}");
+    room.assert_nothing_left();
+}
