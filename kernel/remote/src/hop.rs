@@ -14,6 +14,8 @@ use crate::ssh_config::{HostConfig, Proxy, read};
 
 /// How many hosts a way may have.
 const HOPS: usize = 8;
+/// Whom a leased box knows when its provider does not say.
+const DEFAULT_USER: &str = "crabbox";
 /// Keys OpenSSH tries by itself.
 const DEFAULT_KEYS: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
 /// The machine's own known hosts.
@@ -77,7 +79,7 @@ pub(crate) fn route(address: &Address, user: &UserSsh) -> Result<Vec<Hop>> {
 fn leased(address: &Address, given: Vec<PublicKey>) -> Hop {
     let end = &address.endpoint;
     let ports = ports(end, 22);
-    let user = if end.user.is_empty() { "root" } else { &end.user };
+    let user = if end.user.is_empty() { DEFAULT_USER } else { &end.user };
     Hop {
         host: end.host.clone(),
         trust: Trust {
@@ -147,7 +149,7 @@ impl Planner<'_> {
                     ErrorCode::Unsupported,
                     format!("the SSH configuration of {host} uses ProxyCommand {command:?}"),
                 )
-                .at("dns")
+                .at("config")
                 .hint("use ProxyJump instead, or give the host's own address"));
             }
             Some(Proxy::Jump(list)) => list,
@@ -156,7 +158,7 @@ impl Planner<'_> {
             if depth > HOPS || route.len() >= HOPS {
                 let message = format!("the way to {host} has more than {HOPS} jump hosts");
                 return Err(KernelError::new(ErrorCode::Config, message)
-                    .at("dns")
+                    .at("config")
                     .hint("look for a ProxyJump that leads back to itself"));
             }
             let end = jump_end(jump)?;
@@ -235,7 +237,7 @@ fn jump_end(text: &str) -> Result<SshEndpoint> {
     };
     let port = port.map_or(Ok(0), str::parse).map_err(|e| {
         KernelError::new(ErrorCode::Config, format!("ProxyJump {text:?} has a bad port"))
-            .at("dns")
+            .at("config")
             .because(&e)
     })?;
     Ok(SshEndpoint { user: user.to_owned(), host: host.to_owned(), port, ..SshEndpoint::default() })

@@ -1,8 +1,9 @@
 //! Which host keys are believed: the provider's, the user's known hosts, else the first one seen, pinned for the lease.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::state::write_atomic;
@@ -119,40 +120,67 @@ impl Trust {
             .collect()
     }
 
-    fn known_in(&self, file: &PathBuf) -> Vec<Known> {
-        let text =
-            fs::read(file).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
-        text.lines()
+    fn known_in(&self, file: &Path) -> Vec<Known> {
+        let bytes = fs::read(file).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<Line> = text
+            .lines()
             .enumerate()
-            .filter_map(|(at, line)| self.line(line, format!("{}:{}", file.display(), at + 1)))
-            .collect()
+            .filter_map(|(at, line)| Line::read(line, format!("{}:{}", file.display(), at + 1)))
+            .collect();
+        let hashed = self.hashed(&lines);
+        let concerns = |line: &Line| match line.hosts.starts_with('|') {
+            true => hashed.contains(&line.known.place),
+            false => self.ports.iter().any(|p| any_fits(line.hosts.split(','), &self.label(*p))),
+        };
+        lines.into_iter().filter(concerns).map(|line| line.known).collect()
     }
 
-    fn line(&self, line: &str, place: String) -> Option<Known> {
+    /// Places of the lines with hashed names that are about this host; russh knows the hash.
+    fn hashed(&self, lines: &[Line]) -> HashSet<String> {
+        let lines: Vec<&Line> = lines.iter().filter(|line| line.hosts.starts_with('|')).collect();
+        if lines.is_empty() {
+            return HashSet::new();
+        }
+        let find = || -> std::io::Result<HashSet<String>> {
+            let mut file = tempfile::NamedTempFile::new()?;
+            for line in &lines {
+                writeln!(file, "{} {}", line.hosts, line.key)?;
+            }
+            let found = |port: &u16| {
+                let found = known_hosts::known_host_keys_path(&self.name, *port, file.path());
+                found.unwrap_or_default().into_iter().map(|(number, _)| number)
+            };
+            let numbers = self.ports.iter().flat_map(found);
+            Ok(numbers.filter_map(|n| Some(lines.get(n - 1)?.known.place.clone())).collect())
+        };
+        find().unwrap_or_else(|error| {
+            tracing::debug!(%error, "hashed known hosts not read");
+            HashSet::new()
+        })
+    }
+}
+
+/// One usable line of a known-hosts file.
+struct Line<'a> {
+    hosts: &'a str,
+    key: String,
+    known: Known,
+}
+
+impl<'a> Line<'a> {
+    /// `None` for comments, authorities and keys that cannot be read.
+    fn read(line: &'a str, place: String) -> Option<Self> {
         let mut words = line.split_whitespace().peekable();
         let marker = words.next_if(|word| word.starts_with('@'));
         let (hosts, kind, blob) = (words.next()?, words.next()?, words.next()?);
         if hosts.starts_with('#') || marker.is_some_and(|marker| marker != "@revoked") {
             return None;
         }
-        let concerns = self.ports.iter().any(|port| match hosts.starts_with('|') {
-            true => hashed(hosts, kind, blob, &self.name, *port),
-            false => any_fits(hosts.split(','), &self.label(*port)),
-        });
-        let key = concerns.then(|| PublicKey::from_openssh(&format!("{kind} {blob}")).ok())??;
-        Some(Known { key, revoked: marker.is_some(), place })
+        let text = format!("{kind} {blob}");
+        let key = PublicKey::from_openssh(&text).ok()?;
+        Some(Self { hosts, key: text, known: Known { key, revoked: marker.is_some(), place } })
     }
-}
-
-/// Whether a line with a hashed name is about this host.
-fn hashed(hosts: &str, kind: &str, blob: &str, name: &str, port: u16) -> bool {
-    let check = || -> std::io::Result<bool> {
-        let mut file = tempfile::NamedTempFile::new()?;
-        writeln!(file, "{hosts} {kind} {blob}")?;
-        Ok(known_hosts::known_host_keys_path(name, port, file.path())
-            .is_ok_and(|found| !found.is_empty()))
-    };
-    check().unwrap_or(false)
 }
 
 fn family(key: &PublicKey) -> Algorithm {

@@ -94,13 +94,12 @@ impl Wallet {
             Ok(false) => (None, refusal(login, peer)),
             Err(Gone(why)) => (Some(why), format!("{peer} hung up during the log-in")),
         };
-        let again = login.again || gone.is_some();
         let mut error = KernelError::new(ErrorCode::SshAuth, message).hint(match login.again {
             true => "the box has not accepted the lease's key; it may not have finished its first start",
             false => "check the user name, the key and the server's authorized_keys; `ssh-add -l` lists the agent's keys",
         });
         error.causes.extend(tried.into_iter().chain(gone));
-        Err(Fault { again, ..Fault::new("auth", error) })
+        Err(Fault { again: login.again, ..Fault::new("auth", error) })
     }
 
     async fn offer_all(&self, attempt: &mut Attempt<'_>) -> Accepted {

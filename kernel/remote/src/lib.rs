@@ -1,8 +1,8 @@
 //! The SSH connection to a box: dialled in stages, one connection with many channels, no OpenSSH client needed.
 //!
-//! [`SshDialer`] plans the way ([`hop`]: jump hosts first, the box last), races the ports of each hop
-//! ([`race`]), checks its host key ([`hostkey`]), logs in ([`identity`]) and keeps trying until the box is
-//! ready or patience runs out ([`dial`]). What it hands out is an [`SshRemote`]; its processes and streams
+//! [`SshDialer`] plans the way (`hop`: jump hosts first, the box last), races the ports of each hop
+//! (`race`), checks its host key (`hostkey`), logs in (`identity`) and keeps trying until the box is
+//! ready or patience runs out (`dial`). What it hands out is an [`SshRemote`]; its processes and streams
 //! share the one connection.
 
 mod dial;

@@ -1,5 +1,7 @@
 //! Dialling real servers: every stage that can fail names itself, and waiting pays when the box is slow.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
 mod sshd;
 
 use std::fs;
@@ -64,11 +66,13 @@ async fn dial_and(
 }
 
 fn stages(events: &[Event]) -> Vec<&str> {
-    let stage = |event| match event {
-        &Event::BootstrapWaiting { ref stage, .. } => Some(stage.as_str()),
-        _ => None,
-    };
-    events.iter().filter_map(stage).collect()
+    let mut stages = Vec::new();
+    for event in events {
+        if let Event::BootstrapWaiting { stage, .. } = event {
+            stages.push(stage.as_str());
+        }
+    }
+    stages
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

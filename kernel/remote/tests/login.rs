@@ -1,5 +1,7 @@
 //! Logging in as the user's own OpenSSH would: configuration, jump hosts, keys, passphrases, agent, known hosts.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
 mod sshd;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! Processes over a real SSH server: exit statuses, signals, bytes, terminals, many at once.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
 mod sshd;
 
 use std::time::Duration;
@@ -86,7 +88,7 @@ async fn a_hundred_megabytes_of_mixed_output_arrive_byte_exact() {
 async fn twenty_megabytes_of_input_come_back_from_cat() {
     let server = Sshd::start();
     let remote = dial(&server).await;
-    let sent = Bytes::from((0..20u32 << 20).map(|n| (n * 31 >> 7) as u8).collect::<Vec<_>>());
+    let sent = Bytes::from((0..20u32 << 20).map(|n| ((n * 31) >> 7) as u8).collect::<Vec<_>>());
     let (mut input, mut output) = remote.start("cat", None).await.unwrap();
     let feed = async {
         for chunk in sent.chunks(1 << 20) {
@@ -164,6 +166,17 @@ async fn channels_share_one_connection_and_a_reader_that_sleeps_disturbs_none() 
     assert_eq!(server.sessions().len(), 1);
     let (out, _, exit) = timeout(LONG, collect(&mut idle)).await.unwrap().unwrap();
     assert_eq!((out.len(), exit.code), (30_000_000, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn output_that_is_given_up_holds_nobody() {
+    let server = Sshd::start();
+    let remote = dial(&server).await;
+    for _ in 0..20 {
+        let (_, mut output) = remote.start("yes", None).await.unwrap();
+        assert!(matches!(output.next().await.unwrap(), Piece::Data(..)));
+    }
+    assert_eq!(run(&remote, "exit 3").await.2.code, 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

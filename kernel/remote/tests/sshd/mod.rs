@@ -1,7 +1,9 @@
 //! A real OpenSSH server on loopback for one test: own folder, own keys, nothing left behind.
 
 #![allow(dead_code, reason = "each test file uses its own part of the fixture")]
+#![allow(clippy::unwrap_used, reason = "a fixture that cannot be made fails the test")]
 
+use std::cell::RefCell;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -17,6 +19,7 @@ pub(crate) struct Sshd {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) port: u16,
     process: Option<Child>,
+    seen: RefCell<Vec<u32>>,
 }
 
 impl Sshd {
@@ -28,7 +31,7 @@ impl Sshd {
     /// Starts a server with more lines in its configuration.
     pub(crate) fn with(more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut server = Self { port: free_port(), dir, process: None };
+        let mut server = Self { port: free_port(), dir, process: None, seen: RefCell::default() };
         server.keygen("host_ed25519", "ed25519", "");
         server.keygen("host_ecdsa", "ecdsa", "");
         server.keygen("id", "ed25519", "");
@@ -116,15 +119,19 @@ impl Sshd {
         }
     }
 
-    /// The processes serving connections, children of the listener.
+    /// The processes serving connections, children of the listener. What runs below them now is
+    /// ended with the server, even if it has lost its parent by then.
     pub(crate) fn sessions(&self) -> Vec<u32> {
-        self.process.as_ref().map(|process| children(process.id())).unwrap_or_default()
+        let Some(process) = &self.process else { return Vec::new() };
+        self.seen.borrow_mut().extend(descendants(process.id()));
+        children(process.id())
     }
 
     /// Ends the listener and everything below it.
     pub(crate) fn end(&mut self) {
         if let Some(mut process) = self.process.take() {
-            let all = descendants(process.id());
+            let mut all = descendants(process.id());
+            all.extend(self.seen.take().into_iter().filter(|pid| parent(*pid) == Some(1)));
             let _ = process.kill();
             let _ = process.wait();
             all.into_iter().for_each(kill);
