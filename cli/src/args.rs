@@ -70,7 +70,10 @@ impl LeaseFlags {
             ("ttl", &self.ttl),
             ("idleTimeout", &self.idle_timeout),
         ];
-        pairs.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?))).collect()
+        pairs
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.to_owned(), value.clone()?)))
+            .collect()
     }
 }
 

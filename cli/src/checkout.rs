@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use crabbox_kernel::error::Result;
+use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::plan::Sync;
-use crabbox_kernel::sync::{self, Look, SyncRules};
+use crabbox_kernel::sync::{self, SyncRules, guard};
+use crabbox_schemas::view::SyncPlanView;
 
 use crate::context::Context;
 
@@ -18,7 +19,8 @@ pub(crate) struct Place {
 impl Place {
     /// The root's own name: last part of the work directory on the box.
     pub(crate) fn name(&self) -> String {
-        let name = self.root.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let name =
+            self.root.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         if name.is_empty() { "root".to_owned() } else { name }
     }
 }
@@ -40,7 +42,18 @@ pub(crate) fn scan(ctx: &Context, place: &Place, full_resync: bool) -> Result<Sy
     Ok(Sync::Tree { tree, rules })
 }
 
-/// What a run would send, and the guard that would refuse it: for `sync-plan`.
+/// What a run would send, and the guard that would refuse it.
+pub(crate) struct Look {
+    pub(crate) view: SyncPlanView,
+    pub(crate) refusal: Option<KernelError>,
+}
+
+/// Looks at the tree without refusing anything: for `sync-plan`.
 pub(crate) fn look(ctx: &Context, place: &Place, limit: usize) -> Result<Look> {
-    sync::look(&place.root, &ctx.sync_rules(), limit)
+    let rules = ctx.sync_rules();
+    let tree = sync::look(&place.root, &rules)?;
+    Ok(Look {
+        view: guard::plan_view(&tree, &rules, limit),
+        refusal: guard::check(&tree, &rules).err(),
+    })
 }

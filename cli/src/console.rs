@@ -25,7 +25,11 @@ pub(crate) fn open() -> Console {
         loop {
             match input.read(&mut buffer) {
                 Ok(0) => return,
-                Ok(n) if to_command.blocking_send(Bytes::copy_from_slice(&buffer[..n])).is_err() => return,
+                Ok(n)
+                    if to_command.blocking_send(Bytes::copy_from_slice(&buffer[..n])).is_err() =>
+                {
+                    return;
+                }
                 Ok(_) => {}
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(_) => return,
@@ -53,7 +57,10 @@ fn watch_size() -> watch::Receiver<(u32, u32)> {
 /// Columns and rows of the terminal, or 80 × 24.
 fn size() -> (u32, u32) {
     let ask = |fd: std::os::fd::BorrowedFd<'_>| {
-        tcgetwinsize(fd).ok().filter(|s| s.ws_col > 0).map(|s| (u32::from(s.ws_col), u32::from(s.ws_row)))
+        tcgetwinsize(fd)
+            .ok()
+            .filter(|s| s.ws_col > 0)
+            .map(|s| (u32::from(s.ws_col), u32::from(s.ws_row)))
     };
     ask(std::io::stdin().as_fd()).or_else(|| ask(std::io::stderr().as_fd())).unwrap_or((80, 24))
 }
@@ -61,7 +68,11 @@ fn size() -> (u32, u32) {
 /// A terminal like ours for the command.
 pub(crate) fn pty(term: Option<&str>) -> Pty {
     let (columns, rows) = size();
-    Pty { term: term.filter(|t| !t.is_empty()).unwrap_or("xterm-256color").to_owned(), columns, rows }
+    Pty {
+        term: term.filter(|t| !t.is_empty()).unwrap_or("xterm-256color").to_owned(),
+        columns,
+        rows,
+    }
 }
 
 /// Raw mode while it lives, so that every key reaches the box.

@@ -70,16 +70,23 @@ impl Context {
 
     /// How many runs are kept, and for how long.
     pub(crate) fn retention(&self) -> Retention {
-        Retention { max_runs: usize::try_from(self.values.history.max_runs).unwrap_or(usize::MAX), max_age: self.values.history.max_age }
+        Retention {
+            max_runs: usize::try_from(self.values.history.max_runs).unwrap_or(usize::MAX),
+            max_age: self.values.history.max_age,
+        }
     }
 
     /// The provider of this name or alias.
     pub(crate) fn entry(&self, name: &str) -> Result<&Entry> {
         self.catalog.find(name).ok_or_else(|| {
-            let known: Vec<_> = self.catalog.providers().iter().map(|e| e.provider.name.as_str()).collect();
-            KernelError::new(ErrorCode::ProviderUnknown, format!("there is no provider called {name}"))
-                .hint(format!("known providers: {}", known.join(", ")))
-                .at("plan")
+            let known: Vec<_> =
+                self.catalog.providers().iter().map(|e| e.provider.name.as_str()).collect();
+            KernelError::new(
+                ErrorCode::ProviderUnknown,
+                format!("there is no provider called {name}"),
+            )
+            .hint(format!("known providers: {}", known.join(", ")))
+            .at("plan")
         })
     }
 
@@ -117,7 +124,8 @@ impl Context {
                 .at("plan"));
         };
         if name.is_none() {
-            self.terminal.err(&format!("no provider is configured: using {default}, a box on this machine"));
+            self.terminal
+                .err(&format!("no provider is configured: using {default}, a box on this machine"));
         }
         Ok(default)
     }
@@ -128,11 +136,15 @@ impl Context {
             return Ok(name.to_owned());
         }
         let here = self.git_root.as_ref().unwrap_or(&self.cwd).to_string_lossy().into_owned();
-        let mine: Vec<_> = self.claims().all().0.into_iter().filter(|c| c.repo_root == here).collect();
+        let mine: Vec<_> =
+            self.claims().all().0.into_iter().filter(|c| c.repo_root == here).collect();
         match &mine[..] {
             [one] => Ok(one.lease_id.to_string()),
-            [] => Err(KernelError::new(ErrorCode::Usage, "no box was named, and this checkout has claimed none")
-                .hint("`crabbox list` shows the provider's boxes")),
+            [] => Err(KernelError::new(
+                ErrorCode::Usage,
+                "no box was named, and this checkout has claimed none",
+            )
+            .hint("`crabbox list` shows the provider's boxes")),
             many => Err(KernelError::new(
                 ErrorCode::Ambiguous,
                 format!(
@@ -164,7 +176,10 @@ impl Context {
             prompt: crate::prompt::questions(),
             now_ms: Arc::new(|| SystemClock::new().now_ms()),
             limits: crabbox_schemas::plugin::Limits::default(),
-            timeouts: Timeouts { handshake: self.values.plugins.start_timeout, ..Timeouts::default() },
+            timeouts: Timeouts {
+                handshake: self.values.plugins.start_timeout,
+                ..Timeouts::default()
+            },
         })
         .await
         .map_err(|e| e.at("provider"))
@@ -172,12 +187,16 @@ impl Context {
 
     /// The user's configuration file, whether or not it exists.
     pub(crate) fn user_config_file(&self) -> PathBuf {
-        let explicit = self.env.get("CRABBOX_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let explicit =
+            self.env.get("CRABBOX_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
         explicit.unwrap_or_else(|| self.state.config.join("config.yaml"))
     }
 
     /// The settings block of a provider, from all layers.
-    pub(crate) fn provider_config(&self, entry: &Entry) -> Result<serde_json::Map<String, serde_json::Value>> {
+    pub(crate) fn provider_config(
+        &self,
+        entry: &Entry,
+    ) -> Result<serde_json::Map<String, serde_json::Value>> {
         let block = crate::flags::block(self, entry)?;
         for warning in &block.warnings {
             self.terminal.warn(&warning.to_string());
@@ -187,14 +206,22 @@ impl Context {
 
     /// The user's login name.
     pub(crate) fn login(&self) -> String {
-        ["USER", "LOGNAME"].iter().find_map(|n| self.env.get(*n)).cloned().unwrap_or_else(|| "root".to_owned())
+        ["USER", "LOGNAME"]
+            .iter()
+            .find_map(|n| self.env.get(*n))
+            .cloned()
+            .unwrap_or_else(|| "root".to_owned())
     }
 
     /// Opens connections as this user.
     pub(crate) fn dialer(&self) -> SshDialer {
         let home = PathBuf::from(self.env.get("HOME").cloned().unwrap_or_default());
         SshDialer::new(UserSsh {
-            agent_socket: self.env.get("SSH_AUTH_SOCK").filter(|s| !s.is_empty()).map(PathBuf::from),
+            agent_socket: self
+                .env
+                .get("SSH_AUTH_SOCK")
+                .filter(|s| !s.is_empty())
+                .map(PathBuf::from),
             ask: crate::prompt::passphrase(),
             ..UserSsh::new(home, self.login())
         })
@@ -219,7 +246,12 @@ impl Context {
     }
 
     /// What a new box should be.
-    pub(crate) fn new_lease(&self, keep: bool, slug: Option<&str>, reclaim: bool) -> Result<NewLease> {
+    pub(crate) fn new_lease(
+        &self,
+        keep: bool,
+        slug: Option<&str>,
+        reclaim: bool,
+    ) -> Result<NewLease> {
         let values = &self.values;
         let slug = slug.map(normalise);
         if slug.as_deref() == Some("") {
@@ -241,7 +273,10 @@ impl Context {
 
 fn check_limits(ttl: Duration, idle: Duration) -> Result<()> {
     if ttl.as_secs() == 0 || idle.as_secs() == 0 {
-        return Err(KernelError::new(ErrorCode::Usage, "a lease needs a ttl and an idle timeout of at least 1s"));
+        return Err(KernelError::new(
+            ErrorCode::Usage,
+            "a lease needs a ttl and an idle timeout of at least 1s",
+        ));
     }
     Ok(())
 }

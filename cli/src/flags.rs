@@ -11,8 +11,20 @@ use crate::context::Context;
 use crabbox_host::Entry;
 
 /// Commands that take provider settings.
-const TAKERS: &[&str] =
-    &["run", "warmup", "stop", "list", "status", "inspect", "ssh", "connect", "cleanup", "heartbeat", "doctor", "config"];
+const TAKERS: &[&str] = &[
+    "run",
+    "warmup",
+    "stop",
+    "list",
+    "status",
+    "inspect",
+    "ssh",
+    "connect",
+    "cleanup",
+    "heartbeat",
+    "doctor",
+    "config",
+];
 
 /// Adds every provider's flags to the commands that lease or look at boxes.
 pub(crate) fn add(mut root: Command, catalog: &Catalog) -> Command {
@@ -20,7 +32,9 @@ pub(crate) fn add(mut root: Command, catalog: &Catalog) -> Command {
         root = root.mut_subcommand(taker, |command| {
             catalog.providers().iter().fold(command, |command, entry| {
                 let heading = format!("Provider {}", entry.provider.name);
-                named(entry).fold(command, |command, (name, flag)| command.args(args(entry, name, flag, &heading)))
+                named(entry).fold(command, |command, (name, flag)| {
+                    command.args(args(entry, name, flag, &heading))
+                })
             })
         });
     }
@@ -37,15 +51,23 @@ fn id(entry: &Entry, flag: &Flag) -> String {
 
 fn args(entry: &Entry, name: &str, flag: &Flag, heading: &str) -> Vec<Arg> {
     let id = id(entry, flag);
-    let arg = Arg::new(id.clone()).long(name.to_owned()).help(flag.help.clone()).help_heading(heading.to_owned());
+    let arg = Arg::new(id.clone())
+        .long(name.to_owned())
+        .help(flag.help.clone())
+        .help_heading(heading.to_owned());
     let arg = match &flag.kind {
         FlagKind::Boolean => {
             let off = format!("{id}\u{1}no");
-            let no = Arg::new(off.clone()).long(format!("no-{name}")).action(ArgAction::SetTrue).hide(true);
+            let no = Arg::new(off.clone())
+                .long(format!("no-{name}"))
+                .action(ArgAction::SetTrue)
+                .hide(true);
             return vec![arg.action(ArgAction::SetTrue).overrides_with(off), no];
         }
         FlagKind::List => arg.action(ArgAction::Append),
-        FlagKind::Choice(words) => arg.value_parser(clap::builder::PossibleValuesParser::new(words.clone())),
+        FlagKind::Choice(words) => {
+            arg.value_parser(clap::builder::PossibleValuesParser::new(words.clone()))
+        }
         FlagKind::Integer | FlagKind::Number => arg.value_name("N"),
         FlagKind::Text => arg.value_name("VALUE"),
     };
@@ -61,7 +83,9 @@ pub(crate) fn given(matches: &ArgMatches, catalog: &Catalog) -> Vec<(String, Str
     let mut given = Vec::new();
     for entry in catalog.providers() {
         for (_, flag) in named(entry) {
-            let mut say = |text: String| given.push((entry.provider.name.clone(), flag.config_key.clone(), text));
+            let mut say = |text: String| {
+                given.push((entry.provider.name.clone(), flag.config_key.clone(), text))
+            };
             let id = id(entry, flag);
             if flag.kind == FlagKind::Boolean {
                 if matches.get_flag(&id) {
@@ -79,24 +103,32 @@ pub(crate) fn given(matches: &ArgMatches, catalog: &Catalog) -> Vec<(String, Str
 
 /// The settings block of a provider, from all layers.
 pub(crate) fn block(ctx: &Context, entry: &Entry) -> Result<Block> {
-    if let Some((other, key, _)) = ctx.provider_flags.iter().find(|(name, _, _)| *name != entry.provider.name) {
+    if let Some((other, key, _)) =
+        ctx.provider_flags.iter().find(|(name, _, _)| *name != entry.provider.name)
+    {
         return Err(KernelError::new(
             ErrorCode::Usage,
-            format!("a flag sets {key} of provider {other}, but the provider is {}", entry.provider.name),
+            format!(
+                "a flag sets {key} of provider {other}, but the provider is {}",
+                entry.provider.name
+            ),
         )
         .hint(format!("pass --provider {other}, or leave the flag out")));
     }
     let names = block_names(entry);
-    let flags: Vec<(String, String)> = ctx.provider_flags.iter().map(|(_, k, v)| (k.clone(), v.clone())).collect();
+    let flags: Vec<(String, String)> =
+        ctx.provider_flags.iter().map(|(_, k, v)| (k.clone(), v.clone())).collect();
     let properties = properties(entry);
-    let request = BlockRequest { names: &names, properties: &properties, env: &ctx.env, flags: &flags };
+    let request =
+        BlockRequest { names: &names, properties: &properties, env: &ctx.env, flags: &flags };
     ctx.settings.provider_block(&request)
 }
 
 /// Every name a provider's block may have in a file.
 pub(crate) fn block_names(entry: &Entry) -> Vec<&str> {
     let provider = &entry.provider;
-    let names = std::iter::once(&provider.name).chain(&provider.aliases).chain(&provider.config_aliases);
+    let names =
+        std::iter::once(&provider.name).chain(&provider.aliases).chain(&provider.config_aliases);
     names.map(String::as_str).collect()
 }
 

@@ -26,13 +26,14 @@ use crate::terminal::Terminal;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            let error = KernelError::new(ErrorCode::Internal, "cannot start").because(&error);
-            return report(&Terminal::new(false, false, true), false, &error);
-        }
-    };
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let error = KernelError::new(ErrorCode::Internal, "cannot start").because(&error);
+                return report(&Terminal::new(false, false, true), false, &error);
+            }
+        };
     let code = runtime.block_on(run());
     runtime.shutdown_background();
     code
@@ -47,7 +48,9 @@ async fn run() -> ExitCode {
     let outside = start::Outside::read();
     let catalog = outside.catalog();
     let nothing = Catalog::default();
-    let matches = match command_line(catalog.as_ref().unwrap_or(&nothing)).try_get_matches_from(&outside.words) {
+    let matches = match command_line(catalog.as_ref().unwrap_or(&nothing))
+        .try_get_matches_from(&outside.words)
+    {
         Ok(matches) => matches,
         Err(error) => return usage(&outside, &error),
     };
@@ -78,8 +81,10 @@ async fn run() -> ExitCode {
 fn usage(outside: &start::Outside, error: &clap::Error) -> ExitCode {
     if error.use_stderr() && outside.words.iter().any(|w| w == "--json") {
         let text = error.to_string();
-        let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        let failure = KernelError::new(ErrorCode::Usage, first).hint("`crabbox help` lists commands and flags");
+        let first =
+            text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let failure = KernelError::new(ErrorCode::Usage, first)
+            .hint("`crabbox help` lists commands and flags");
         return report(&Terminal::new(false, false, true), true, &failure);
     }
     let _ = error.print();

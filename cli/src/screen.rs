@@ -14,7 +14,7 @@ use crabbox_kernel::run::record::{Recorder, RunEnd};
 use crabbox_kernel::time::rfc3339;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::event::RunEvent;
-use crabbox_schemas::run::RunRecord;
+use crabbox_schemas::run::{RunRecord, Timing};
 
 use crate::context::Context;
 
@@ -30,10 +30,14 @@ impl CaptureFiles {
     pub(crate) fn open(stdout: Option<&Path>, stderr: Option<&Path>) -> Result<Self> {
         let create = |path: &Path| {
             File::create(path).map_err(|e| {
-                KernelError::new(ErrorCode::Usage, format!("cannot write {}", path.display())).because(&e)
+                KernelError::new(ErrorCode::Usage, format!("cannot write {}", path.display()))
+                    .because(&e)
             })
         };
-        Ok(Self { stdout: stdout.map(create).transpose()?, stderr: stderr.map(create).transpose()? })
+        Ok(Self {
+            stdout: stdout.map(create).transpose()?,
+            stderr: stderr.map(create).transpose()?,
+        })
     }
 }
 
@@ -49,7 +53,13 @@ pub(crate) struct Screen<'a> {
 impl<'a> Screen<'a> {
     /// For commands without a run.
     pub(crate) fn plain(ctx: &'a Context) -> Self {
-        Self { ctx, recorder: None, captures: CaptureFiles::default(), stream: None, show_output: true }
+        Self {
+            ctx,
+            recorder: None,
+            captures: CaptureFiles::default(),
+            stream: None,
+            show_output: true,
+        }
     }
 
     /// For a run: its record begins now.
@@ -74,9 +84,11 @@ impl<'a> Screen<'a> {
             ..RunRecord::default()
         };
         ctx.state.prepare()?;
-        let recorder = Recorder::begin(&ctx.state, record, ctx.record_limits(), ctx.clock.now_ms())?;
+        let recorder =
+            Recorder::begin(&ctx.state, record, ctx.record_limits(), ctx.clock.now_ms())?;
         let stream = events.map(|wanted| event_stream(wanted)).transpose()?;
-        let mut screen = Self { ctx, recorder: Some(recorder), captures, stream, show_output: !ctx.global.json };
+        let mut screen =
+            Self { ctx, recorder: Some(recorder), captures, stream, show_output: !ctx.global.json };
         screen.emit(Event::RunRecorded { run_id: plan.run_id.to_string() });
         Ok(screen)
     }
@@ -97,10 +109,22 @@ impl<'a> Screen<'a> {
         if self.ctx.global.json {
             self.ctx.terminal.out_json(&json::run_document(&record, outcome.error.as_ref()));
         } else if outcome.error.is_none() {
-            self.ctx.terminal.err(&human::run_summary(&outcome.timing));
+            self.summarise(&record, &outcome.timing);
         }
         if let Some(error) = &outcome.error {
             self.ctx.terminal.fail(error);
+        }
+    }
+
+    fn summarise(&self, record: &RunRecord, timing: &Timing) {
+        let terminal = &self.ctx.terminal;
+        if record.command.is_empty() {
+            terminal.out(&human::synced(&record.workdir));
+        } else if record.workdir.is_empty() {
+            terminal.err(&human::delegated_summary(timing));
+        } else {
+            terminal.err(&human::command_complete(timing));
+            terminal.err(&human::run_summary(timing));
         }
     }
 
@@ -120,7 +144,8 @@ impl<'a> Screen<'a> {
 impl EventSink for Screen<'_> {
     fn emit(&mut self, event: Event) {
         let now = self.ctx.clock.now_ms();
-        let recorded: Vec<RunEvent> = self.recorder.as_mut().map(|r| r.take(&event, now)).unwrap_or_default();
+        let recorded: Vec<RunEvent> =
+            self.recorder.as_mut().map(|r| r.take(&event, now)).unwrap_or_default();
         if let Some(complaint) = self.recorder.as_mut().and_then(Recorder::complaint) {
             self.ctx.terminal.warn(&complaint);
         }
@@ -162,10 +187,14 @@ fn event_stream(wanted: &str) -> Result<Box<dyn Write>> {
     match wanted.split_once(':') {
         None if wanted == "jsonl" => Ok(Box::new(std::io::stderr())),
         Some(("jsonl", path)) if !path.is_empty() => {
-            let file = File::create(path)
-                .map_err(|e| KernelError::new(ErrorCode::Usage, format!("cannot write {path}")).because(&e))?;
+            let file = File::create(path).map_err(|e| {
+                KernelError::new(ErrorCode::Usage, format!("cannot write {path}")).because(&e)
+            })?;
             Ok(Box::new(file))
         }
-        _ => Err(KernelError::new(ErrorCode::Usage, format!("--events wants jsonl or jsonl:FILE, not {wanted:?}"))),
+        _ => Err(KernelError::new(
+            ErrorCode::Usage,
+            format!("--events wants jsonl or jsonl:FILE, not {wanted:?}"),
+        )),
     }
 }

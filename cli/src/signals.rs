@@ -16,7 +16,9 @@ pub(crate) fn watch() -> std::io::Result<Stop> {
                 _ = terminate.recv() => {}
                 _ = hangup.recv() => {}
             }
-            wish.send_modify(|now| *now = if *now == Urgency::None { Urgency::Gentle } else { Urgency::Now });
+            wish.send_modify(|now| {
+                *now = if *now == Urgency::None { Urgency::Gentle } else { Urgency::Now }
+            });
         }
     });
     Ok(stop)

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crabbox_host::{Catalog, discover};
 use crabbox_kernel::config::{self, Sources};
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::lease::reap;
 use crabbox_kernel::state::State;
-use crabbox_kernel::sync::checkout::git_root;
 use crabbox_schemas::error::ErrorCode;
 use tracing_subscriber::EnvFilter;
 
@@ -32,7 +31,9 @@ impl Outside {
     /// Reads it. Environment entries that are not UTF-8 are left out.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub(crate) fn read() -> Self {
-        let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        let text = |(name, value): (OsString, OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
         Self {
             words: std::env::args_os().collect(),
             env: std::env::vars_os().filter_map(text).collect(),
@@ -43,7 +44,8 @@ impl Outside {
 
     /// Whether the user asked for no colour.
     pub(crate) fn no_colour(&self) -> bool {
-        self.env.get("NO_COLOR").is_some_and(|v| !v.is_empty()) || self.env.get("TERM").is_some_and(|t| t == "dumb")
+        self.env.get("NO_COLOR").is_some_and(|v| !v.is_empty())
+            || self.env.get("TERM").is_some_and(|t| t == "dumb")
     }
 
     /// The plugins beside the executable, and in folders a developer named.
@@ -69,7 +71,7 @@ impl Outside {
         let terminal = Terminal::new(cli.global.quiet, cli.global.debug, no_colour);
         logging(cli.global.debug);
         let state = state(&self.env)?;
-        let git_root = git_root(&cwd)?;
+        let git_root = cwd.ancestors().find(|dir| is_git_root(dir)).map(Path::to_owned);
         let mut flags = cli.command.settings();
         flags.extend(cli.global.profile.iter().map(|p| ("profile".to_owned(), p.clone())));
         let sources = Sources {
@@ -83,8 +85,9 @@ impl Outside {
         for warning in warnings {
             terminal.warn(&warning.to_string());
         }
-        let stop = signals::watch()
-            .map_err(|e| KernelError::new(ErrorCode::Internal, "cannot watch for signals").because(&e))?;
+        let stop = signals::watch().map_err(|e| {
+            KernelError::new(ErrorCode::Internal, "cannot watch for signals").because(&e)
+        })?;
         let values = settings.values();
         Ok(Context {
             env: self.env,
@@ -103,9 +106,19 @@ impl Outside {
     }
 }
 
+/// Whether a directory is the top of a git work tree: it holds a repository, or a file that points to one.
+fn is_git_root(dir: &Path) -> bool {
+    let git = dir.join(".git");
+    git.is_file() || git.join("HEAD").exists()
+}
+
 /// Diagnostics of every crate go to stderr with `--debug`.
 fn logging(debug: bool) {
-    let filter = if debug { "crabbox_kernel=debug,crabbox_host=debug,crabbox_remote=debug,crabbox_cli=debug" } else { "off" };
+    let filter = if debug {
+        "crabbox_kernel=debug,crabbox_host=debug,crabbox_remote=debug,crabbox_cli=debug"
+    } else {
+        "off"
+    };
     let _ = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(filter))
         .with_writer(std::io::stderr)
@@ -124,10 +137,12 @@ fn state(env: &BTreeMap<String, String>) -> Result<State> {
     };
     let config = config
         .ok_or_else(|| {
-            KernelError::new(ErrorCode::State, "there is no home directory to keep state in").hint("set HOME")
+            KernelError::new(ErrorCode::State, "there is no home directory to keep state in")
+                .hint("set HOME")
         })?
         .join("crabbox");
-    let root = absolute("XDG_STATE_HOME").map_or_else(|| config.join("state"), |dir| dir.join("crabbox"));
+    let root =
+        absolute("XDG_STATE_HOME").map_or_else(|| config.join("state"), |dir| dir.join("crabbox"));
     Ok(State { root, config })
 }
 

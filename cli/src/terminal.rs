@@ -64,7 +64,7 @@ impl Terminal {
 
     /// A line that must be seen.
     pub(crate) fn warn(&self, message: &str) {
-        self.say(&format!("warning: {message}"));
+        self.say(&human::warning(message, self.colour));
     }
 
     /// A failure, with causes and hint.
@@ -116,8 +116,9 @@ impl Terminal {
 
 /// Writes a JSON document to a file the user named.
 pub(crate) fn write_json_file(path: &Path, document: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_vec_pretty(document)
-        .map_err(|e| KernelError::new(ErrorCode::Internal, "cannot encode a document").because(&e))?;
+    let mut text = serde_json::to_vec_pretty(document).map_err(|e| {
+        KernelError::new(ErrorCode::Internal, "cannot encode a document").because(&e)
+    })?;
     text.push(b'\n');
     write_atomic(path, &text)
 }

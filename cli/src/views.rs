@@ -12,7 +12,12 @@ use crabbox_schemas::view::{ListEntry, StatusView};
 use crate::context::Context;
 
 /// A lease as `status --json` shows it. `ready` is left to whoever looked.
-pub(crate) fn status(ctx: &Context, lease: &Lease, provider: &str, claim: Option<&Claim>) -> StatusView {
+pub(crate) fn status(
+    ctx: &Context,
+    lease: &Lease,
+    provider: &str,
+    claim: Option<&Claim>,
+) -> StatusView {
     let label = |name: &str| lease.labels.get(name).cloned().unwrap_or_default();
     let instant = |name: &str| parse_instant(&label(name)).map(rfc3339).unwrap_or_default();
     let ssh = lease.ssh.clone().unwrap_or_default();
@@ -37,7 +42,9 @@ pub(crate) fn status(ctx: &Context, lease: &Lease, provider: &str, claim: Option
         ssh_key: key_of(ctx, lease),
         last_touched_at: instant("last_touched_at"),
         idle_for: idle.map(format_duration).unwrap_or_default(),
-        idle_timeout: limit.map(|secs| format_duration(Duration::from_secs(secs))).unwrap_or_default(),
+        idle_timeout: limit
+            .map(|secs| format_duration(Duration::from_secs(secs)))
+            .unwrap_or_default(),
         expires_at: instant("expires_at"),
         labels: lease.labels.clone(),
         ready: false,
@@ -82,7 +89,12 @@ pub(crate) fn ssh_command(ctx: &Context, lease: &Lease, show_secret: bool) -> St
     let mut words = vec!["ssh".to_owned()];
     if ssh.auth == SshAuth::KernelKey {
         let known = ctx.state.keys(&lease.lease_id).join("known_hosts");
-        words.extend(["-i".to_owned(), key_of(ctx, lease), "-o".to_owned(), "IdentitiesOnly=yes".to_owned()]);
+        words.extend([
+            "-i".to_owned(),
+            key_of(ctx, lease),
+            "-o".to_owned(),
+            "IdentitiesOnly=yes".to_owned(),
+        ]);
         words.extend(["-o".to_owned(), format!("UserKnownHostsFile={}", known.display())]);
         words.extend(["-o".to_owned(), "StrictHostKeyChecking=accept-new".to_owned()]);
     } else if let Some(key) = &ssh.key_file {

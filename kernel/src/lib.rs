@@ -9,6 +9,7 @@ pub mod config;
 pub mod error;
 pub mod event;
 pub mod lease;
+pub mod plan;
 pub mod ports;
 pub mod render;
 pub mod run;

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use crabbox_host::Session;
 use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::lease::Bench;
 use crabbox_kernel::lease::claim::Claims;
 use crabbox_kernel::lease::reap::{self, Verdict, judge};
 use crabbox_kernel::lease::release::{release, word};
 use crabbox_kernel::lease::trail::Trail;
-use crabbox_kernel::lease::Bench;
 use crabbox_kernel::ports::{Clock, Provider};
 use serde::Serialize;
 
@@ -43,7 +43,11 @@ struct Action {
 /// Cleans up; exits 1 when something could not be finished.
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     ctx.state.prepare()?;
-    let only = args.provider.as_deref().map(|name| ctx.entry(name).map(|e| e.provider.name.clone())).transpose()?;
+    let only = args
+        .provider
+        .as_deref()
+        .map(|name| ctx.entry(name).map(|e| e.provider.name.clone()))
+        .transpose()?;
     let mut actions = Vec::new();
     let mut open = reap::open(&ctx.state);
     for provider in providers(ctx, &open, only) {
@@ -66,7 +70,8 @@ fn providers(ctx: &Context, open: &[reap::Open], only: Option<String>) -> BTreeS
         return BTreeSet::from([only]);
     }
     let claimed = Claims::new(ctx.state.claims()).all().0.into_iter().map(|c| c.provider);
-    let named = open.iter().map(|o| o.provider.clone()).chain(claimed).chain(ctx.values.provider.clone());
+    let named =
+        open.iter().map(|o| o.provider.clone()).chain(claimed).chain(ctx.values.provider.clone());
     let known = named.filter_map(|name| ctx.entry(&name).ok().map(|e| e.provider.name.clone()));
     known.chain(ctx.default_provider()).collect()
 }
@@ -81,16 +86,20 @@ async fn one_provider(
 ) {
     let dialer = ctx.dialer();
     let bench = Bench { provider: session, dialer: &dialer, clock: &ctx.clock, state: &ctx.state };
-    let act = |action, lease_id: String, slug: String, reason: String, error: Option<KernelError>| Action {
-        action,
-        lease_id,
-        slug,
-        provider: provider.to_owned(),
-        reason,
-        error: error.map(|e| e.to_string()),
-    };
+    let act =
+        |action, lease_id: String, slug: String, reason: String, error: Option<KernelError>| {
+            Action {
+                action,
+                lease_id,
+                slug,
+                provider: provider.to_owned(),
+                reason,
+                error: error.map(|e| e.to_string()),
+            }
+        };
     for one in open {
-        let (id, slug, reason) = (one.desired.lease_id.to_string(), one.desired.slug.clone(), one.reason.to_owned());
+        let (id, slug, reason) =
+            (one.desired.lease_id.to_string(), one.desired.slug.clone(), one.reason.to_owned());
         if dry_run {
             actions.push(act("delete", id, slug, reason, None));
             continue;

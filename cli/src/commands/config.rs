@@ -28,7 +28,8 @@ pub(crate) fn run(ctx: &Context, args: &Args) -> Result<i32> {
             let path = ctx.user_config_file();
             if ctx.global.json {
                 let version = crabbox_schemas::SCHEMA_VERSION;
-                ctx.terminal.out_json(&serde_json::json!({ "schemaVersion": version, "path": path }));
+                ctx.terminal
+                    .out_json(&serde_json::json!({ "schemaVersion": version, "path": path }));
             } else {
                 ctx.terminal.out(&path.display().to_string());
             }
@@ -42,7 +43,8 @@ fn show_all(ctx: &Context) -> Result<()> {
     let entries = ctx.catalog.providers();
     let names: Vec<_> = entries.iter().map(flags::block_names).collect();
     let properties: Vec<_> = entries.iter().map(flags::properties).collect();
-    let blocks = entries.iter().map(|entry| flags::block(ctx, entry)).collect::<Result<Vec<_>>>()?;
+    let blocks =
+        entries.iter().map(|entry| flags::block(ctx, entry)).collect::<Result<Vec<_>>>()?;
     let shown: Vec<ShownBlock<'_>> = (0..entries.len())
         .map(|i| ShownBlock {
             provider: &entries[i].provider.name,

@@ -52,7 +52,10 @@ pub(crate) async fn ssh(ctx: &Context, args: SshArgs) -> Result<i32> {
     session.close().await;
     let lease = held?.lease;
     if lease.ssh.is_none() {
-        return Err(KernelError::new(ErrorCode::Unsupported, format!("{} has no SSH endpoint", lease.slug)));
+        return Err(KernelError::new(
+            ErrorCode::Unsupported,
+            format!("{} has no SSH endpoint", lease.slug),
+        ));
     }
     let command = views::ssh_command(ctx, &lease, args.show_secret);
     if ctx.global.json {
@@ -92,12 +95,15 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
 }
 
 async fn shell<R: Remote>(ctx: &Context, remote: &R, screen: &mut Screen<'_>) -> Result<End> {
-    let pty = console::stdin_is_terminal().then(|| console::pty(ctx.env.get("TERM").map(String::as_str)));
+    let pty =
+        console::stdin_is_terminal().then(|| console::pty(ctx.env.get("TERM").map(String::as_str)));
     let raw = pty.as_ref().and_then(|_| console::RawMode::enter());
     let mut console = console::open();
     let killer = Killer { gently: "exit 0".to_owned(), at_once: "exit 0".to_owned() };
     let none: Option<Duration> = None;
-    let end = pump(remote, "", pty.as_ref(), &mut console, &killer, none, &ctx.clock, screen, &ctx.stop).await;
+    let end =
+        pump(remote, "", pty.as_ref(), &mut console, &killer, none, &ctx.clock, screen, &ctx.stop)
+            .await;
     drop(raw);
     end
 }

@@ -55,7 +55,13 @@ fn word(status: CheckStatus) -> &'static str {
     }
 }
 
-fn check(category: &str, id: &str, status: CheckStatus, message: String, remedy: Option<&str>) -> DoctorCheck {
+fn check(
+    category: &str,
+    id: &str,
+    status: CheckStatus,
+    message: String,
+    remedy: Option<&str>,
+) -> DoctorCheck {
     DoctorCheck {
         category: category.to_owned(),
         id: id.to_owned(),
@@ -74,18 +80,36 @@ fn config(ctx: &Context) -> Vec<DoctorCheck> {
             let path = file.path.display();
             if file.is_exposed() {
                 let remedy = format!("chmod 600 {path}");
-                check("config", "mode", CheckStatus::Fail, format!("{path} can be read by others"), Some(&remedy))
+                check(
+                    "config",
+                    "mode",
+                    CheckStatus::Fail,
+                    format!("{path} can be read by others"),
+                    Some(&remedy),
+                )
             } else {
                 check("config", "file", CheckStatus::Ok, path.to_string(), None)
             }
         })
         .collect();
     if checks.is_empty() {
-        checks.push(check("config", "file", CheckStatus::Ok, "no configuration file; defaults are used".into(), None));
+        checks.push(check(
+            "config",
+            "file",
+            CheckStatus::Ok,
+            "no configuration file; defaults are used".into(),
+            None,
+        ));
     }
     let unused = ctx.settings.unknown.iter().map(|(key, origin)| {
         let remedy = "`crabbox config show` lists unused keys";
-        check("config", "unused", CheckStatus::Warn, format!("{key} ({}) is not used", origin.place), Some(remedy))
+        check(
+            "config",
+            "unused",
+            CheckStatus::Warn,
+            format!("{key} ({}) is not used", origin.place),
+            Some(remedy),
+        )
     });
     checks.extend(unused);
     checks
@@ -93,12 +117,21 @@ fn config(ctx: &Context) -> Vec<DoctorCheck> {
 
 fn repository(ctx: &Context) -> DoctorCheck {
     match &ctx.git_root {
-        Some(root) => check("repository", "git", CheckStatus::Ok, format!("git work tree {}", root.display()), None),
+        Some(root) => check(
+            "repository",
+            "git",
+            CheckStatus::Ok,
+            format!("git work tree {}", root.display()),
+            None,
+        ),
         None => check(
             "repository",
             "git",
             CheckStatus::Warn,
-            format!("{} is not in a git work tree; it is sent as a plain directory", ctx.cwd.display()),
+            format!(
+                "{} is not in a git work tree; it is sent as a plain directory",
+                ctx.cwd.display()
+            ),
             Some("`crabbox sync-plan` shows what would be sent"),
         ),
     }
@@ -107,7 +140,13 @@ fn repository(ctx: &Context) -> DoctorCheck {
 fn state(ctx: &Context) -> Vec<DoctorCheck> {
     let root = &ctx.state.root;
     let first = match std::fs::metadata(root) {
-        Err(_) => check("state", "dir", CheckStatus::Ok, format!("{} will be made when needed", root.display()), None),
+        Err(_) => check(
+            "state",
+            "dir",
+            CheckStatus::Ok,
+            format!("{} will be made when needed", root.display()),
+            None,
+        ),
         Ok(meta) if meta.permissions().mode() & 0o077 != 0 => {
             let remedy = format!("chmod 700 {}", root.display());
             let message = format!("{} can be entered by others", root.display());
@@ -117,7 +156,13 @@ fn state(ctx: &Context) -> Vec<DoctorCheck> {
     };
     let open = reap::open(&ctx.state).into_iter().map(|o| {
         let message = format!("lease {} on {} is open: {}", o.desired.slug, o.provider, o.reason);
-        check("state", "open-lease", CheckStatus::Warn, message, Some("`crabbox cleanup` finishes it"))
+        check(
+            "state",
+            "open-lease",
+            CheckStatus::Warn,
+            message,
+            Some("`crabbox cleanup` finishes it"),
+        )
     });
     let damaged = ctx.claims().all().1.into_iter().map(|problem| {
         check("state", "claim", CheckStatus::Warn, problem, Some("move the damaged file away"))
@@ -128,7 +173,13 @@ fn state(ctx: &Context) -> Vec<DoctorCheck> {
 fn plugins(ctx: &Context) -> Vec<DoctorCheck> {
     if ctx.catalog.providers().is_empty() {
         let remedy = "reinstall crabbox; in a source checkout build the whole workspace";
-        return vec![check("plugins", "found", CheckStatus::Fail, "no plugin was found".into(), Some(remedy))];
+        return vec![check(
+            "plugins",
+            "found",
+            CheckStatus::Fail,
+            "no plugin was found".into(),
+            Some(remedy),
+        )];
     }
     ctx.catalog
         .providers()
@@ -136,11 +187,18 @@ fn plugins(ctx: &Context) -> Vec<DoctorCheck> {
         .map(|entry| {
             let name = &entry.provider.name;
             if entry.program.is_file() {
-                let message = format!("{name} from {} {}", entry.manifest.id, entry.manifest.version);
+                let message =
+                    format!("{name} from {} {}", entry.manifest.id, entry.manifest.version);
                 check("plugins", name, CheckStatus::Ok, message, None)
             } else {
                 let message = format!("{name}: {} is missing", entry.program.display());
-                check("plugins", name, CheckStatus::Warn, message, Some("build or reinstall the plugin"))
+                check(
+                    "plugins",
+                    name,
+                    CheckStatus::Warn,
+                    message,
+                    Some("build or reinstall the plugin"),
+                )
             }
         })
         .collect()
@@ -170,8 +228,11 @@ async fn provider(ctx: &Context, flag: Option<&str>) -> Vec<DoctorCheck> {
     match found {
         Err(error) => failed(&error),
         Ok(found) => {
-            let opened = check("provider", "open", CheckStatus::Ok, format!("{name} answers"), None);
-            let own = found.into_iter().map(|c| check("provider", &c.id, c.status, c.message, c.hint.as_deref()));
+            let opened =
+                check("provider", "open", CheckStatus::Ok, format!("{name} answers"), None);
+            let own = found
+                .into_iter()
+                .map(|c| check("provider", &c.id, c.status, c.message, c.hint.as_deref()));
             std::iter::once(opened).chain(own).collect()
         }
     }

@@ -39,32 +39,87 @@ struct Ecosystem {
 
 const ECOSYSTEMS: &[Ecosystem] = &[
     Ecosystem { name: "Rust", marker: "Cargo.toml", excludes: &["target"], test: "cargo test" },
-    Ecosystem { name: "pnpm", marker: "pnpm-lock.yaml", excludes: &["node_modules", ".pnpm-store"], test: "pnpm test" },
-    Ecosystem { name: "Yarn", marker: "yarn.lock", excludes: &["node_modules", ".yarn/cache"], test: "yarn test" },
+    Ecosystem {
+        name: "pnpm",
+        marker: "pnpm-lock.yaml",
+        excludes: &["node_modules", ".pnpm-store"],
+        test: "pnpm test",
+    },
+    Ecosystem {
+        name: "Yarn",
+        marker: "yarn.lock",
+        excludes: &["node_modules", ".yarn/cache"],
+        test: "yarn test",
+    },
     Ecosystem { name: "Bun", marker: "bun.lock", excludes: &["node_modules"], test: "bun test" },
-    Ecosystem { name: "npm", marker: "package.json", excludes: &["node_modules"], test: "npm test" },
+    Ecosystem {
+        name: "npm",
+        marker: "package.json",
+        excludes: &["node_modules"],
+        test: "npm test",
+    },
     Ecosystem { name: "Go", marker: "go.mod", excludes: &["bin"], test: "go test ./..." },
-    Ecosystem { name: "Python", marker: "pyproject.toml", excludes: &[".venv", "__pycache__"], test: "pytest" },
-    Ecosystem { name: "Python", marker: "requirements.txt", excludes: &[".venv", "__pycache__"], test: "pytest" },
-    Ecosystem { name: "Gradle", marker: "build.gradle", excludes: &[".gradle", "build"], test: "./gradlew test" },
-    Ecosystem { name: "Gradle", marker: "build.gradle.kts", excludes: &[".gradle", "build"], test: "./gradlew test" },
+    Ecosystem {
+        name: "Python",
+        marker: "pyproject.toml",
+        excludes: &[".venv", "__pycache__"],
+        test: "pytest",
+    },
+    Ecosystem {
+        name: "Python",
+        marker: "requirements.txt",
+        excludes: &[".venv", "__pycache__"],
+        test: "pytest",
+    },
+    Ecosystem {
+        name: "Gradle",
+        marker: "build.gradle",
+        excludes: &[".gradle", "build"],
+        test: "./gradlew test",
+    },
+    Ecosystem {
+        name: "Gradle",
+        marker: "build.gradle.kts",
+        excludes: &[".gradle", "build"],
+        test: "./gradlew test",
+    },
     Ecosystem { name: "Maven", marker: "pom.xml", excludes: &["target"], test: "mvn test" },
-    Ecosystem { name: "Swift", marker: "Package.swift", excludes: &[".build", ".swiftpm"], test: "swift test" },
-    Ecosystem { name: "Ruby", marker: "Gemfile", excludes: &["vendor/bundle"], test: "bundle exec rake test" },
-    Ecosystem { name: "Elixir", marker: "mix.exs", excludes: &["_build", "deps"], test: "mix test" },
+    Ecosystem {
+        name: "Swift",
+        marker: "Package.swift",
+        excludes: &[".build", ".swiftpm"],
+        test: "swift test",
+    },
+    Ecosystem {
+        name: "Ruby",
+        marker: "Gemfile",
+        excludes: &["vendor/bundle"],
+        test: "bundle exec rake test",
+    },
+    Ecosystem {
+        name: "Elixir",
+        marker: "mix.exs",
+        excludes: &["_build", "deps"],
+        test: "mix test",
+    },
 ];
 
 /// Writes the three files.
 pub(crate) fn run(ctx: &Context, args: &Args) -> Result<i32> {
     let root = checkout::find(ctx)?.root;
-    let found: Vec<&Ecosystem> = ECOSYSTEMS.iter().filter(|e| root.join(e.marker).exists()).collect();
+    let found: Vec<&Ecosystem> =
+        ECOSYSTEMS.iter().filter(|e| root.join(e.marker).exists()).collect();
     let test = found.first().map_or("make test", |e| e.test);
-    let files = [(&args.config, config(&found)), (&args.workflow, workflow()), (&args.skill, skill(test))];
+    let files =
+        [(&args.config, config(&found)), (&args.workflow, workflow()), (&args.skill, skill(test))];
     if !args.force
         && let Some((path, _)) = files.iter().find(|(path, _)| root.join(path).exists())
     {
-        return Err(KernelError::new(ErrorCode::Usage, format!("{} exists already; nothing was written", path.display()))
-            .hint("pass --force to overwrite it"));
+        return Err(KernelError::new(
+            ErrorCode::Usage,
+            format!("{} exists already; nothing was written", path.display()),
+        )
+        .hint("pass --force to overwrite it"));
     }
     for (path, text) in files {
         write(&root.join(path), &text, args.force)?;

@@ -44,7 +44,9 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     let claims = ctx.claims().all().0;
     let entries: Vec<_> = leases
         .iter()
-        .map(|lease| views::entry(lease, &provider, claims.iter().any(|c| c.lease_id == lease.lease_id)))
+        .map(|lease| {
+            views::entry(lease, &provider, claims.iter().any(|c| c.lease_id == lease.lease_id))
+        })
         .collect();
     if ctx.global.json {
         ctx.terminal.out_json(&entries);
@@ -68,7 +70,12 @@ pub(crate) fn claims(ctx: &Context, args: &ClaimsArgs) -> Result<i32> {
     let ClaimsCommand::List = args.command;
     let (claims, problems) = ctx.claims().all();
     if ctx.global.json {
-        ctx.terminal.out_json(&ClaimsView { version: 1, source: "local-claims".to_owned(), claims, problems });
+        ctx.terminal.out_json(&ClaimsView {
+            version: 1,
+            source: "local-claims".to_owned(),
+            claims,
+            problems,
+        });
         return Ok(0);
     }
     for problem in &problems {

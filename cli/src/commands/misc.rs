@@ -17,7 +17,12 @@ pub(crate) struct CompletionsArgs {
 /// Prints completions for every command and every provider's flags.
 pub(crate) fn completions(ctx: &Context, args: &CompletionsArgs) -> Result<i32> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut crate::command_line(&ctx.catalog), "crabbox", &mut script);
+    clap_complete::generate(
+        args.shell,
+        &mut crate::command_line(&ctx.catalog),
+        "crabbox",
+        &mut script,
+    );
     ctx.terminal.bytes(false, &script);
     Ok(0)
 }

@@ -25,12 +25,17 @@ use crate::context::Context;
 /// crabbox leases a box from a provider, sends the checkout as it is, runs a command there with streamed output,
 /// passes its exit status through, and gives the box back.
 #[derive(Debug, clap::Parser)]
-#[command(name = "crabbox", version, propagate_version = true, after_help = "Examples:
+#[command(
+    name = "crabbox",
+    version,
+    propagate_version = true,
+    after_help = "Examples:
   crabbox run -- pnpm test            lease, sync, run, give back
   crabbox warmup                      lease a box for several runs
   crabbox run --id blue-prawn -- make use it
   crabbox stop blue-prawn             give it back
-  crabbox cleanup                     finish whatever was interrupted")]
+  crabbox cleanup                     finish whatever was interrupted"
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -82,7 +87,11 @@ impl Command {
     pub(crate) fn tells_open_leases(&self) -> bool {
         matches!(
             self,
-            Command::Run(_) | Command::Warmup(_) | Command::Stop(_) | Command::Status(_) | Command::List(_)
+            Command::Run(_)
+                | Command::Warmup(_)
+                | Command::Stop(_)
+                | Command::Status(_)
+                | Command::List(_)
         )
     }
 }

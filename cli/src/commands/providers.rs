@@ -65,12 +65,21 @@ fn list(ctx: &Context) -> Result<i32> {
     let offers: Vec<Offer> = ctx.catalog.providers().iter().map(|e| offer(e, false)).collect();
     if ctx.global.json {
         let version = crabbox_schemas::SCHEMA_VERSION;
-        ctx.terminal.out_json(&serde_json::json!({ "schemaVersion": version, "providers": offers }));
+        ctx.terminal
+            .out_json(&serde_json::json!({ "schemaVersion": version, "providers": offers }));
         return Ok(0);
     }
     let rows: Vec<Vec<String>> = offers
         .into_iter()
-        .map(|o| vec![o.name, kind_word(o.kind).to_owned(), o.targets.join(" "), o.aliases.join(" "), o.description])
+        .map(|o| {
+            vec![
+                o.name,
+                kind_word(o.kind).to_owned(),
+                o.targets.join(" "),
+                o.aliases.join(" "),
+                o.description,
+            ]
+        })
         .collect();
     for line in table::lines(&["PROVIDER", "KIND", "TARGETS", "ALIASES", "DESCRIPTION"], &rows) {
         ctx.terminal.out(&line);
@@ -84,9 +93,14 @@ fn describe(ctx: &Context, name: &str) -> Result<i32> {
         ctx.terminal.out_json(&offer);
         return Ok(0);
     }
-    ctx.terminal.out(&format!("{}: {} ({} {})", offer.name, offer.description, offer.plugin, offer.version));
+    ctx.terminal.out(&format!(
+        "{}: {} ({} {})",
+        offer.name, offer.description, offer.plugin, offer.version
+    ));
     ctx.terminal.out(&format!("kind: {}", kind_word(offer.kind)));
-    for (what, words) in [("targets", &offer.targets), ("aliases", &offer.aliases), ("features", &offer.features)] {
+    for (what, words) in
+        [("targets", &offer.targets), ("aliases", &offer.aliases), ("features", &offer.features)]
+    {
         if !words.is_empty() {
             ctx.terminal.out(&format!("{what}: {}", words.join(", ")));
         }
@@ -94,7 +108,12 @@ fn describe(ctx: &Context, name: &str) -> Result<i32> {
     for setting in &offer.settings {
         let flag = setting.flag.as_ref().map(|f| format!(" --{f}")).unwrap_or_default();
         let only = if setting.user_only { " (not from a repository's file)" } else { "" };
-        ctx.terminal.out(&format!("  providers.{}.{}{flag} {}", offer.name, setting.key, setting.env.join(" ")));
+        ctx.terminal.out(&format!(
+            "  providers.{}.{}{flag} {}",
+            offer.name,
+            setting.key,
+            setting.env.join(" ")
+        ));
         ctx.terminal.out(&format!("      {}{only}", setting.help));
     }
     Ok(0)

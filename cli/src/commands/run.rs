@@ -141,7 +141,10 @@ impl Args {
     /// Configuration keys these flags set.
     pub(crate) fn settings(&self) -> Vec<(String, String)> {
         let mut all = self.lease.settings();
-        let switches = [("sync.checksum", self.sync.checksum), ("sync.allowLarge", self.sync.force_sync_large)];
+        let switches = [
+            ("sync.checksum", self.sync.checksum),
+            ("sync.allowLarge", self.sync.force_sync_large),
+        ];
         all.extend(switches.iter().filter(|s| s.1).map(|s| (s.0.to_owned(), "true".to_owned())));
         all
     }
@@ -151,14 +154,19 @@ impl Args {
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     let provider = ctx.choose_provider(args.id.as_deref(), args.lease.provider.as_deref())?;
     let plan = plan(ctx, &args)?;
-    let captures = CaptureFiles::open(args.evidence.capture_stdout.as_deref(), args.evidence.capture_stderr.as_deref())?;
-    let mut screen = Screen::for_run(ctx, &plan, &provider, captures, args.evidence.events.as_deref())?;
+    let captures = CaptureFiles::open(
+        args.evidence.capture_stdout.as_deref(),
+        args.evidence.capture_stderr.as_deref(),
+    )?;
+    let mut screen =
+        Screen::for_run(ctx, &plan, &provider, captures, args.evidence.events.as_deref())?;
     let mut console = if args.command.script_stdin { console::closed() } else { console::open() };
     let raw = args.command.pty.then(console::RawMode::enter).flatten();
     let outcome = match ctx.open_provider(&provider).await {
         Ok(session) => {
             let dialer = ctx.dialer();
-            let bench = Bench { provider: &session, dialer: &dialer, clock: &ctx.clock, state: &ctx.state };
+            let bench =
+                Bench { provider: &session, dialer: &dialer, clock: &ctx.clock, state: &ctx.state };
             let outcome = run_plan(&bench, &plan, &mut console, &mut screen, &ctx.stop).await;
             session.close().await;
             outcome
@@ -183,14 +191,23 @@ fn plan(ctx: &Context, args: &Args) -> Result<Plan> {
     let timeout = args.command.timeout.as_deref().map(duration).transpose()?;
     let command = if args.sync.sync_only { None } else { Some(command(ctx, args)?) };
     if args.sync.sync_only && !args.words.is_empty() {
-        return Err(KernelError::new(ErrorCode::Usage, "--sync-only runs nothing, but a command was given"));
+        return Err(KernelError::new(
+            ErrorCode::Usage,
+            "--sync-only runs nothing, but a command was given",
+        ));
     }
     let downloads = args.evidence.download.iter().map(|d| download(d)).collect::<Result<_>>()?;
     let place = checkout::find(ctx)?;
-    let sync = if args.sync.no_sync { Sync::Off } else { checkout::scan(ctx, &place, args.sync.full_resync)? };
+    let sync = if args.sync.no_sync {
+        Sync::Off
+    } else {
+        checkout::scan(ctx, &place, args.sync.full_resync)?
+    };
     let ask = match &args.id {
         Some(name) => Ask::Existing { name: name.clone(), reclaim: args.lease.reclaim },
-        None => Ask::New(ctx.new_lease(args.keep, args.lease.slug.as_deref(), args.lease.reclaim)?),
+        None => {
+            Ask::New(ctx.new_lease(args.keep, args.lease.slug.as_deref(), args.lease.reclaim)?)
+        }
     };
     Ok(Plan {
         run_id,
@@ -204,7 +221,11 @@ fn plan(ctx: &Context, args: &Args) -> Result<Plan> {
         command,
         timeout,
         patience: Patience(if args.no_wait { Duration::ZERO } else { values.lock_wait }),
-        junit: if args.evidence.junit.is_empty() { values.results_junit.clone() } else { args.evidence.junit.clone() },
+        junit: if args.evidence.junit.is_empty() {
+            values.results_junit.clone()
+        } else {
+            args.evidence.junit.clone()
+        },
         downloads,
         label: args.evidence.label.clone(),
     })
@@ -214,12 +235,16 @@ fn command(ctx: &Context, args: &Args) -> Result<Command> {
     let shown = args.words.iter().map(|w| w.to_string_lossy().into_owned());
     let flags = &args.command;
     let (action, shown) = match (&flags.script, flags.script_stdin) {
-        (Some(file), _) => (script(read(file)?, args), std::iter::once(file.display().to_string()).chain(shown).collect()),
+        (Some(file), _) => (
+            script(read(file)?, args),
+            std::iter::once(file.display().to_string()).chain(shown).collect(),
+        ),
         (None, true) => {
             let mut body = Vec::new();
-            std::io::stdin()
-                .read_to_end(&mut body)
-                .map_err(|e| KernelError::new(ErrorCode::Usage, "cannot read the script from standard input").because(&e))?;
+            std::io::stdin().read_to_end(&mut body).map_err(|e| {
+                KernelError::new(ErrorCode::Usage, "cannot read the script from standard input")
+                    .because(&e)
+            })?;
             (script(body, args), std::iter::once("<stdin>".to_owned()).chain(shown).collect())
         }
         (None, false) => (choose(args.words.clone(), flags.shell)?, shown.collect()),
@@ -240,14 +265,22 @@ fn environment(ctx: &Context, flags: &CommandFlags) -> Result<BTreeMap<String, O
             Some(prefix) => name.starts_with(prefix),
             None => name == allowed,
         };
-        env.extend(ctx.env.iter().filter(|(name, _)| fits(name) && is_env_name(name)).map(|(n, v)| (n.clone(), v.into())));
+        env.extend(
+            ctx.env
+                .iter()
+                .filter(|(name, _)| fits(name) && is_env_name(name))
+                .map(|(n, v)| (n.clone(), v.into())),
+        );
     }
     for file in &flags.env_file {
         for line in String::from_utf8_lossy(&read(file)?).lines().map(str::trim) {
             if !line.is_empty() && !line.starts_with('#') {
                 let line = line.strip_prefix("export ").unwrap_or(line);
                 let (name, value) = line.split_once('=').ok_or_else(|| {
-                    KernelError::new(ErrorCode::Usage, format!("{}: not NAME=VALUE: {line}", file.display()))
+                    KernelError::new(
+                        ErrorCode::Usage,
+                        format!("{}: not NAME=VALUE: {line}", file.display()),
+                    )
                 })?;
                 env.insert(env_name(name)?, unquoted(value).into());
             }
@@ -258,8 +291,11 @@ fn environment(ctx: &Context, flags: &CommandFlags) -> Result<BTreeMap<String, O
             Some((name, value)) => env.insert(env_name(name)?, value.into()),
             None => {
                 let value = ctx.env.get(given.as_str()).ok_or_else(|| {
-                    KernelError::new(ErrorCode::Usage, format!("--env {given}: no such variable here"))
-                        .hint(format!("give it a value: --env {given}=VALUE"))
+                    KernelError::new(
+                        ErrorCode::Usage,
+                        format!("--env {given}: no such variable here"),
+                    )
+                    .hint(format!("give it a value: --env {given}=VALUE"))
                 })?;
                 env.insert(env_name(given)?, value.into())
             }
@@ -282,13 +318,15 @@ fn unquoted(value: &str) -> &str {
 }
 
 fn read(file: &PathBuf) -> Result<Vec<u8>> {
-    std::fs::read(file)
-        .map_err(|e| KernelError::new(ErrorCode::Usage, format!("cannot read {}", file.display())).because(&e))
+    std::fs::read(file).map_err(|e| {
+        KernelError::new(ErrorCode::Usage, format!("cannot read {}", file.display())).because(&e)
+    })
 }
 
 fn duration(text: &str) -> Result<Duration> {
     parse_duration(text).filter(|t| !t.is_zero()).ok_or_else(|| {
-        KernelError::new(ErrorCode::Usage, format!("not a duration: {text:?}")).hint("write 90s, 10m or 1h30m")
+        KernelError::new(ErrorCode::Usage, format!("not a duration: {text:?}"))
+            .hint("write 90s, 10m or 1h30m")
     })
 }
 
@@ -297,7 +335,10 @@ fn download(text: &str) -> Result<Download> {
         Some((remote, local)) if !remote.is_empty() && !local.is_empty() => {
             Ok(Download { remote: remote.to_owned(), local: PathBuf::from(local) })
         }
-        _ => Err(KernelError::new(ErrorCode::Usage, format!("--download wants REMOTE=LOCAL, not {text:?}"))),
+        _ => Err(KernelError::new(
+            ErrorCode::Usage,
+            format!("--download wants REMOTE=LOCAL, not {text:?}"),
+        )),
     }
 }
 
@@ -319,4 +360,3 @@ fn write_handle(args: &Args, plan: &Plan, outcome: &Outcome) -> Result<()> {
     };
     crate::terminal::write_json_file(path, &handle)
 }
-

@@ -93,7 +93,8 @@ impl WhichRun {
 
 /// Lists runs.
 pub(crate) fn history(ctx: &Context, args: &HistoryArgs) -> Result<i32> {
-    let filter = Filter { lease: args.lease.clone(), state: args.state.clone(), limit: Some(args.limit) };
+    let filter =
+        Filter { lease: args.lease.clone(), state: args.state.clone(), limit: Some(args.limit) };
     let runs = ctx.runs().list(&filter);
     if ctx.global.json {
         ctx.terminal.out_json(&runs);
@@ -106,7 +107,9 @@ pub(crate) fn history(ctx: &Context, args: &HistoryArgs) -> Result<i32> {
             vec![r.id, r.state, exit, r.slug, r.provider, r.started_at, r.command.join(" ")]
         })
         .collect();
-    for line in table::lines(&["RUN", "STATE", "EXIT", "SLUG", "PROVIDER", "STARTED", "COMMAND"], &rows) {
+    for line in
+        table::lines(&["RUN", "STATE", "EXIT", "SLUG", "PROVIDER", "STARTED", "COMMAND"], &rows)
+    {
         ctx.terminal.out(&line);
     }
     Ok(0)
@@ -132,7 +135,8 @@ pub(crate) async fn logs(ctx: &Context, args: &LogsArgs) -> Result<i32> {
     if ctx.global.json {
         let log = read_log(ctx, &run)?;
         let version = crabbox_schemas::SCHEMA_VERSION;
-        ctx.terminal.out_json(&serde_json::json!({ "schemaVersion": version, "run": run, "log": log }));
+        ctx.terminal
+            .out_json(&serde_json::json!({ "schemaVersion": version, "run": run, "log": log }));
         return Ok(0);
     }
     follow(ctx, &run, args.follow).await.map(|_| 0)
@@ -143,8 +147,11 @@ pub(crate) async fn attach(ctx: &Context, args: &AttachArgs) -> Result<i32> {
     let run = args.which.find(ctx)?;
     let end = follow(ctx, &run, true).await?;
     if end.state == "lost" {
-        return Err(KernelError::new(ErrorCode::ConnectionLost, format!("run {} was lost", end.id))
-            .hint("its crabbox died; `crabbox cleanup` finishes what it left"));
+        return Err(KernelError::new(
+            ErrorCode::ConnectionLost,
+            format!("run {} was lost", end.id),
+        )
+        .hint("its crabbox died; `crabbox cleanup` finishes what it left"));
     }
     if ctx.global.json {
         ctx.terminal.out_json(&end);
@@ -160,10 +167,10 @@ async fn follow(ctx: &Context, run: &RunRecord, until_end: bool) -> Result<RunRe
             if !until_end {
                 return Ok(run.clone());
             }
-            if ctx.stop.urgency() > Urgency::None {
-                return Err(KernelError::new(ErrorCode::Cancelled, "interrupted; the run goes on"));
-            }
             ctx.clock.sleep(Duration::from_millis(50)).await;
+        }
+        if ctx.stop.urgency() > Urgency::None {
+            return Err(KernelError::new(ErrorCode::Cancelled, "interrupted; the run goes on"));
         }
         for one in news {
             match one {
@@ -178,18 +185,18 @@ async fn follow(ctx: &Context, run: &RunRecord, until_end: bool) -> Result<RunRe
 }
 
 fn id_of(run: &RunRecord) -> Result<RunId> {
-    RunId::parse(&run.id)
-        .ok_or_else(|| KernelError::new(ErrorCode::State, format!("the record of run {:?} is damaged", run.id)))
+    RunId::parse(&run.id).ok_or_else(|| {
+        KernelError::new(ErrorCode::State, format!("the record of run {:?} is damaged", run.id))
+    })
 }
 
 /// Everything that was kept of a run's output, standard output first.
 fn read_log(ctx: &Context, run: &RunRecord) -> Result<String> {
     let mut log = Vec::new();
     for stream in [Stream::Stdout, Stream::Stderr] {
-        ctx.runs()
-            .output(&id_of(run)?, stream)?
-            .read_to_end(&mut log)
-            .map_err(|e| KernelError::new(ErrorCode::State, "cannot read the run's output").because(&e))?;
+        ctx.runs().output(&id_of(run)?, stream)?.read_to_end(&mut log).map_err(|e| {
+            KernelError::new(ErrorCode::State, "cannot read the run's output").because(&e)
+        })?;
     }
     Ok(String::from_utf8_lossy(&log).into_owned())
 }
@@ -204,8 +211,11 @@ fn recorded(event: &RunEvent) -> String {
 pub(crate) fn results(ctx: &Context, args: &ResultsArgs) -> Result<i32> {
     let run = args.which.find(ctx)?;
     let Some(results) = run.results else {
-        return Err(KernelError::new(ErrorCode::NotFound, format!("run {} has no test results", run.id))
-            .hint("pass --junit PATTERN to `crabbox run`, or set results.junit"));
+        return Err(KernelError::new(
+            ErrorCode::NotFound,
+            format!("run {} has no test results", run.id),
+        )
+        .hint("pass --junit PATTERN to `crabbox run`, or set results.junit"));
     };
     if ctx.global.json {
         ctx.terminal.out_json(&results);
@@ -213,7 +223,8 @@ pub(crate) fn results(ctx: &Context, args: &ResultsArgs) -> Result<i32> {
     }
     ctx.terminal.out(&human::test_results(&results));
     for failed in &results.failed {
-        ctx.terminal.out(&format!("{} {}: {}", failed.kind, failed.name, failed.message));
+        let line = format!("{} {}: {}", failed.kind, failed.name, failed.message);
+        ctx.terminal.out(&text::plain(&line));
     }
     Ok(0)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crabbox_host::Session;
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::lease::{Bench, adopt};
+use crabbox_kernel::ports::Dialer;
 use crabbox_kernel::ports::{Clock, Provider, Remote, Stop, Urgency};
 use crabbox_kernel::run::ssh_lease::address;
 use crabbox_kernel::time::{format_duration, parse_duration};
@@ -13,7 +14,6 @@ use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::lease::Lease;
 use crabbox_schemas::plugin::Purpose;
 use crabbox_schemas::view::StatusView;
-use crabbox_kernel::ports::Dialer;
 
 use crate::args::ByName;
 use crate::context::Context;
@@ -45,8 +45,9 @@ pub(crate) struct InspectArgs {
 
 /// Shows one box.
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
-    let timeout = parse_duration(&args.wait_timeout)
-        .ok_or_else(|| KernelError::new(ErrorCode::Usage, format!("not a duration: {:?}", args.wait_timeout)))?;
+    let timeout = parse_duration(&args.wait_timeout).ok_or_else(|| {
+        KernelError::new(ErrorCode::Usage, format!("not a duration: {:?}", args.wait_timeout))
+    })?;
     let patience = if args.wait { timeout } else { Duration::ZERO };
     let (view, _) = look(ctx, &args.by, patience).await?;
     if ctx.global.json {
@@ -55,8 +56,11 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
         ctx.terminal.out(&line(&view));
     }
     if args.wait && !view.ready {
-        return Err(KernelError::new(ErrorCode::Bootstrap, format!("{} was not ready in time", view.slug))
-            .hint("`crabbox inspect` shows how to reach it"));
+        return Err(KernelError::new(
+            ErrorCode::Bootstrap,
+            format!("{} was not ready in time", view.slug),
+        )
+        .hint("`crabbox inspect` shows how to reach it"));
     }
     Ok(0)
 }
@@ -71,7 +75,8 @@ pub(crate) async fn inspect(ctx: &Context, args: InspectArgs) -> Result<i32> {
         return Ok(0);
     }
     ctx.terminal.out(&line(&view));
-    let facts = [("workroot", &view.work_root), ("server", &view.server_id), ("key", &view.ssh_key)];
+    let facts =
+        [("workroot", &view.work_root), ("server", &view.server_id), ("key", &view.ssh_key)];
     for (name, value) in facts.iter().filter(|f| !f.1.is_empty()) {
         ctx.terminal.out(&format!("{name}={value}"));
     }
@@ -104,7 +109,8 @@ async fn examine(
 ) -> Result<(Lease, Option<Claim>, bool)> {
     let dialer = ctx.dialer();
     let bench = Bench { provider: session, dialer: &dialer, clock: &ctx.clock, state: &ctx.state };
-    let deadline = ctx.clock.monotonic_ms() + u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+    let deadline =
+        ctx.clock.monotonic_ms() + u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
     let (lease, claim) = adopt::find(&bench, name, Purpose::Status).await?;
     if !patience.is_zero() {
         session.touch(&lease, "ready").await?;
@@ -147,8 +153,11 @@ fn line(view: &StatusView) -> String {
         ("idle_timeout", &view.idle_timeout),
         ("expires", &view.expires_at),
     ];
-    let mut words: Vec<String> =
-        pairs.iter().filter(|p| !p.1.is_empty()).map(|(name, value)| format!("{name}={value}")).collect();
+    let mut words: Vec<String> = pairs
+        .iter()
+        .filter(|p| !p.1.is_empty())
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
     words.push(format!("ready={}", view.ready));
     words.join(" ")
 }
@@ -178,7 +187,8 @@ pub(crate) async fn heartbeat(ctx: &Context, by: &ByName) -> Result<i32> {
         let idle = format_duration(Duration::from_secs(
             lease.labels.get("idle_timeout_secs").and_then(|s| s.parse().ok()).unwrap_or_default(),
         ));
-        ctx.terminal.out(&format!("touched {} expires={} idle_timeout={idle}", view.id, view.expires_at));
+        ctx.terminal
+            .out(&format!("touched {} expires={} idle_timeout={idle}", view.id, view.expires_at));
     }
     Ok(0)
 }

@@ -45,7 +45,8 @@ struct Stopped {
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     let names: Vec<&String> = args.boxes.iter().chain(&args.id).collect();
     if names.is_empty() {
-        return Err(KernelError::new(ErrorCode::Usage, "no box was named").hint("`crabbox list` shows your boxes"));
+        return Err(KernelError::new(ErrorCode::Usage, "no box was named")
+            .hint("`crabbox list` shows your boxes"));
     }
     let mut stopped = Vec::new();
     let mut failure = None;

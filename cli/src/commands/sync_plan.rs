@@ -34,7 +34,9 @@ fn text(ctx: &Context, view: &SyncPlanView) {
     ctx.terminal.out(&format!("sync candidate: {} files, {}", view.files, size(view.bytes)));
     ctx.terminal.out(&format!("tracked deletions: {}", view.tracked_deletions));
     ctx.terminal.out(&format!("left out: {}", view.excluded));
-    for (what, paths) in [("largest files", &view.largest_files), ("largest directories", &view.largest_dirs)] {
+    for (what, paths) in
+        [("largest files", &view.largest_files), ("largest directories", &view.largest_dirs)]
+    {
         ctx.terminal.out(&format!("{what}:"));
         for one in paths {
             ctx.terminal.out(&format!("  {:>10}  {}", size(one.bytes), one.path));

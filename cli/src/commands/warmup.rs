@@ -55,16 +55,17 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
         ..Default::default()
     };
     let keep = |outcome: &Result<_>| (args.keep && outcome.is_ok()).then(|| "warm".to_owned());
-    let worked = with_lease(&bench, &ask, place.root, &mut screen, &ctx.stop, keep, async |held, events| {
-        timing.lease_ms = ctx.clock.monotonic_ms() - started;
-        let from = ctx.clock.monotonic_ms();
-        if session.about().kind == ProviderKind::SshLease {
-            connect(&bench, &held.lease, false, events, &ctx.stop).await?.close().await;
-        }
-        timing.bootstrap_ms = ctx.clock.monotonic_ms() - from;
-        Ok((held.lease.clone(), held.claim.clone()))
-    })
-    .await;
+    let worked =
+        with_lease(&bench, &ask, place.root, &mut screen, &ctx.stop, keep, async |held, events| {
+            timing.lease_ms = ctx.clock.monotonic_ms() - started;
+            let from = ctx.clock.monotonic_ms();
+            if session.about().kind == ProviderKind::SshLease {
+                connect(&bench, &held.lease, false, events, &ctx.stop).await?.close().await;
+            }
+            timing.bootstrap_ms = ctx.clock.monotonic_ms() - from;
+            Ok((held.lease.clone(), held.claim.clone()))
+        })
+        .await;
     session.close().await;
     let (outcome, fate) = worked?;
     let (lease, claim) = outcome?;

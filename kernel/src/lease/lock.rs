@@ -16,7 +16,14 @@ use crate::state::{State, failed, make_dir};
 /// Held while one run uses the lease's work directory.
 #[derive(Debug)]
 pub struct LeaseLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for LeaseLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that is being started may hold a copy of the file for a moment.
+        let _ = self.file.unlock();
+    }
 }
 
 /// Whether to queue behind another run, and for how long at most.
@@ -73,7 +80,7 @@ pub async fn lock(
         }
     }
     write_owner(&mut file, owner).map_err(|e| failed("cannot write", &path, &e))?;
-    Ok(LeaseLock { _file: file })
+    Ok(LeaseLock { file })
 }
 
 fn read_owner(file: &mut File) -> String {

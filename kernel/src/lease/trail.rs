@@ -115,14 +115,18 @@ impl Trail {
     /// The identity, provider and plugin the trail began with.
     pub fn intent(&self) -> Option<(&Desired, &str, &PluginPin)> {
         self.lines.iter().find_map(|line| match line {
-            TrailLine::Intent { desired, provider, plugin, .. } => Some((desired, &**provider, plugin)),
+            TrailLine::Intent { desired, provider, plugin, .. } => {
+                Some((desired, &**provider, plugin))
+            }
             _ => None,
         })
     }
 
     /// Whether the box was meant to outlive the command that leased it.
     pub fn is_kept(&self) -> bool {
-        self.lines.iter().any(|line| matches!(line, TrailLine::Intent { keep: true, .. } | TrailLine::Kept { .. }))
+        self.lines.iter().any(|line| {
+            matches!(line, TrailLine::Intent { keep: true, .. } | TrailLine::Kept { .. })
+        })
     }
 
     /// Whether acquire answered and the claim was written.

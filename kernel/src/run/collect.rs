@@ -41,10 +41,13 @@ pub async fn junit<R: Remote>(
     let got = capture(remote, "exec sh -s", Bytes::from(script)).await?;
     let files = untar(&got.stdout)?;
     if files.is_empty() {
-        events.emit(Event::Warning { message: format!("no test report matches {}", patterns.join(", ")) });
+        events.emit(Event::Warning {
+            message: format!("no test report matches {}", patterns.join(", ")),
+        });
         return Ok(None);
     }
-    let (results, problems) = results::summarise(files.iter().map(|(name, body)| (name.as_str(), body.as_slice())));
+    let (results, problems) =
+        results::summarise(files.iter().map(|(name, body)| (name.as_str(), body.as_slice())));
     for problem in problems {
         events.emit(Event::Warning { message: problem });
     }
@@ -54,7 +57,8 @@ pub async fn junit<R: Remote>(
 
 fn untar(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>> {
     let broken = |e: std::io::Error| {
-        KernelError::new(ErrorCode::SyncRead, "the box sent test reports that cannot be read").because(&e)
+        KernelError::new(ErrorCode::SyncRead, "the box sent test reports that cannot be read")
+            .because(&e)
     };
     let mut files = Vec::new();
     for entry in tar::Archive::new(bytes).entries().map_err(broken)? {
@@ -69,12 +73,21 @@ fn untar(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>> {
 
 /// Copies one file from the box; it appears here whole or not at all.
 pub async fn download<R: Remote>(remote: &R, workdir: &str, wanted: &Download) -> Result<u64> {
-    let command = format!("exec sh -c 'cd \"$0\" && exec cat \"$1\"' {} {}", quote(workdir), quote(&wanted.remote));
+    let command = format!(
+        "exec sh -c 'cd \"$0\" && exec cat \"$1\"' {} {}",
+        quote(workdir),
+        quote(&wanted.remote)
+    );
     let (mut input, mut output) = remote.start(&command, None).await?;
     input.finish().await?;
-    let dir = wanted.local.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    let dir = wanted
+        .local
+        .parent()
+        .filter(|d| !d.as_os_str().is_empty())
+        .unwrap_or(std::path::Path::new("."));
     let here = |e: &std::io::Error| {
-        KernelError::new(ErrorCode::State, format!("cannot write {}", wanted.local.display())).because(e)
+        KernelError::new(ErrorCode::State, format!("cannot write {}", wanted.local.display()))
+            .because(e)
     };
     std::fs::create_dir_all(dir).map_err(|e| here(&e))?;
     let mut file = tempfile::NamedTempFile::new_in(dir).map_err(|e| here(&e))?;
@@ -86,11 +99,16 @@ pub async fn download<R: Remote>(remote: &R, workdir: &str, wanted: &Download) -
                 size += data.len() as u64;
                 std::io::Write::write_all(&mut file, &data).map_err(|e| here(&e))?;
             }
-            Piece::Data(Stream::Stderr, data) => stderr.extend_from_slice(&data[..data.len().min(1024)]),
+            Piece::Data(Stream::Stderr, data) => {
+                stderr.extend_from_slice(&data[..data.len().min(1024)])
+            }
             Piece::Exited(exit) if exit.code == 0 => break,
             Piece::Exited(_) => {
                 let said = String::from_utf8_lossy(&stderr).trim().to_owned();
-                return Err(KernelError::new(ErrorCode::NotFound, format!("cannot download {}: {said}", wanted.remote)));
+                return Err(KernelError::new(
+                    ErrorCode::NotFound,
+                    format!("cannot download {}: {said}", wanted.remote),
+                ));
             }
         }
     }

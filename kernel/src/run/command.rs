@@ -44,10 +44,14 @@ pub struct Command {
 pub fn choose(words: Vec<OsString>, shell: bool) -> Result<Action> {
     let text: Vec<String> = words.iter().map(|w| w.to_string_lossy().into_owned()).collect();
     if words.is_empty() || words[0].is_empty() {
-        return Err(KernelError::new(ErrorCode::Usage, "no command was given").hint("crabbox run -- COMMAND [ARG]..."));
+        return Err(KernelError::new(ErrorCode::Usage, "no command was given")
+            .hint("crabbox run -- COMMAND [ARG]..."));
     }
     if let Some(bad) = words.iter().find(|w| w.as_bytes().contains(&0)) {
-        return Err(KernelError::new(ErrorCode::Usage, format!("an argument holds a NUL byte: {bad:?}")));
+        return Err(KernelError::new(
+            ErrorCode::Usage,
+            format!("an argument holds a NUL byte: {bad:?}"),
+        ));
     }
     if !shell && !wants_shell(&text) {
         return Ok(Action::Exec(words));
@@ -122,11 +126,15 @@ cd {workdir} || {{ echo 'crabbox: the work directory is gone' >&2; exit 126; }}
     text.extend_from_slice(b"exec");
     let words: Vec<Vec<u8>> = match &command.action {
         Action::Exec(words) => words.iter().map(|w| quote_bytes(w.as_bytes())).collect(),
-        Action::Shell(script) => vec![b"\"${BASH:-sh}\" -c".to_vec(), quote_bytes(script.as_bytes())],
+        Action::Shell(script) => {
+            vec![b"\"${BASH:-sh}\" -c".to_vec(), quote_bytes(script.as_bytes())]
+        }
         Action::Script { body, args } => {
             let path = quote(&places.script(run));
             let start = if body.starts_with(b"#!") { path } else { format!("sh {path}") };
-            std::iter::once(start.into_bytes()).chain(args.iter().map(|a| quote_bytes(a.as_bytes()))).collect()
+            std::iter::once(start.into_bytes())
+                .chain(args.iter().map(|a| quote_bytes(a.as_bytes())))
+                .collect()
         }
     };
     for word in words {
@@ -213,11 +221,27 @@ mod tests {
     fn words_and_values_arrive_exactly_and_the_profile_is_silent() {
         let dir = tempfile::tempdir().unwrap();
         let places = places(dir.path());
-        std::fs::write(format!("{}/.profile", places.control), "echo noise; export FROM_PROFILE=yes\n").unwrap();
-        let mut command = exec(&["sh", "-c", r#"printf '%s|' "$@" "$V" "$FROM_PROFILE" "$(basename "$PWD")""#, "sh", "a b", "", "new\nline", "q'\"$x"]);
+        std::fs::write(
+            format!("{}/.profile", places.control),
+            "echo noise; export FROM_PROFILE=yes\n",
+        )
+        .unwrap();
+        let mut command = exec(&[
+            "sh",
+            "-c",
+            r#"printf '%s|' "$@" "$V" "$FROM_PROFILE" "$(basename "$PWD")""#,
+            "sh",
+            "a b",
+            "",
+            "new\nline",
+            "q'\"$x",
+        ]);
         command.env.insert("V".into(), "tab\tnl\nend".into());
         let out = run(&places, &command);
-        assert_eq!(String::from_utf8_lossy(&out.stdout), "a b||new\nline|q'\"$x|tab\tnl\nend|yes|it's a repo|");
+        assert_eq!(
+            String::from_utf8_lossy(&out.stdout),
+            "a b||new\nline|q'\"$x|tab\tnl\nend|yes|it's a repo|"
+        );
         assert!(out.stderr.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
     }
 
@@ -235,7 +259,9 @@ mod tests {
     #[test]
     fn shell_talk_runs_in_a_shell_and_the_rest_does_not() {
         let words = |w: &[&str]| w.iter().map(OsString::from).collect::<Vec<_>>();
-        assert!(matches!(choose(words(&["a", "&&", "b"]), false).unwrap(), Action::Shell(t) if t == "a && b"));
+        assert!(
+            matches!(choose(words(&["a", "&&", "b"]), false).unwrap(), Action::Shell(t) if t == "a && b")
+        );
         assert!(matches!(choose(words(&["echo", "a;b"]), false).unwrap(), Action::Exec(_)));
         assert!(matches!(choose(words(&["echo", "hi"]), true).unwrap(), Action::Shell(_)));
         assert_eq!(choose(Vec::new(), false).unwrap_err().code, ErrorCode::Usage);
@@ -244,6 +270,11 @@ mod tests {
     #[test]
     fn only_proper_names_reach_an_environment() {
         assert!(is_env_name("A_1") && is_env_name("_x"));
-        assert!(!is_env_name("1A") && !is_env_name("A-B") && !is_env_name("") && !is_env_name("X=$(id)"));
+        assert!(
+            !is_env_name("1A")
+                && !is_env_name("A-B")
+                && !is_env_name("")
+                && !is_env_name("X=$(id)")
+        );
     }
 }

@@ -23,16 +23,22 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
     stop: &Stop,
 ) -> Result<Option<Exit>> {
     let Some(command) = &plan.command else {
-        return Err(KernelError::new(ErrorCode::Unsupported, "this provider syncs only as part of a run")
-            .hint("give a command, or choose a provider with SSH access")
-            .at("sync"));
+        return Err(KernelError::new(
+            ErrorCode::Unsupported,
+            "this provider syncs only as part of a run",
+        )
+        .hint("give a command, or choose a provider with SSH access")
+        .at("sync"));
     };
     let words = match &command.action {
         Action::Exec(words) => words.iter().map(|w| utf8(w)).collect::<Result<Vec<_>>>()?,
         Action::Shell(text) => vec!["sh".to_owned(), "-c".to_owned(), utf8(text)?],
         Action::Script { .. } => {
-            return Err(KernelError::new(ErrorCode::Unsupported, "this provider cannot run an uploaded script")
-                .at("plan"));
+            return Err(KernelError::new(
+                ErrorCode::Unsupported,
+                "this provider cannot run an uploaded script",
+            )
+            .at("plan"));
         }
     };
     let archive = match &plan.sync {
@@ -44,7 +50,11 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
         }
         Sync::Off => None,
     };
-    let env = command.env.iter().map(|(name, value)| Ok((name.clone(), utf8(value)?))).collect::<Result<_>>()?;
+    let env = command
+        .env
+        .iter()
+        .map(|(name, value)| Ok((name.clone(), utf8(value)?)))
+        .collect::<Result<_>>()?;
     let run = DelegatedRun {
         run_id: plan.run_id.to_string(),
         lease: held.lease.clone(),
@@ -71,6 +81,10 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
 
 fn utf8(text: &OsString) -> Result<String> {
     text.to_str().map(str::to_owned).ok_or_else(|| {
-        KernelError::new(ErrorCode::Unsupported, format!("this provider takes only UTF-8 text, not {text:?}")).at("plan")
+        KernelError::new(
+            ErrorCode::Unsupported,
+            format!("this provider takes only UTF-8 text, not {text:?}"),
+        )
+        .at("plan")
     })
 }

@@ -8,7 +8,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::error::{KernelError, Result};
 use crate::event::{Event, Stream};
-use crate::ports::{Clock, EventSink, Exit, Piece, ProcessInput, ProcessOutput, Pty, Remote, Stop, Urgency};
+use crate::ports::{
+    Clock, EventSink, Exit, Piece, ProcessInput, ProcessOutput, Pty, Remote, Stop, Urgency,
+};
 
 /// What the person at this end types, and how large their terminal is.
 #[derive(Debug)]
@@ -178,7 +180,10 @@ pub async fn capture<R: Remote>(remote: &R, command: &str, stdin: Bytes) -> Resu
 
 fn keep(buffer: &mut Vec<u8>, data: &[u8]) -> Result<()> {
     if buffer.len() + data.len() > CAPTURE_LIMIT {
-        return Err(KernelError::new(ErrorCode::SyncWrite, "the box answered with more than was asked for"));
+        return Err(KernelError::new(
+            ErrorCode::SyncWrite,
+            "the box answered with more than was asked for",
+        ));
     }
     buffer.extend_from_slice(data);
     Ok(())

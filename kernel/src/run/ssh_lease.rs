@@ -36,7 +36,9 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
     stop: &Stop,
 ) -> Result<Option<Exit>> {
     let owner = format!("{} (process {})", plan.run_id, std::process::id());
-    let _lock = lock(bench.state, &held.lease.lease_id, &owner, plan.patience, bench.clock, events, stop).await?;
+    let _lock =
+        lock(bench.state, &held.lease.lease_id, &owner, plan.patience, bench.clock, events, stop)
+            .await?;
     let places = places(plan, &held.lease)?;
     timing.workdir = Some(places.workdir.clone());
     let from = bench.clock.monotonic_ms();
@@ -47,7 +49,8 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
         remote.close().await;
         return Ok(None);
     };
-    let exit = execute(bench, plan, held, command, &places, &remote, console, timing, events, stop).await;
+    let exit =
+        execute(bench, plan, held, command, &places, &remote, console, timing, events, stop).await;
     if !matches!(&exit, Err(e) if e.code == ErrorCode::ConnectionLost) {
         bring_back(plan, &places, &remote, events).await;
         remote.close().await;
@@ -72,7 +75,10 @@ pub fn address(state: &State, lease: &Lease, used: bool) -> Result<Address> {
     let Some(endpoint) = lease.ssh.clone() else {
         return Err(KernelError::new(
             ErrorCode::Unsupported,
-            format!("lease {} has no SSH endpoint: its provider runs commands itself", lease.lease_id),
+            format!(
+                "lease {} has no SSH endpoint: its provider runs commands itself",
+                lease.lease_id
+            ),
         ));
     };
     let keys = state.keys(&lease.lease_id);
@@ -87,7 +93,11 @@ pub fn address(state: &State, lease: &Lease, used: bool) -> Result<Address> {
 fn places(plan: &Plan, lease: &Lease) -> Result<Places> {
     let root = plan.work_root.as_deref().or(lease.work_root.as_deref()).unwrap_or("/work/crabbox");
     if !root.starts_with('/') {
-        return Err(KernelError::new(ErrorCode::Config, format!("workRoot is not an absolute path: {root}")).at("plan"));
+        return Err(KernelError::new(
+            ErrorCode::Config,
+            format!("workRoot is not an absolute path: {root}"),
+        )
+        .at("plan"));
     }
     Ok(Places::new(root, lease.lease_id.as_str(), &plan.repo_name))
 }
@@ -151,19 +161,40 @@ async fn execute<P: Provider, D: Dialer, C: Clock>(
         workdir: places.workdir.clone(),
         command: shell::join(&command.shown),
     });
-    let killer = Killer { gently: command::kill(places, run, false), at_once: command::kill(places, run, true) };
+    let killer = Killer {
+        gently: command::kill(places, run, false),
+        at_once: command::kill(places, run, true),
+    };
     let from = bench.clock.monotonic_ms();
     let start = command::start(places, run);
-    let end =
-        pump(remote, &start, command.pty.as_ref(), console, &killer, plan.timeout, bench.clock, events, stop).await;
+    let end = pump(
+        remote,
+        &start,
+        command.pty.as_ref(),
+        console,
+        &killer,
+        plan.timeout,
+        bench.clock,
+        events,
+        stop,
+    )
+    .await;
     timing.command_ms = bench.clock.monotonic_ms() - from;
     let exit = match end? {
         End::Exited(exit) => exit,
-        End::Stopped => return Err(KernelError::new(ErrorCode::Cancelled, "interrupted; the command was stopped")),
+        End::Stopped => {
+            return Err(KernelError::new(
+                ErrorCode::Cancelled,
+                "interrupted; the command was stopped",
+            ));
+        }
         End::TimedOut => {
             let limit = crate::time::format_duration(plan.timeout.unwrap_or_default());
-            return Err(KernelError::new(ErrorCode::CommandTimeout, format!("the command was stopped after {limit}"))
-                .hint("a longer --timeout gives it more time"));
+            return Err(KernelError::new(
+                ErrorCode::CommandTimeout,
+                format!("the command was stopped after {limit}"),
+            )
+            .hint("a longer --timeout gives it more time"));
         }
     };
     events.emit(Event::CommandFinished {
@@ -188,7 +219,9 @@ fn with_identity(command: &Command, held: &Held, plan: &Plan) -> Command {
 
 async fn put<R: Remote>(remote: &R, places: &Places, path: &str, body: Vec<u8>) -> Result<()> {
     let not_started = |e: KernelError| e.outcome(Outcome::NotStarted);
-    let done = capture(remote, &command::upload(places, path), Bytes::from(body)).await.map_err(not_started)?;
+    let done = capture(remote, &command::upload(places, path), Bytes::from(body))
+        .await
+        .map_err(not_started)?;
     if done.code == 0 {
         return Ok(());
     }
@@ -200,13 +233,20 @@ async fn put<R: Remote>(remote: &R, places: &Places, path: &str, body: Vec<u8>) 
 }
 
 /// Test reports and downloads, also after a failed command; what cannot be had is a warning.
-async fn bring_back<R: Remote>(plan: &Plan, places: &Places, remote: &R, events: &mut dyn EventSink) {
+async fn bring_back<R: Remote>(
+    plan: &Plan,
+    places: &Places,
+    remote: &R,
+    events: &mut dyn EventSink,
+) {
     if let Err(error) = collect::junit(remote, &places.workdir, &plan.junit, events).await {
         events.emit(Event::Warning { message: error.to_string() });
     }
     for wanted in &plan.downloads {
         let told = match collect::download(remote, &places.workdir, wanted).await {
-            Ok(size) => Event::Debug { message: format!("downloaded {} ({size} bytes)", wanted.local.display()) },
+            Ok(size) => Event::Debug {
+                message: format!("downloaded {} ({size} bytes)", wanted.local.display()),
+            },
             Err(error) => Event::Warning { message: error.to_string() },
         };
         events.emit(told);
