@@ -148,6 +148,11 @@ async fn a_wrong_key_is_refused_and_the_error_says_which() {
     let error = fails(&address).await;
     assert_eq!((error.code, error.stage), (ErrorCode::SshAuth, Some("auth")));
     assert!(error.to_string().contains("other: refused"), "{error}");
+    assert!(error.to_string().contains(&address.endpoint.user), "{error}");
+    (address.endpoint.user, address.endpoint.user_secret) = ("t0ken".into(), true);
+    let error = fails(&address).await;
+    assert_eq!(error.code, ErrorCode::SshAuth);
+    assert!(!format!("{error:?}").contains("t0ken"), "a secret user name is never shown");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
