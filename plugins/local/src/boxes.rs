@@ -22,8 +22,6 @@ const FIRM: Duration = Duration::from_secs(3);
 const ORPHANED: Duration = Duration::from_secs(6);
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(10);
-/// Attempts to remove a directory somebody still writes to.
-const ATTEMPTS: usize = 20;
 
 /// Where the boxes are.
 #[derive(Debug, Clone)]
@@ -143,21 +141,13 @@ pub(crate) fn now() -> u64 {
 }
 
 /// Ends everything of a box and removes it. Says whether there was anything.
-pub(crate) fn end(dir: &BoxDir, lease_id: &str) -> io::Result<bool> {
+pub(crate) fn end(dir: &BoxDir) -> io::Result<bool> {
     if !dir.path().exists() {
         return Ok(false);
     }
     stop_keeper(dir)?;
-    processes::kill_marked(&format!("{MARK}={lease_id}"), ORPHANED);
-    let mut attempts = 0;
-    loop {
-        match dir.remove() {
-            Ok(_) => return Ok(true),
-            Err(error) if attempts == ATTEMPTS => return Err(error),
-            Err(_) => attempts += 1,
-        }
-        thread::sleep(LOOK);
-    }
+    processes::kill_marked(&format!("{MARK}={}", dir.path().display()), ORPHANED);
+    dir.remove()
 }
 
 fn stop_keeper(dir: &BoxDir) -> io::Result<()> {

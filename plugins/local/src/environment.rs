@@ -6,7 +6,7 @@ use crabbox_plugin_sdk::UserFacts;
 
 use crate::record::BoxDir;
 
-/// Marks every process of a box, so that the last one can be found.
+/// Marks every process of a box with the box's directory, so that the last one can be found.
 pub(crate) const MARK: &str = "CRABBOX_BOX";
 
 /// Search path of users without one.
@@ -34,7 +34,6 @@ pub(crate) fn login(user: &UserFacts) -> &str {
 
 pub(crate) fn environment(
     dir: &BoxDir,
-    lease_id: &str,
     user: &UserFacts,
     lang: Option<String>,
 ) -> Vec<(String, String)> {
@@ -48,7 +47,7 @@ pub(crate) fn environment(
         ("SHELL", shell().to_owned()),
         ("PATH", path.to_owned()),
         ("TMPDIR", part("tmp")),
-        (MARK, lease_id.to_owned()),
+        (MARK, dir.path().to_string_lossy().into_owned()),
     ];
     env.extend(lang.map(|lang| ("LANG", lang)));
     let home = Path::new(&user.home);

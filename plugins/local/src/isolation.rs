@@ -107,28 +107,36 @@ pub(crate) fn fence() -> &'static Path {
     Path::new(BWRAP)
 }
 
-/// Tries the fence: inside there must be few processes, no writing outside, and writing inside.
+/// Tries the fence from inside: there must be few processes and a place to write. It also writes
+/// where it must not; whether that reached the machine is seen from outside.
 const PROOF: &str = r#"
 set -eu
 [ "$(ls -d /proc/[0-9]* | wc -l)" -lt 10 ] || { echo "other processes are visible" >&2; exit 1; }
-if (: > "$2/crabbox-fence-proof") 2>/dev/null; then
-    rm -f "$2/crabbox-fence-proof"; echo "files outside can be written" >&2; exit 1
-fi
-: > "$1/crabbox-fence-proof"
-rm -f "$1/crabbox-fence-proof"
+: > "$1/.fence" && rm "$1/.fence"
+(: > "$2") 2>/dev/null || true
 "#;
 
 fn prove(dir: &BoxDir, network: Network) -> Result<(), String> {
     if !fence().exists() {
         return Err(format!("bubblewrap is not installed as {BWRAP}"));
     }
-    let (inside, outside) = (dir.part("work"), dir.path());
+    // Beside the boxes the user may write, but a command of a box may not.
+    let boxes = dir.path().parent().unwrap_or(dir.path());
+    let outside = boxes.with_file_name(format!(".fence-{}", std::process::id()));
     let script = ["/bin/sh", "-c", PROOF, "sh"].map(OsString::from);
     let mut program = script.to_vec();
-    program.extend([inside.into(), OsString::from("/"), outside.into()]);
+    program.extend([dir.part("work").into(), outside.clone().into()]);
+    try_inside(dir, network, &program)?;
+    match std::fs::remove_file(&outside) {
+        Ok(()) => Err("files outside the box can be written".to_owned()),
+        Err(_) => Ok(()),
+    }
+}
+
+fn try_inside(dir: &BoxDir, network: Network, program: &[OsString]) -> Result<(), String> {
     let streams = Streams { stdin: Stdio::null(), stdout: Stdio::null(), stderr: Stdio::piped() };
     let env = [("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
-    let args = fenced(dir, network, &program);
+    let args = fenced(dir, network, program);
     let start = Start { file: fence(), args: &args, env: &env, dir: Path::new("/"), streams };
     match program::finish(start) {
         Ok((true, _)) => Ok(()),

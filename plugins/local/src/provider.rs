@@ -76,7 +76,7 @@ impl Local {
             ttl_secs: params.request.ttl_secs,
             idle_timeout_secs: params.request.idle_timeout_secs,
             shell: environment::shell().to_owned(),
-            env: environment::environment(dir, lease_id, &self.user, self.lang.clone()),
+            env: environment::environment(dir, &self.user, self.lang.clone()),
             isolation: self.settings.isolation,
             network: self.settings.network,
             limits: self.settings.limits(),
@@ -193,11 +193,11 @@ impl SshLease for Local {
         }
         let resource = resource(&id);
         call.record(&resource).map_err(|failure| failure.outcome(Outcome::NotStarted))?;
-        boxes::end(&dir, id.as_str())
+        boxes::end(&dir)
             .map_err(|error| cannot("clear away what an earlier attempt left", &error))?;
         match self.start(call, &dir, &params) {
             Ok(lease) => Ok(lease),
-            Err(failure) => Err(roll_back(call, &dir, &resource, &id, failure)),
+            Err(failure) => Err(roll_back(call, &dir, &resource, failure)),
         }
     }
 
@@ -244,7 +244,7 @@ impl SshLease for Local {
             return Ok(ReleaseOutcome::Retained);
         }
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let ended = boxes::end(&dir, id.as_str());
+        let ended = boxes::end(&dir);
         let existed = ended.map_err(|error| cannot("end the box", &error))?;
         // The journal may be about another lease by now; what is gone needs no entry either way.
         let _ = call.forget(&resource(id));
@@ -348,14 +348,8 @@ fn refusal(reason: &str) -> Failure {
 }
 
 /// Removes what a failed acquire made; only then it says so.
-fn roll_back(
-    call: &Call,
-    dir: &BoxDir,
-    resource: &Resource,
-    id: &LeaseId,
-    failure: Failure,
-) -> Failure {
-    match boxes::end(dir, id.as_str()) {
+fn roll_back(call: &Call, dir: &BoxDir, resource: &Resource, failure: Failure) -> Failure {
+    match boxes::end(dir) {
         Ok(_) => {
             let _ = call.forget(resource);
             failure.outcome(Outcome::RolledBack)

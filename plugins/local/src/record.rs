@@ -60,6 +60,10 @@ pub(crate) struct BoxDir(PathBuf);
 const LOCK_ATTEMPTS: usize = 50;
 const LOCK_WAIT: Duration = Duration::from_millis(20);
 
+/// How often, and how far apart, removing is tried.
+const REMOVE_ATTEMPTS: usize = 100;
+const REMOVE_WAIT: Duration = Duration::from_millis(10);
+
 /// Parts of a box that its commands may write to.
 pub(crate) const WRITABLE: [&str; 3] = ["home", "work", "tmp"];
 
@@ -140,15 +144,20 @@ impl BoxDir {
         flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
     }
 
-    /// Removes everything, also what commands made unreadable. Says whether anything was there.
+    /// Removes everything, also what commands made unreadable. Somebody may remove it at the same
+    /// time, or still write to it, so it is tried for a while. Says whether anything was there.
     pub(crate) fn remove(&self) -> io::Result<bool> {
-        match fs::remove_dir_all(&self.0) {
-            Ok(()) => return Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(self.0.exists()),
-            Err(_) => unlock_directories(&self.0)?,
+        let existed = self.0.exists();
+        let mut result = Ok(());
+        for _ in 0..REMOVE_ATTEMPTS {
+            result = fs::remove_dir_all(&self.0);
+            if !self.0.exists() {
+                return Ok(existed);
+            }
+            let _ = unlock_directories(&self.0);
+            thread::sleep(REMOVE_WAIT);
         }
-        fs::remove_dir_all(&self.0)?;
-        Ok(true)
+        result.map(|()| existed)
     }
 }
 

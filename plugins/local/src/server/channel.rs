@@ -1,6 +1,7 @@
 //! One session channel: wishes, then a command, then its end.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +9,13 @@ use bytes::Bytes;
 use russh::server::{Handle, Msg};
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use rustix::process::{Pid, Signal, WaitStatus};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
 use super::Shared;
-use super::command::{self, Input, Output, Running, Wish};
-use super::terminal::{self, Terminal};
+use super::command::{self, Running, Wish};
+use super::terminal;
 
 /// The protocol's code for standard error.
 const STDERR: u32 = 1;
@@ -88,11 +91,7 @@ async fn refuse(to: &ChannelWriteHalf<Msg>, error: &io::Error) {
 /// gone. A client that goes away hangs up a terminal; without one the command runs on, and notices
 /// when it next reads or writes.
 async fn run(running: Running, from: ChannelReadHalf, to: &ChannelWriteHalf<Msg>, client: &Handle) {
-    let Running { child, input, output, errors } = running;
-    let terminal = match &input {
-        Input::Terminal(terminal) => Some(terminal.clone()),
-        Input::Pipe(_) => None,
-    };
+    let Running { child, input, output, errors, terminal } = running;
     let (queue, queued) = mpsc::unbounded_channel();
     let leader = child.pid;
     let ended = async { child.ended.await.ok() };
@@ -111,7 +110,7 @@ async fn run(running: Running, from: ChannelReadHalf, to: &ChannelWriteHalf<Msg>
     };
     tokio::select! {
         () = talk => {}
-        () = listen(from, queue, leader, terminal.as_deref()) => {
+        () = listen(from, queue, leader, terminal.as_ref()) => {
             if terminal.is_some() {
                 command::send(leader, Signal::HUP);
             }
@@ -161,7 +160,7 @@ async fn tell(status: WaitStatus, to: &ChannelWriteHalf<Msg>, client: &Handle) {
 }
 
 /// Sends everything a command prints to the client, as fast as the client takes it.
-async fn pump(mut output: Output, to: &ChannelWriteHalf<Msg>, kind: Option<u32>) {
+async fn pump(mut output: pipe::Receiver, to: &ChannelWriteHalf<Msg>, kind: Option<u32>) {
     let mut buffer = vec![0; CHUNK];
     while let Ok(count @ 1..) = output.read(&mut buffer).await {
         let data = Bytes::copy_from_slice(&buffer[..count]);
@@ -177,7 +176,7 @@ async fn pump(mut output: Output, to: &ChannelWriteHalf<Msg>, kind: Option<u32>)
 
 /// Gives the client's bytes to the command; ends its input when the client does. Never returns, for
 /// a command that reads no more goes on nevertheless.
-async fn feed(mut input: Input, mut queued: mpsc::UnboundedReceiver<Bytes>) {
+async fn feed(mut input: pipe::Sender, mut queued: mpsc::UnboundedReceiver<Bytes>) {
     while let Some(data) = queued.recv().await {
         if input.write_all(&data).await.is_err() {
             break;
@@ -193,7 +192,7 @@ async fn listen(
     mut from: ChannelReadHalf,
     queue: mpsc::UnboundedSender<Bytes>,
     leader: Pid,
-    terminal: Option<&Terminal>,
+    terminal: Option<&OwnedFd>,
 ) {
     let mut queue = Some(queue);
     while let Some(message) = from.wait().await {
@@ -209,7 +208,8 @@ async fn listen(
             }
             ChannelMsg::WindowChange { col_width, row_height, pix_width, pix_height } => {
                 if let Some(terminal) = terminal {
-                    terminal.resize(terminal::size(col_width, row_height, pix_width, pix_height));
+                    let size = terminal::size(col_width, row_height, pix_width, pix_height);
+                    terminal::resize(terminal, size);
                 }
             }
             ChannelMsg::Close => return,

@@ -2,18 +2,17 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::Arc;
 
 use russh::Sig;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 
 use super::Shared;
-use super::terminal::{self, Terminal};
+use super::terminal;
 use crate::program::{self, Start, Streams};
 use crate::reaper::Child;
 use crate::session::{self, Program};
@@ -29,41 +28,11 @@ pub(crate) struct Wish {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) child: Child,
-    pub(crate) input: Input,
-    pub(crate) output: Output,
-    pub(crate) errors: Option<Output>,
-}
-
-/// Where the client's bytes go.
-#[derive(Debug)]
-pub(crate) enum Input {
-    Pipe(pipe::Sender),
-    Terminal(Arc<Terminal>),
-}
-
-/// Where bytes for the client come from.
-#[derive(Debug)]
-pub(crate) enum Output {
-    Pipe(pipe::Receiver),
-    Terminal(Arc<Terminal>),
-}
-
-impl Input {
-    pub(crate) async fn write_all(&mut self, data: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Pipe(pipe) => pipe.write_all(data).await,
-            Self::Terminal(terminal) => terminal.write_all(data).await,
-        }
-    }
-}
-
-impl Output {
-    pub(crate) async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Pipe(pipe) => pipe.read(buffer).await,
-            Self::Terminal(terminal) => terminal.read(buffer).await,
-        }
-    }
+    pub(crate) input: pipe::Sender,
+    pub(crate) output: pipe::Receiver,
+    /// Absent on a terminal, where errors are part of the output.
+    pub(crate) errors: Option<pipe::Receiver>,
+    pub(crate) terminal: Option<OwnedFd>,
 }
 
 /// Starts the command line, or a login shell when there is none.
@@ -72,19 +41,33 @@ pub(crate) fn start(shared: &Shared, wish: Wish, line: Option<Vec<u8>>) -> io::R
     let Wish { terminal, env } = wish;
     let mut full = shared.setup.env.clone();
     full.extend(env);
-    if let Some(request) = terminal {
-        full.push(("TERM".to_owned(), request.term.clone()));
-        let (ours, theirs) = terminal::open(&request)?;
-        let ours = Arc::new(ours);
-        let streams = Streams {
-            stdin: theirs.try_clone()?.into(),
-            stdout: theirs.try_clone()?.into(),
-            stderr: theirs.into(),
-        };
-        let child = spawn(shared, &full, true, &program, streams)?;
-        let input = Input::Terminal(ours.clone());
-        return Ok(Running { child, input, output: Output::Terminal(ours), errors: None });
+    match terminal {
+        Some(request) => on_terminal(shared, full, &request, &program),
+        None => on_pipes(shared, &full, &program),
     }
+}
+
+fn on_terminal(
+    shared: &Shared,
+    mut env: Vec<(String, String)>,
+    request: &terminal::Request,
+    program: &Program,
+) -> io::Result<Running> {
+    env.push(("TERM".to_owned(), request.term.clone()));
+    let (ours, theirs) = terminal::open(request)?;
+    // A terminal reads and writes like a pipe whose other end is gone once nobody holds it.
+    let input = pipe::Sender::from_owned_fd_unchecked(ours.try_clone()?)?;
+    let output = pipe::Receiver::from_owned_fd_unchecked(ours.try_clone()?)?;
+    let streams = Streams {
+        stdin: theirs.try_clone()?.into(),
+        stdout: theirs.try_clone()?.into(),
+        stderr: theirs.into(),
+    };
+    let child = spawn(shared, &env, true, program, streams)?;
+    Ok(Running { child, input, output, errors: None, terminal: Some(ours) })
+}
+
+fn on_pipes(shared: &Shared, env: &[(String, String)], program: &Program) -> io::Result<Running> {
     let (their_input, input) = io::pipe()?;
     let (output, their_output) = io::pipe()?;
     let (errors, their_errors) = io::pipe()?;
@@ -93,11 +76,11 @@ pub(crate) fn start(shared: &Shared, wish: Wish, line: Option<Vec<u8>>) -> io::R
         stdout: Stdio::from(their_output),
         stderr: Stdio::from(their_errors),
     };
-    let input = Input::Pipe(pipe::Sender::from_owned_fd(input.into())?);
-    let output = Output::Pipe(pipe::Receiver::from_owned_fd(output.into())?);
-    let errors = Output::Pipe(pipe::Receiver::from_owned_fd(errors.into())?);
-    let child = spawn(shared, &full, false, &program, streams)?;
-    Ok(Running { child, input, output, errors: Some(errors) })
+    let input = pipe::Sender::from_owned_fd(input.into())?;
+    let output = pipe::Receiver::from_owned_fd(output.into())?;
+    let errors = Some(pipe::Receiver::from_owned_fd(errors.into())?);
+    let child = spawn(shared, env, false, program, streams)?;
+    Ok(Running { child, input, output, errors, terminal: None })
 }
 
 fn program(shell: &str, line: Option<Vec<u8>>) -> Program {

@@ -10,7 +10,6 @@ use rustix::termios::{
     ControlModes, InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Winsize,
     tcgetattr, tcsetattr, tcsetwinsize,
 };
-use tokio::io::unix::AsyncFd;
 
 /// What the client asked for.
 #[derive(Debug, Clone)]
@@ -19,10 +18,6 @@ pub(crate) struct Request {
     pub(crate) size: Winsize,
     pub(crate) modes: Vec<(Pty, u32)>,
 }
-
-/// The server's end of a terminal.
-#[derive(Debug)]
-pub(crate) struct Terminal(AsyncFd<OwnedFd>);
 
 /// A size in cells and pixels; what does not fit counts as unknown.
 pub(crate) fn size(columns: u32, rows: u32, width: u32, height: u32) -> Winsize {
@@ -35,8 +30,8 @@ pub(crate) fn size(columns: u32, rows: u32, width: u32, height: u32) -> Winsize 
     }
 }
 
-/// Makes a terminal; the second half is for the command.
-pub(crate) fn open(request: &Request) -> io::Result<(Terminal, File)> {
+/// Makes a terminal: the server's end, which never blocks, and the command's.
+pub(crate) fn open(request: &Request) -> io::Result<(OwnedFd, File)> {
     let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     grantpt(&ours)?;
     unlockpt(&ours)?;
@@ -46,42 +41,13 @@ pub(crate) fn open(request: &Request) -> io::Result<(Terminal, File)> {
     set_modes(&theirs, &request.modes)?;
     tcsetwinsize(&theirs, request.size)?;
     rustix::io::ioctl_fionbio(&ours, true)?;
-    Ok((Terminal(AsyncFd::new(ours)?), theirs))
+    Ok((ours, theirs))
 }
 
-impl Terminal {
-    /// Reads what the command printed; 0 once nobody holds the terminal any more.
-    pub(crate) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let mut ready = self.0.readable().await?;
-            let got = ready.try_io(|fd| Ok(rustix::io::read(fd, &mut *buffer)?));
-            match got {
-                Ok(Err(error)) if hung_up(&error) => return Ok(0),
-                Ok(result) => return result,
-                Err(_) => {}
-            }
-        }
-    }
-
-    /// Types into the terminal.
-    pub(crate) async fn write_all(&self, mut data: &[u8]) -> io::Result<()> {
-        while !data.is_empty() {
-            let mut ready = self.0.writable().await?;
-            if let Ok(result) = ready.try_io(|fd| Ok(rustix::io::write(fd, data)?)) {
-                data = &data[result?..];
-            }
-        }
-        Ok(())
-    }
-
-    /// Tells the command about a new size.
-    pub(crate) fn resize(&self, size: Winsize) {
-        let _ = tcsetwinsize(self.0.get_ref(), size);
-    }
-}
-
-fn hung_up(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+/// Tells the command about a new size.
+pub(crate) fn resize(terminal: &OwnedFd, size: Winsize) {
+    // A terminal that is gone needs no size.
+    let _ = tcsetwinsize(terminal, size);
 }
 
 /// How one mode of the protocol changes a terminal.
