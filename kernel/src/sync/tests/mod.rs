@@ -1,1 +1,183 @@
-//! What a sync does to a real directory, with a real shell.
+//! What a sync does to real directories, with real git here and a real shell there.
+
+mod boxes;
+mod drift;
+mod files;
+mod random;
+mod refusals;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use crate::error::Result;
+use crate::ports::Stop;
+use crate::sync::manifest::{Kind, Manifest, digest_of};
+use crate::sync::push::{PushSpec, Pushed, push};
+use crate::sync::{LocalTree, SyncRules, scan};
+
+use boxes::{LocalBox, Still};
+
+/// A git work tree with one commit.
+struct Repo {
+    dir: tempfile::TempDir,
+}
+
+impl Repo {
+    fn new() -> Self {
+        let this = Self::unborn();
+        this.write("README", "hello\n");
+        this.write(".gitignore", "ignored*\n");
+        this.commit();
+        this
+    }
+
+    fn unborn() -> Self {
+        let this = Self { dir: tempfile::tempdir().unwrap() };
+        this.git(&["init", "-q", "-b", "main"]);
+        this
+    }
+
+    fn root(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn at(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.root().join(path)
+    }
+
+    fn git(&self, args: &[&str]) {
+        git_in(self.root(), args);
+    }
+
+    fn commit(&self) {
+        self.git(&["add", "-A"]);
+        self.git(&["commit", "-q", "-m", "x", "--allow-empty"]);
+    }
+
+    fn write(&self, path: impl AsRef<Path>, text: impl AsRef<[u8]>) {
+        put(&self.at(path), text);
+    }
+
+    fn rm(&self, path: &str) {
+        std::fs::remove_file(self.at(path)).unwrap();
+    }
+}
+
+fn git_in(dir: &Path, args: &[&str]) {
+    #[expect(clippy::disallowed_methods, reason = "real git is what we read")]
+    let mut git = std::process::Command::new("git");
+    let config = [
+        "user.name=t",
+        "user.email=t@localhost",
+        "protocol.file.allow=always",
+        "commit.gpgsign=false",
+    ];
+    for pair in config {
+        git.args(["-c", pair]);
+    }
+    let out = git.arg("-C").arg(dir).args(args).output().unwrap();
+    assert!(out.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+fn put(at: &Path, text: impl AsRef<[u8]>) {
+    std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+    std::fs::write(at, text).unwrap();
+}
+
+fn chmod(at: &Path, mode: u32) {
+    std::fs::set_permissions(at, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn name(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}
+
+fn tree(root: &Path) -> LocalTree {
+    scan(root, &SyncRules::default()).unwrap().0
+}
+
+fn paths(tree: &LocalTree) -> Vec<String> {
+    tree.manifest.entries().iter().map(|e| e.path.to_string_lossy().into_owned()).collect()
+}
+
+async fn send_with(to: &LocalBox, tree: &LocalTree, rules: SyncRules) -> Result<Pushed> {
+    let spec = PushSpec { workdir: to.workdir().to_str().unwrap().to_owned(), rules };
+    push(to, tree, &spec, &mut Vec::new(), &Stop::never(), &Still).await
+}
+
+async fn send(to: &LocalBox, from: &Path) -> Pushed {
+    send_with(to, &tree(from), SyncRules::default()).await.unwrap()
+}
+
+/// Sends, and checks that the whole directory on the box is exactly the manifest, by another walk.
+async fn mirror(to: &LocalBox, from: &Path) -> Pushed {
+    let tree = tree(from);
+    let pushed = send_with(to, &tree, SyncRules::default()).await.unwrap();
+    assert_eq!(digest_of(&to.workdir()).unwrap(), tree.manifest.digest(), "{:?}", on_box(to));
+    let again = send(to, from).await;
+    assert!(again.skipped, "a second sync finds nothing to do: {again:?}");
+    pushed
+}
+
+fn on_box(to: &LocalBox) -> Vec<String> {
+    fn walk(dir: &Path, base: &Path, out: &mut Vec<String>) {
+        for item in std::fs::read_dir(dir).unwrap() {
+            let at = item.unwrap().path();
+            if at.is_dir() && !at.is_symlink() {
+                walk(&at, base, out);
+            } else {
+                out.push(at.strip_prefix(base).unwrap().to_string_lossy().into_owned());
+            }
+        }
+    }
+    let mut out = Vec::new();
+    walk(&to.workdir(), &to.workdir(), &mut out);
+    out.sort();
+    out
+}
+
+/// Every odd kind of entry.
+fn odd(repo: &Repo) {
+    let long = "d".repeat(120);
+    for bytes in [
+        b"with space".as_slice(),
+        b"new\nline",
+        b"trailing newline\n",
+        b"back\\slash",
+        b"back\\nslash-n",
+        b"carriage\rreturn",
+        b"single'quote",
+        b"double\"quote",
+        b"dollar$HOME`id`",
+        b"-rf",
+        b"--help",
+        b"@args",
+        b"#hash",
+        b"~",
+        b"*",
+        b"sub/-n",
+        b"caf\xc3\xa9",
+        b"not utf8 \xff\xfe",
+        b"tab\there",
+        b".",
+        b"...",
+    ] {
+        if bytes != b"." {
+            repo.write(name(bytes), bytes);
+        }
+    }
+    repo.write("empty", "");
+    repo.write(format!("{}/{}", [long.as_str(); 6].join("/"), "f".repeat(230)), "deep");
+    repo.write("run.sh", "#!/bin/sh\n");
+    chmod(&repo.at("run.sh"), 0o755);
+    repo.write("big", vec![7; 1_000_003]);
+    symlink("README", repo.at("link")).unwrap();
+    symlink("nowhere/at all", repo.at("dangling")).unwrap();
+    symlink("../../outside", repo.at("out")).unwrap();
+    symlink("/etc", repo.at("absolute")).unwrap();
+    symlink("sub", repo.at("link to dir")).unwrap();
+    symlink("t".repeat(300), repo.at("long target")).unwrap();
+    symlink(name(b"odd\n\\target \xff"), repo.at(name(b"odd\\link\n"))).unwrap();
+}
