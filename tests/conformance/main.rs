@@ -22,14 +22,16 @@ fn transcripts(plugin: &Path) -> Vec<PathBuf> {
     found.filter(|path| path.extension().is_some_and(|e| e == "jsonl")).collect()
 }
 
-/// The sessions of a transcript: each begins where the kernel initializes.
+/// The sessions of a transcript: a blank line parts two when the next one greets or numbers its calls from 1 again.
 fn sessions(text: &str) -> Vec<String> {
-    let mut found: Vec<String> = vec![String::new()];
+    let mut found = vec![String::new()];
+    let mut parted = false;
     for line in text.lines() {
-        let begins = line.starts_with("{\"d\":\">\"") && line.contains("\"method\":\"initialize\"");
-        if begins && found.last().is_some_and(|session| session.contains("\"initialize\"")) {
+        let begins = parted && line.starts_with("{\"d\":\">\"") && line.contains("\"id\":1,");
+        if begins && found.last().is_some_and(|session| session.contains("\"d\":\">\"")) {
             found.push(String::new());
         }
+        parted = line.is_empty() || (parted && line.starts_with('#'));
         let session = found.last_mut().expect("there is always one");
         session.push_str(line);
         session.push('\n');

@@ -6,8 +6,10 @@ mod lockfile;
 mod source;
 mod words;
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// The top of the repository.
 fn root() -> PathBuf {
@@ -45,10 +47,26 @@ fn without_tests(text: &str) -> &str {
 
 /// Whether a file is a test or serves only tests.
 fn is_test(path: &str) -> bool {
-    path.starts_with("tests/")
-        || path.contains("/tests/")
-        || path.ends_with("/tests.rs")
-        || path.ends_with("_tests.rs")
+    static INLINE: LazyLock<HashSet<String>> = LazyLock::new(test_modules);
+    path.starts_with("tests/") || path.contains("/tests/") || INLINE.contains(path)
+}
+
+/// Files that are declared as `#[cfg(test)] mod name;`.
+fn test_modules() -> HashSet<String> {
+    let mut found = HashSet::new();
+    for (path, text) in rust_files() {
+        let (folder, file) = path.rsplit_once('/').unwrap_or(("", &path));
+        let folder = match file {
+            "mod.rs" | "lib.rs" | "main.rs" => folder.to_owned(),
+            _ => format!("{folder}/{}", file.trim_end_matches(".rs")),
+        };
+        for rest in text.split("#[cfg(test)]\nmod ").skip(1) {
+            if let Some((name, _)) = rest.split_once(';').filter(|(name, _)| !name.contains(' ')) {
+                found.extend([format!("{folder}/{name}.rs"), format!("{folder}/{name}/mod.rs")]);
+            }
+        }
+    }
+    found
 }
 
 /// Fails with every broken rule in one list.
