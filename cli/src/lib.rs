@@ -8,6 +8,8 @@ mod console;
 mod context;
 mod flags;
 mod prompt;
+#[cfg(test)]
+mod reference;
 mod screen;
 mod signals;
 mod start;
