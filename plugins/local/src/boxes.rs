@@ -14,6 +14,8 @@ use crate::environment::MARK;
 use crate::processes;
 use crate::record::{BoxDir, BoxRecord, Running};
 
+/// How long a box may take to answer.
+pub(crate) const START_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a keeper may take to end its box by itself.
 const POLITE: Duration = Duration::from_secs(12);
 /// How long anything may take to die from a signal it cannot refuse.
@@ -82,22 +84,34 @@ pub(crate) fn running(dir: &BoxDir) -> Option<Running> {
     dir.running().ok().filter(|_| dir.kept())
 }
 
+/// Whether another process may be making the box right now.
+fn starting(dir: &BoxDir, record: &BoxRecord) -> bool {
+    let young = now().abs_diff(record.created_at) < START_PATIENCE.as_secs();
+    young && !dir.part("running.json").exists() && !dir.part("failed").exists()
+}
+
 /// A box as the kernel sees it.
 pub(crate) fn lease(dir: &BoxDir, record: &BoxRecord) -> Option<Lease> {
     let running = running(dir);
     let mut labels = record.labels.clone();
     labels.insert("provider".to_owned(), "local".to_owned());
-    if let Some(running) = &running {
-        labels.insert("isolation".to_owned(), running.isolation.name().to_owned());
-    } else {
-        labels.insert("state".to_owned(), "failed".to_owned());
-    }
+    let status = match &running {
+        Some(running) => {
+            labels.insert("isolation".to_owned(), running.isolation.name().to_owned());
+            "ready"
+        }
+        None if starting(dir, record) => "leased",
+        None => {
+            labels.insert("state".to_owned(), "failed".to_owned());
+            "failed"
+        }
+    };
     Some(Lease {
         lease_id: LeaseId::parse(&record.lease_id)?,
         slug: record.slug.clone(),
         name: record.name.clone(),
         cloud_id: cloud_id(&record.lease_id),
-        status: if running.is_some() { "ready" } else { "failed" }.to_owned(),
+        status: status.to_owned(),
         server_type: "process".to_owned(),
         labels,
         work_root: Some(dir.part("work").to_string_lossy().into_owned()),

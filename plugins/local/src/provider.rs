@@ -23,8 +23,6 @@ use crate::program::{self, Start, Streams};
 use crate::record::{BoxDir, BoxRecord};
 use crate::settings::Settings;
 
-/// How long a box may take to answer.
-const START_PATIENCE: Duration = Duration::from_secs(20);
 /// How often to look whether it does.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -117,12 +115,12 @@ impl Local {
         let dir = self.boxes.dir(&id);
         dir.path().exists().then(|| Lease {
             cloud_id: boxes::cloud_id(id.as_str()),
-            lease_id: id,
+            lease_id: id.clone(),
             slug: String::new(),
             name: String::new(),
             status: "failed".to_owned(),
             server_type: "process".to_owned(),
-            labels: [("crabbox", "true"), ("state", "failed")]
+            labels: [("crabbox", "true"), ("lease", id.as_str()), ("state", "failed")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
             work_root: None,
@@ -320,7 +318,7 @@ fn launch(dir: &BoxDir) -> io::Result<()> {
 }
 
 fn wait_ready(call: &Call, dir: &BoxDir) -> Result<(), Failure> {
-    let until = Instant::now() + START_PATIENCE;
+    let until = Instant::now() + boxes::START_PATIENCE;
     loop {
         if boxes::running(dir).is_some() {
             return Ok(());

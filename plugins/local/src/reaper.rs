@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process_group, wait};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -48,6 +48,14 @@ impl Reaper {
         let (tell, ended) = oneshot::channel();
         waiting.insert(id, tell);
         Ok(Child { pid, ended })
+    }
+
+    /// Kills the process groups of everything that was started and still runs.
+    pub(crate) fn kill_groups(&self) {
+        for leader in self.waiting().keys().copied().filter_map(Pid::from_raw) {
+            // One that is gone needs no signal.
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
     }
 
     fn collect(&self) {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +12,10 @@ use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use rustix::process::{Pid, Signal, WaitStatus};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
-use tokio::sync::mpsc;
 
 use super::Shared;
 use super::command::{self, Running, Wish};
+use super::inflow::{self, Inflow, Outflow};
 use super::terminal;
 
 /// The protocol's code for standard error.
@@ -36,7 +37,7 @@ pub(crate) async fn serve(channel: Channel<Msg>, client: Handle, shared: Arc<Sha
     let (mut from, to) = channel.split();
     let Some((wish, line)) = wishes(&mut from).await else { return };
     match command::start(&shared, wish, line) {
-        Ok(running) => run(running, from, &to, &client).await,
+        Ok(running) => run(running, shared.setup.home.clone().into(), from, &to, &client).await,
         Err(error) => refuse(&to, &error).await,
     }
     let _ = to.close().await;
@@ -90,9 +91,15 @@ async fn refuse(to: &ChannelWriteHalf<Msg>, error: &io::Error) {
 /// Passes bytes and signals until the command has ended and said its last words, or the client is
 /// gone. A client that goes away hangs up a terminal; without one the command runs on, and notices
 /// when it next reads or writes.
-async fn run(running: Running, from: ChannelReadHalf, to: &ChannelWriteHalf<Msg>, client: &Handle) {
+async fn run(
+    running: Running,
+    folder: PathBuf,
+    from: ChannelReadHalf,
+    to: &ChannelWriteHalf<Msg>,
+    client: &Handle,
+) {
     let Running { child, input, output, errors, terminal } = running;
-    let (queue, queued) = mpsc::unbounded_channel();
+    let (queue, queued) = inflow::queue(folder);
     let leader = child.pid;
     let ended = async { child.ended.await.ok() };
     let output = async {
@@ -176,29 +183,28 @@ async fn pump(mut output: pipe::Receiver, to: &ChannelWriteHalf<Msg>, kind: Opti
 
 /// Gives the client's bytes to the command; ends its input when the client does. Never returns, for
 /// a command that reads no more goes on nevertheless.
-async fn feed(mut input: pipe::Sender, mut queued: mpsc::UnboundedReceiver<Bytes>) {
-    while let Some(data) = queued.recv().await {
+async fn feed(mut input: pipe::Sender, mut queued: Outflow) {
+    while let Some(data) = queued.pop().await {
         if input.write_all(&data).await.is_err() {
             break;
         }
     }
     drop(input);
-    drop(queued);
+    // What still comes has no taker.
+    while queued.pop().await.is_some() {}
     std::future::pending().await
 }
 
 /// Takes what the client sends until it closes the channel or the connection.
-async fn listen(
-    mut from: ChannelReadHalf,
-    queue: mpsc::UnboundedSender<Bytes>,
-    leader: Pid,
-    terminal: Option<&OwnedFd>,
-) {
+async fn listen(mut from: ChannelReadHalf, queue: Inflow, leader: Pid, terminal: Option<&OwnedFd>) {
     let mut queue = Some(queue);
     while let Some(message) = from.wait().await {
         match message {
             ChannelMsg::Data { data } => {
-                let _ = queue.as_ref().map(|queue| queue.send(data));
+                let lost = queue.as_ref().is_some_and(|queue| queue.push(data).is_err());
+                if lost {
+                    return;
+                }
             }
             ChannelMsg::Eof => queue = None,
             ChannelMsg::Signal { signal } => {

@@ -1,6 +1,7 @@
 //! One SSH connection: who may come in, and what each kind of channel leads to.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -55,6 +56,11 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// Where bytes may wait.
+    fn folder(&self) -> PathBuf {
+        self.shared.setup.home.clone().into()
+    }
+
     fn verdict(&self, key: &PublicKey) -> Auth {
         if key.key_data() == self.shared.key.key_data() { Auth::Accept } else { Auth::reject() }
     }
@@ -113,7 +119,7 @@ impl Handler for Connection {
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        tokio::spawn(forward::connect(channel, host.to_owned(), port, reply));
+        tokio::spawn(forward::connect(channel, host.to_owned(), port, reply, self.folder()));
         Ok(())
     }
 
@@ -127,7 +133,9 @@ impl Handler for Connection {
             return Ok(false);
         }
         let asked = u16::try_from(*port).unwrap_or_default();
-        let Ok((bound, listener)) = forward::listen(address, asked, session.handle()).await else {
+        let Ok((bound, listener)) =
+            forward::listen(address, asked, session.handle(), self.folder()).await
+        else {
             return Ok(false);
         };
         *port = u32::from(bound);

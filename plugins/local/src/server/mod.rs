@@ -4,6 +4,7 @@ mod channel;
 mod command;
 mod connection;
 mod forward;
+mod inflow;
 mod terminal;
 
 use std::io;
@@ -121,12 +122,14 @@ async fn serve(
     let (busy, changes) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared { setup, key, reaper: Reaper::start()?, busy: Busy(busy) });
     let mut stop = signal(SignalKind::terminate())?;
-    tokio::select! {
+    let ended = tokio::select! {
         () = accept(&listener, &config, &shared) => Ok(()),
         gone = keeper_gone(from_keeper) => gone,
         told = report(to_keeper, changes) => told,
         _ = stop.recv() => Ok(()),
-    }
+    };
+    shared.reaper.kill_groups();
+    ended
 }
 
 fn config(setup: &Setup) -> io::Result<Config> {

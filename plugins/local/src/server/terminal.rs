@@ -32,7 +32,8 @@ pub(crate) fn size(columns: u32, rows: u32, width: u32, height: u32) -> Winsize 
 
 /// Makes a terminal: the server's end, which never blocks, and the command's.
 pub(crate) fn open(request: &Request) -> io::Result<(OwnedFd, File)> {
-    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+    rustix::io::fcntl_setfd(&ours, rustix::io::FdFlags::CLOEXEC)?;
     grantpt(&ours)?;
     unlockpt(&ours)?;
     let name = ptsname(&ours, Vec::new())?;

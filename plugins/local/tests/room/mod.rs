@@ -1,6 +1,5 @@
 //! A kernel and a user in one: speaks to the plugin over its pipes and to its boxes with OpenSSH.
 #![allow(dead_code, reason = "each test file uses its part")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 #![expect(clippy::disallowed_methods, reason = "tests start the plugin and the SSH client")]
 
 use std::fs;
