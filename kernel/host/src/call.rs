@@ -77,8 +77,9 @@ pub(crate) async fn call(link: &Arc<Link>, call: Call<'_>, mut hands: Hands<'_>)
                     open.settled = true;
                     return result.map_err(|error| open.failed(&call, error, cancel));
                 }
+                Some(Inbound::Ended) | None => return Err(open.lost(&call)),
                 Some(inbound) => open.take(inbound, &mut hands),
-                None => return Err(open.lost(&call)),
+
             },
             () = call.stop.reaches(next), if may_rise => {
                 let urgency = call.stop.urgency();
@@ -141,7 +142,7 @@ impl<'a> Open<'a> {
 
     fn take(&mut self, inbound: Inbound, hands: &mut Hands<'_>) {
         match inbound {
-            Inbound::Answer(_) => {}
+            Inbound::Answer(_) | Inbound::Ended => {}
             Inbound::Event(event) => emit(hands, event),
             Inbound::Output { stream, offset, data } => {
                 let len = data.len() as u64;

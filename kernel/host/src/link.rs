@@ -153,7 +153,10 @@ impl Link {
         *lock(&self.end) = Some(error);
         lock(&self.outbox).take();
         let slots = std::mem::take(&mut *lock(&self.slots));
-        slots.values().for_each(|slot| slot.wake());
+        for slot in slots.values() {
+            slot.wake();
+            slot.deliver(Inbound::Ended);
+        }
     }
 
     /// Reads until the end of the stream (`None`) or the first frame that cannot be forgiven.

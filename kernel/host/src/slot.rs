@@ -27,6 +27,8 @@ const PROGRESS: u32 = 10;
 pub(crate) enum Inbound {
     /// The plugin's answer.
     Answer(Result<Value, RpcError>),
+    /// The plugin is gone; the link knows why.
+    Ended,
     /// Something to tell the user.
     Event(Event),
     /// Output of a delegated command.
