@@ -11,7 +11,6 @@ use crabbox_kernel::time::format_duration;
 use crabbox_schemas::error::{ErrorCode, ErrorKind, Outcome, RpcError};
 use crabbox_schemas::plugin::{CancelParams, CreditParams, ResourceParams, callback, method};
 use crabbox_wire::{Frame, Id, Offsets, Placed};
-use rustix::process::Signal;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -213,7 +212,6 @@ impl<'a> Open<'a> {
     /// The plugin did not answer the cancel: it is killed, and nobody knows what it did.
     fn give_up(&mut self, call: &Call<'_>, reason: Reason) -> KernelError {
         self.settled = true;
-        self.link.group.signal(Signal::KILL);
         let code = match reason {
             Reason::User => ErrorCode::Cancelled,
             Reason::Deadline => ErrorCode::PluginFault,
@@ -225,6 +223,7 @@ impl<'a> Open<'a> {
                 self.link.provider, call.method
             ),
         );
+        self.link.condemn(KernelError { code: ErrorCode::PluginFault, ..error.clone() });
         if call.mutating { error.outcome(Outcome::Uncertain) } else { error }
     }
 }

@@ -125,6 +125,12 @@ impl Link {
         self.greeted.store(true, Ordering::SeqCst);
     }
 
+    /// Kills the plugin; from now on nothing more is asked of it.
+    pub(crate) fn condemn(&self, why: KernelError) {
+        lock(&self.end).get_or_insert(why);
+        self.group.signal(Signal::KILL);
+    }
+
     /// Why the session is over, when it is.
     pub(crate) fn ended(&self) -> Option<KernelError> {
         lock(&self.end).clone()
@@ -150,7 +156,7 @@ impl Link {
             stop_log.abort();
         }
         let error = self.explain(fault, exit);
-        *lock(&self.end) = Some(error);
+        lock(&self.end).get_or_insert(error);
         lock(&self.outbox).take();
         let slots = std::mem::take(&mut *lock(&self.slots));
         for slot in slots.values() {
