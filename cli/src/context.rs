@@ -130,6 +130,20 @@ impl Context {
         Ok(default)
     }
 
+    /// Refuses a target the provider does not offer, before anything is asked of it.
+    pub(crate) fn check_target(&self, provider: &str) -> Result<()> {
+        let offered = &self.entry(provider)?.provider.targets;
+        if offered.contains(&self.values.target) {
+            return Ok(());
+        }
+        Err(KernelError::new(
+            ErrorCode::Unsupported,
+            format!("{provider} has no {} boxes", self.values.target),
+        )
+        .hint(format!("it offers {}; `crabbox providers` lists the others", offered.join(" and ")))
+        .at("plan"))
+    }
+
     /// The box a command means: the named one, or the only one this checkout has claimed.
     pub(crate) fn name_or_only_claim(&self, name: Option<&str>) -> Result<String> {
         if let Some(name) = name {

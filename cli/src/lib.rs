@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches};
 use crabbox_host::Catalog;
 use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::render::json;
 use crabbox_schemas::error::ErrorCode;
 
 use crate::commands::Cli;
@@ -96,7 +97,7 @@ fn usage(outside: &start::Outside, error: &clap::Error) -> ExitCode {
 /// Tells a failure to people or programs; its status.
 pub(crate) fn report(terminal: &Terminal, json: bool, error: &KernelError) -> ExitCode {
     if json {
-        terminal.out_json(&serde_json::json!({ "error": error.to_failure() }));
+        terminal.out_json(&json::failure(error, None));
     }
     terminal.fail(error);
     exit(error.code.exit_status())

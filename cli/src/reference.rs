@@ -58,6 +58,9 @@ fn the_command_line_is_well_formed_with_every_provider_flag() {
     Cli::command().debug_assert();
     let exe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug/crabbox");
     let catalog = crabbox_host::discover(&exe, &[]).unwrap();
-    assert!(!catalog.providers().is_empty(), "the plugins of this checkout are found without being run");
+    assert!(
+        !catalog.providers().is_empty(),
+        "the plugins of this checkout are found without being run"
+    );
     crate::command_line(&catalog).debug_assert();
 }

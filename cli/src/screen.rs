@@ -47,7 +47,8 @@ pub(crate) struct Screen<'a> {
     recorder: Option<Recorder>,
     captures: CaptureFiles,
     stream: Option<Box<dyn Write>>,
-    show_output: bool,
+    /// `--json` has standard output for itself: everything the command prints goes to stderr.
+    stdout_is_taken: bool,
 }
 
 impl<'a> Screen<'a> {
@@ -58,7 +59,7 @@ impl<'a> Screen<'a> {
             recorder: None,
             captures: CaptureFiles::default(),
             stream: None,
-            show_output: true,
+            stdout_is_taken: false,
         }
     }
 
@@ -87,8 +88,13 @@ impl<'a> Screen<'a> {
         let recorder =
             Recorder::begin(&ctx.state, record, ctx.record_limits(), ctx.clock.now_ms())?;
         let stream = events.map(|wanted| event_stream(wanted)).transpose()?;
-        let mut screen =
-            Self { ctx, recorder: Some(recorder), captures, stream, show_output: !ctx.global.json };
+        let mut screen = Self {
+            ctx,
+            recorder: Some(recorder),
+            captures,
+            stream,
+            stdout_is_taken: ctx.global.json,
+        };
         screen.emit(Event::RunRecorded { run_id: plan.run_id.to_string() });
         Ok(screen)
     }
@@ -157,10 +163,8 @@ impl EventSink for Screen<'_> {
         match &event {
             Event::Output { stream, data, .. } => {
                 self.copy_output(*stream, data);
-                if self.show_output {
-                    self.ctx.terminal.settle();
-                    self.ctx.terminal.bytes(*stream == Stream::Stderr, data);
-                }
+                self.ctx.terminal.settle();
+                self.ctx.terminal.bytes(self.stdout_is_taken || *stream == Stream::Stderr, data);
             }
             Event::Failed { .. } => {}
             Event::Warning { message } => self.ctx.terminal.warn(message),

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crabbox_kernel::error::{KernelError, Result};
@@ -22,6 +23,8 @@ pub(crate) struct Terminal {
     colour: bool,
     /// A line at the bottom of the terminal, when stderr is one.
     progress: Option<ProgressBar>,
+    /// That line is shown now.
+    busy: AtomicBool,
 }
 
 impl Terminal {
@@ -35,7 +38,13 @@ impl Terminal {
             }
             bar
         });
-        Self { quiet, debug, colour: terminal && !no_colour, progress }
+        Self {
+            quiet,
+            debug,
+            colour: terminal && !no_colour,
+            progress,
+            busy: AtomicBool::new(false),
+        }
     }
 
     /// A line of data.
@@ -94,13 +103,18 @@ impl Terminal {
     pub(crate) fn progress(&self, message: &str) {
         if let Some(bar) = &self.progress {
             bar.set_message(message.to_owned());
-            bar.enable_steady_tick(Duration::from_millis(120));
+            if !self.busy.swap(true, Ordering::Relaxed) {
+                bar.reset();
+                bar.enable_steady_tick(Duration::from_millis(120));
+            }
         }
     }
 
     /// Removes the progress line.
     pub(crate) fn settle(&self) {
-        if let Some(bar) = &self.progress {
+        if let Some(bar) =
+            self.progress.as_ref().filter(|_| self.busy.swap(false, Ordering::Relaxed))
+        {
             bar.disable_steady_tick();
             bar.finish_and_clear();
         }
@@ -108,7 +122,7 @@ impl Terminal {
 
     fn aside(&self, print: impl FnOnce()) {
         match &self.progress {
-            Some(bar) if !bar.is_finished() => bar.suspend(print),
+            Some(bar) if self.busy.load(Ordering::Relaxed) => bar.suspend(print),
             _ => print(),
         }
     }

@@ -58,7 +58,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     evidence: EvidenceFlags,
     /// The command and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     words: Vec<OsString>,
 }
 
@@ -154,6 +154,9 @@ impl Args {
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     let provider = ctx.choose_provider(args.id.as_deref(), args.lease.provider.as_deref())?;
     let plan = plan(ctx, &args)?;
+    if args.id.is_none() {
+        ctx.check_target(&provider)?;
+    }
     let captures = CaptureFiles::open(
         args.evidence.capture_stdout.as_deref(),
         args.evidence.capture_stderr.as_deref(),

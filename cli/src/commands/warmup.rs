@@ -42,6 +42,7 @@ impl Args {
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     let started = ctx.clock.monotonic_ms();
     let provider = ctx.choose_provider(None, args.lease.provider.as_deref())?;
+    ctx.check_target(&provider)?;
     let ask = Ask::New(ctx.new_lease(args.keep, args.lease.slug.as_deref(), args.lease.reclaim)?);
     let place = checkout::find(ctx)?;
     let session = ctx.open_provider(&provider).await?;
