@@ -1,6 +1,6 @@
 //! The environment of a box's commands: nothing is inherited, everything is listed here.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crabbox_plugin_sdk::UserFacts;
 
@@ -12,7 +12,8 @@ pub(crate) const MARK: &str = "CRABBOX_BOX";
 /// Search path of users without one.
 const PLAIN_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Toolchains that live in the user's home: where, and the variable by which they are found there.
+/// Toolchains that live with the user: the variable that says where, and the place in the home when
+/// it does not.
 const TOOLCHAINS: [(&str, &str); 5] = [
     ("RUSTUP_HOME", ".rustup"),
     ("PYENV_ROOT", ".pyenv"),
@@ -35,7 +36,7 @@ pub(crate) fn login(user: &UserFacts) -> &str {
 pub(crate) fn environment(
     dir: &BoxDir,
     user: &UserFacts,
-    lang: Option<String>,
+    variable: impl Fn(&str) -> Option<String>,
 ) -> Vec<(String, String)> {
     let part = |name| dir.part(name).to_string_lossy().into_owned();
     let login = login(user).to_owned();
@@ -49,12 +50,12 @@ pub(crate) fn environment(
         ("TMPDIR", part("tmp")),
         (MARK, dir.path().to_string_lossy().into_owned()),
     ];
-    env.extend(lang.map(|lang| ("LANG", lang)));
-    let home = Path::new(&user.home);
-    let found = TOOLCHAINS.iter().filter(|_| home.is_absolute()).filter_map(|&(name, folder)| {
-        let folder = home.join(folder);
-        folder.is_dir().then(|| (name, folder.to_string_lossy().into_owned()))
-    });
-    env.extend(found);
+    env.extend(variable("LANG").map(|lang| ("LANG", lang)));
+    for (name, folder) in TOOLCHAINS {
+        let folder = variable(name).map_or(Path::new(&user.home).join(folder), PathBuf::from);
+        if folder.is_absolute() && folder.is_dir() {
+            env.push((name, folder.to_string_lossy().into_owned()));
+        }
+    }
     env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

@@ -68,9 +68,9 @@ pub(crate) fn state_dir() -> Option<PathBuf> {
     std::env::var_os("CRABBOX_STATE_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from)
 }
 
-/// The language the user's programs speak.
-pub(crate) fn lang() -> Option<String> {
-    std::env::var("LANG").ok().filter(|lang| !lang.is_empty())
+/// A variable of the user that the kernel passes on.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// What this process was asked to be.

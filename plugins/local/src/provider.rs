@@ -32,7 +32,6 @@ pub(crate) struct Local {
     settings: Settings,
     user: UserFacts,
     boxes: Boxes,
-    lang: Option<String>,
     /// Held while boxes are made or ended, so that two calls do not work on one box.
     changing: Mutex<()>,
 }
@@ -46,7 +45,6 @@ impl Local {
             settings,
             user: instance.user,
             boxes: Boxes::new(&state),
-            lang: program::lang(),
             changing: Mutex::new(()),
         })
     }
@@ -74,7 +72,7 @@ impl Local {
             ttl_secs: params.request.ttl_secs,
             idle_timeout_secs: params.request.idle_timeout_secs,
             shell: environment::shell().to_owned(),
-            env: environment::environment(dir, &self.user, self.lang.clone()),
+            env: environment::environment(dir, &self.user, program::variable),
             isolation: self.settings.isolation,
             network: self.settings.network,
             limits: self.settings.limits(),

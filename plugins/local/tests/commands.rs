@@ -210,6 +210,7 @@ fn the_environment_is_the_box_s_own() {
     assert_eq!(value("LANG").as_deref(), Some("C.UTF-8"));
     assert_eq!(value("CRABBOX_BOX").as_deref(), room.box_dir("cbx_00000000000c").to_str());
     assert_eq!(value("RUSTUP_HOME").as_deref(), room.dir.path().join("home/.rustup").to_str());
+    assert_eq!(value("VOLTA_HOME").as_deref(), room.dir.path().join("state").to_str());
     assert_eq!(value("PYENV_ROOT"), None);
     assert_eq!(text.lines().last(), home.to_str());
     let mut ssh = house.ssh_with("key", &["-o", "SetEnv=GREETING=hello"], &["echo $GREETING"]);

@@ -202,6 +202,7 @@ fn open(dir: &Path) -> (Child, ChildStdin, BufReader<ChildStdout>) {
         .env_clear()
         .envs([("CRABBOX_PLUGIN", "1"), ("LANG", "C.UTF-8"), ("SECRET_OF_USER", "x")])
         .env("CRABBOX_STATE_DIR", dir.join("state"))
+        .env("VOLTA_HOME", dir.join("state"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
