@@ -173,7 +173,7 @@ impl<R: Remote, C: Clock> Push<'_, R, C> {
                 Manifest::new(paths.iter().filter_map(|p| now.get(p)).cloned().collect())?;
             let seen = survey(self.remote, &self.places, probe, &paths, &checked).await?;
             self.step("sanity");
-            change = self.differences(&checked, &seen);
+            change = differences(&checked, &seen, false);
             if change.send.is_empty() {
                 return Ok(amended);
             }
@@ -186,7 +186,7 @@ impl<R: Remote, C: Clock> Push<'_, R, C> {
 
     /// Everything that must happen, deletions included.
     fn compare(&self, managed: &Manifest, wanted: &Manifest, seen: &Survey) -> Change {
-        let mut change = self.differences(wanted, seen);
+        let mut change = differences(wanted, seen, self.rules.full_resync);
         if !self.rules.delete {
             return change;
         }
@@ -213,36 +213,6 @@ impl<R: Remote, C: Clock> Push<'_, R, C> {
             .iter()
             .filter(|e| folded.contains(&fold(&e.path)) && !chosen.contains(&e.path));
         change.send.extend(twins.cloned());
-        change
-    }
-
-    /// What has to be replaced so that the box holds these entries.
-    fn differences(&self, wanted: &Manifest, seen: &Survey) -> Change {
-        let mut change = Change::default();
-        for entry in wanted.entries() {
-            let at = seen.at(&entry.path);
-            if at.is(&entry.kind) && !self.rules.full_resync {
-                continue;
-            }
-            match at {
-                Seen::Missing => {}
-                Seen::Dir => {
-                    change.remove_dirs.insert(entry.path.clone());
-                }
-                Seen::File { .. } | Seen::Link(_) | Seen::Other => {
-                    change.remove.insert(entry.path.clone());
-                }
-            }
-            let mut dirs: Vec<&Path> = above(&entry.path).collect();
-            dirs.reverse();
-            let solid = |d: &&Path| matches!(seen.dirs.get(*d), Some(Seen::Dir));
-            if let Some(block) = dirs.into_iter().find(|d| !solid(d))
-                && seen.dirs.get(block) != Some(&Seen::Missing)
-            {
-                change.remove.insert(block.to_owned());
-            }
-            change.send.push(entry.clone());
-        }
         change
     }
 
@@ -326,6 +296,36 @@ impl<R: Remote, C: Clock> Push<'_, R, C> {
             }
         }
     }
+}
+
+/// What has to be replaced so that the box holds these entries; `all` replaces what is right, too.
+fn differences(wanted: &Manifest, seen: &Survey, all: bool) -> Change {
+    let mut change = Change::default();
+    for entry in wanted.entries() {
+        let at = seen.at(&entry.path);
+        if at.is(&entry.kind) && !all {
+            continue;
+        }
+        match at {
+            Seen::Missing => {}
+            Seen::Dir => {
+                change.remove_dirs.insert(entry.path.clone());
+            }
+            Seen::File { .. } | Seen::Link(_) | Seen::Other => {
+                change.remove.insert(entry.path.clone());
+            }
+        }
+        let mut dirs: Vec<&Path> = above(&entry.path).collect();
+        dirs.reverse();
+        let solid = |d: &&Path| matches!(seen.dirs.get(*d), Some(Seen::Dir));
+        if let Some(block) = dirs.into_iter().find(|d| !solid(d))
+            && seen.dirs.get(block) != Some(&Seen::Missing)
+        {
+            change.remove.insert(block.to_owned());
+        }
+        change.send.push(entry.clone());
+    }
+    change
 }
 
 fn fold(path: &Path) -> String {

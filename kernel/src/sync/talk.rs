@@ -116,7 +116,7 @@ impl Said {
 
 fn hint(said: &str, code: i32) -> Option<&'static str> {
     let has = |words: &[&str]| words.iter().any(|w| said.contains(w));
-    if has(&["No space left", "Disk quota", "File too large", "out of space"]) {
+    if has(&["No space left", "Disk quota", "File too large", "out of space", "Wrote only"]) {
         Some("free some space on the box, or leave files out with sync.exclude")
     } else if has(&[
         "Read-only file system",

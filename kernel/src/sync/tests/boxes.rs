@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,8 +26,8 @@ pub(super) struct LocalBox {
     path: OsString,
     /// Words before `-c`: which shell stands in for the login shell.
     pub(super) shell: Vec<OsString>,
-    /// After how many written bytes of one process the connection is cut.
-    pub(super) cut_after: Cell<Option<usize>>,
+    /// After how many more written bytes the connection is cut.
+    pub(super) cut_after: Rc<Cell<Option<usize>>>,
     /// How many processes were started.
     pub(super) started: Cell<usize>,
     /// Called before each start, with its number.
@@ -44,7 +45,7 @@ impl LocalBox {
             home: tempfile::tempdir().unwrap(),
             path,
             shell: vec!["sh".into()],
-            cut_after: Cell::new(None),
+            cut_after: Rc::default(),
             started: Cell::new(0),
             before: None,
         }
@@ -85,7 +86,7 @@ fn find(name: &str) -> PathBuf {
 
 pub(super) struct LocalInput {
     stdin: Option<ChildStdin>,
-    left: Option<usize>,
+    left: Rc<Cell<Option<usize>>>,
     child: Arc<Mutex<Child>>,
 }
 
@@ -137,7 +138,7 @@ impl Remote for LocalBox {
             let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
             let _ = sender.send(Piece::Exited(Exit { code, signal: None }));
         });
-        let input = LocalInput { stdin, left: self.cut_after.get(), child: child.clone() };
+        let input = LocalInput { stdin, left: self.cut_after.clone(), child: child.clone() };
         Ok((input, LocalOutput { pieces, child }))
     }
 
@@ -163,11 +164,9 @@ fn pump(
 
 impl ProcessInput for LocalInput {
     async fn write(&mut self, data: Bytes) -> Result<()> {
-        let part = self.left.map_or(data.len(), |left| left.min(data.len()));
+        let part = self.left.get().map_or(data.len(), |left| left.min(data.len()));
         let wrote = self.stdin.as_mut().map(|pipe| pipe.write_all(&data[..part]));
-        if let Some(left) = &mut self.left {
-            *left -= part;
-        }
+        self.left.set(self.left.get().map(|left| left - part));
         match wrote {
             Some(Ok(())) if part == data.len() => Ok(()),
             _ => {
