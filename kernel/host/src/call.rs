@@ -142,7 +142,7 @@ impl<'a> Open<'a> {
     fn take(&mut self, inbound: Inbound, hands: &mut Hands<'_>) {
         match inbound {
             Inbound::Answer(_) | Inbound::Ended => {}
-            Inbound::Event(event) => emit(hands, event),
+            Inbound::Event(event) => emit(hands, *event),
             Inbound::Output { stream, offset, data } => {
                 let len = data.len() as u64;
                 match self.offsets(stream).place(offset, data.len()) {

@@ -143,11 +143,10 @@ impl Link {
             fault = &mut reading => fault,
             _ = self.group.ended() => timeout(DRAIN, &mut reading).await.unwrap_or(None),
         };
-        if fault.is_some() {
-            self.group.signal(Signal::KILL);
-        } else if !self.closing.load(Ordering::SeqCst)
-            && timeout(LINGER, self.group.ended()).await.is_err()
-        {
+        let goes = fault.is_none()
+            && (self.closing.load(Ordering::SeqCst)
+                || timeout(LINGER, self.group.ended()).await.is_ok());
+        if !goes {
             self.group.signal(Signal::KILL);
         }
         let exit = self.group.ended().await;

@@ -30,7 +30,7 @@ pub(crate) enum Inbound {
     /// The plugin is gone; the link knows why.
     Ended,
     /// Something to tell the user.
-    Event(Event),
+    Event(Box<Event>),
     /// Output of a delegated command.
     Output { stream: Stream, offset: u64, data: Bytes },
     /// Output that is honestly lost.
@@ -104,15 +104,15 @@ impl Slot {
                 Inbound::Gap { stream: channel(&gap.ch)?, to: gap.to, reason }
             }
             event::LOG => match self.allow(LOGS, |c| &mut c.logs) {
-                true => Inbound::Event(log(read(params)?)),
+                true => Inbound::Event(Box::new(log(read(params)?))),
                 false => return Ok(()),
             },
             event::ATTEMPT => match self.allow(LOGS, |c| &mut c.logs) {
-                true => Inbound::Event(attempt(read(params)?)),
+                true => Inbound::Event(Box::new(attempt(read(params)?))),
                 false => return Ok(()),
             },
             event::PROGRESS => match self.allow(PROGRESS, |c| &mut c.progress) {
-                true => Inbound::Event(progress(read(params)?)),
+                true => Inbound::Event(Box::new(progress(read(params)?))),
                 false => return Ok(()),
             },
             _ => return Ok(()),
@@ -136,7 +136,7 @@ impl Slot {
         if chatter.second.elapsed() >= Duration::from_secs(1) {
             if chatter.dropped > 0 {
                 let message = format!("{} reports of the plugin left out", chatter.dropped);
-                self.deliver(Inbound::Event(Event::Debug { message }));
+                self.deliver(Inbound::Event(Box::new(Event::Debug { message })));
             }
             *chatter = Chatter { second: Instant::now(), logs: 0, progress: 0, dropped: 0 };
         }
