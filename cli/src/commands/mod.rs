@@ -1,18 +1,19 @@
 //! The list of commands: one file each, one line here, one arm below.
 
 mod cleanup;
+mod completions;
 mod config;
 mod connect;
 mod doctor;
 mod init;
 mod list;
-mod misc;
 mod providers;
 mod run;
 mod runs;
 mod status;
 mod stop;
 mod sync_plan;
+mod version;
 mod warmup;
 
 use crabbox_kernel::error::Result;
@@ -68,7 +69,7 @@ pub(crate) enum Command {
     Doctor(doctor::Args),
     Init(init::Args),
     Providers(providers::Args),
-    Completions(misc::CompletionsArgs),
+    Completions(completions::Args),
     /// Print the version
     Version,
 }
@@ -120,7 +121,7 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<i32> {
         Command::Doctor(args) => doctor::run(ctx, args).await,
         Command::Init(args) => init::run(ctx, &args),
         Command::Providers(args) => providers::run(ctx, args),
-        Command::Completions(args) => misc::completions(ctx, &args),
-        Command::Version => misc::version(ctx),
+        Command::Completions(args) => completions::run(ctx, &args),
+        Command::Version => version::run(ctx),
     }
 }

@@ -48,8 +48,11 @@ pub fn choose(words: Vec<OsString>, shell: bool) -> Result<Action> {
             .hint("crabbox run -- COMMAND [ARG]..."));
     }
     if words[0].as_bytes().starts_with(b"-") {
-        return Err(KernelError::new(ErrorCode::Usage, format!("a command cannot begin with a dash: {:?}", words[0]))
-            .hint("flags of crabbox come before the command; `crabbox run --help` lists them"));
+        return Err(KernelError::new(
+            ErrorCode::Usage,
+            format!("a command cannot begin with a dash: {:?}", words[0]),
+        )
+        .hint("flags of crabbox come before the command; `crabbox run --help` lists them"));
     }
     if let Some(bad) = words.iter().find(|w| w.as_bytes().contains(&0)) {
         return Err(KernelError::new(

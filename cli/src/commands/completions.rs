@@ -1,0 +1,28 @@
+//! `crabbox completions`.
+
+use crabbox_kernel::error::Result;
+
+use crate::context::Context;
+
+/// Print shell completions
+///
+/// For example: crabbox completions bash > ~/.local/share/bash-completion/completions/crabbox
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The shell
+    #[arg(value_enum, value_name = "SHELL")]
+    shell: clap_complete::Shell,
+}
+
+/// Prints completions for every command and every provider's flags.
+pub(crate) fn run(ctx: &Context, args: &Args) -> Result<i32> {
+    let mut script = Vec::new();
+    clap_complete::generate(
+        args.shell,
+        &mut crate::command_line(&ctx.catalog),
+        "crabbox",
+        &mut script,
+    );
+    ctx.terminal.bytes(false, &script);
+    Ok(0)
+}
