@@ -52,7 +52,7 @@ pub struct Checkout {
 /// Finds the work tree around a directory and its files, or the files of the directory itself.
 pub fn find(dir: &Path, rules: &SyncRules) -> Result<Checkout> {
     let dir = std::fs::canonicalize(dir).map_err(|e| unreadable(dir).because(&e))?;
-    let (root, kind, notes) = match top(&dir)? {
+    let (root, kind, mut notes) = match top(&dir)? {
         Top::Git(root) => (root, TreeKind::Git, Vec::new()),
         Top::Plain => (dir, TreeKind::Directory, Vec::new()),
         Top::NoGit => {
@@ -68,11 +68,13 @@ pub fn find(dir: &Path, rules: &SyncRules) -> Result<Checkout> {
         deletions: BTreeSet::new(),
         left_out: LeftOut::default(),
         real_dirs: HashMap::new(),
+        notes: Vec::new(),
     };
     match kind {
         TreeKind::Git => search.repository(Path::new(""), 0)?,
         TreeKind::Directory => search.walk()?,
     }
+    notes.append(&mut search.notes);
     Ok(Checkout {
         root: search.root,
         kind,
@@ -143,9 +145,19 @@ fn git(dir: &Path, args: &[&str]) -> std::io::Result<Output> {
 }
 
 fn list(dir: &Path, args: &[&str]) -> Result<Vec<u8>> {
+    list_and_warnings(dir, args).map(|(names, _)| names)
+}
+
+/// What git lists, and what it could not look into.
+fn list_and_warnings(dir: &Path, args: &[&str]) -> Result<(Vec<u8>, Vec<String>)> {
     let out = git(dir, args)
         .map_err(|e| KernelError::new(ErrorCode::SyncRead, "cannot start git").because(&e))?;
-    if out.status.success() { Ok(out.stdout) } else { Err(refused(&out, dir)) }
+    if !out.status.success() {
+        return Err(refused(&out, dir));
+    }
+    let said = String::from_utf8_lossy(&out.stderr);
+    let warnings = said.lines().filter(|l| l.starts_with("warning: could not open directory"));
+    Ok((out.stdout, warnings.map(str::to_owned).collect()))
 }
 
 fn split(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -159,6 +171,7 @@ struct Search {
     deletions: BTreeSet<PathBuf>,
     left_out: LeftOut,
     real_dirs: HashMap<PathBuf, bool>,
+    notes: Vec<String>,
 }
 
 impl Search {
@@ -172,7 +185,10 @@ impl Search {
             ));
         }
         self.tracked(&dir, base, depth)?;
-        for name in split(&list(&dir, &["ls-files", "--others", "--exclude-standard", "-z"])?) {
+        let (others, warnings) =
+            list_and_warnings(&dir, &["ls-files", "--others", "--exclude-standard", "-z"])?;
+        self.notes.extend(warnings);
+        for name in split(&others) {
             self.untracked(base, name, false, depth)?;
         }
         if self.excludes.has_includes() {

@@ -90,7 +90,7 @@ fn findings(tree: &LocalTree, rules: &SyncRules) -> Vec<Finding> {
         "Bytes",
         mebibytes,
     ));
-    if tree.tracked_deletions >= MASS_DELETIONS && rules.delete {
+    if tree.tracked_deletions >= MASS_DELETIONS {
         let message = format!("{} tracked files are deleted here", tree.tracked_deletions);
         out.push(if rules.allow_mass_deletions {
             Finding::Warn(format!("warning: {message}"))

@@ -77,6 +77,32 @@ fn a_broken_repository_is_not_taken_for_a_plain_directory() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let repo = Repo::new();
+    repo.write("locked", "x");
+    chmod(&repo.at("locked"), 0);
+    // Root reads everything, except its own memory from the start.
+    let (root, file) = match std::fs::read(repo.at("locked")) {
+        Err(_) => (repo.root(), "locked"),
+        Ok(_) => (Path::new("/proc/self"), "mem"),
+    };
+    let error = Manifest::read(root, vec![file.into()], &mut Vec::new()).unwrap_err();
+    assert_eq!((error.code, error.message), (ErrorCode::SyncRead, format!("cannot read {file}")));
+    assert!(error.hint.is_some() && !error.causes.is_empty());
+}
+
+#[test]
+fn a_repository_of_another_user_is_refused_with_the_way_out() {
+    let repo = Repo::new();
+    let chown = std::os::unix::fs::chown(repo.root(), Some(12_345), None);
+    match (chown, scan(repo.root(), &SyncRules::default())) {
+        (Ok(()), Err(error)) => assert!(error.hint.unwrap().contains("safe.directory")),
+        (Err(_), Ok(_)) => {} // Only root can give a directory away.
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn sockets_and_pipes_stay_here_with_a_word() {
     let repo = Repo::new();
     let _socket = UnixListener::bind(repo.at("sock")).unwrap();
