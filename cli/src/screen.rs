@@ -87,7 +87,7 @@ impl<'a> Screen<'a> {
         ctx.state.prepare()?;
         let recorder =
             Recorder::begin(&ctx.state, record, ctx.record_limits(), ctx.clock.now_ms())?;
-        let stream = events.map(|wanted| event_stream(wanted)).transpose()?;
+        let stream = events.map(event_stream).transpose()?;
         let mut screen = Self {
             ctx,
             recorder: Some(recorder),

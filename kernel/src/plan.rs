@@ -46,6 +46,7 @@ pub struct Plan {
 
 /// Whether and how the tree is sent.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one of them in a run")]
 pub enum Sync {
     /// `--no-sync`: the tree on the box is not touched.
     Off,

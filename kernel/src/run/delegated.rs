@@ -31,7 +31,7 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
         .at("sync"));
     };
     let words = match &command.action {
-        Action::Exec(words) => words.iter().map(|w| utf8(w)).collect::<Result<Vec<_>>>()?,
+        Action::Exec(words) => words.iter().map(utf8).collect::<Result<Vec<_>>>()?,
         Action::Shell(text) => vec!["sh".to_owned(), "-c".to_owned(), utf8(text)?],
         Action::Script { .. } => {
             return Err(KernelError::new(

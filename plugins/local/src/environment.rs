@@ -33,6 +33,15 @@ pub(crate) fn login(user: &UserFacts) -> &str {
     if user.login.is_empty() { "crabbox" } else { &user.login }
 }
 
+/// The box's login profile: the user's search path again, since the system's profile sets its own.
+pub(crate) fn profile(user: &UserFacts) -> String {
+    format!("PATH='{}'\nexport PATH\n", search_path(user).replace('\'', r"'\''"))
+}
+
+fn search_path(user: &UserFacts) -> &str {
+    if user.path.is_empty() { PLAIN_PATH } else { &user.path }
+}
+
 pub(crate) fn environment(
     dir: &BoxDir,
     user: &UserFacts,
@@ -40,7 +49,7 @@ pub(crate) fn environment(
 ) -> Vec<(String, String)> {
     let part = |name| dir.part(name).to_string_lossy().into_owned();
     let login = login(user).to_owned();
-    let path = if user.path.is_empty() { PLAIN_PATH } else { &user.path };
+    let path = search_path(user);
     let mut env = vec![
         ("HOME", part("home")),
         ("USER", login.clone()),

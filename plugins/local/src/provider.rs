@@ -77,6 +77,7 @@ impl Local {
             network: self.settings.network,
             limits: self.settings.limits(),
         };
+        dir.write("home/.profile", environment::profile(&self.user).as_bytes())?;
         dir.write_record(&record)?;
         Ok(record)
     }
