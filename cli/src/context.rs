@@ -280,6 +280,7 @@ impl Context {
             ttl_secs: values.ttl.as_secs(),
             idle_timeout_secs: values.idle_timeout.as_secs(),
             keep,
+            work_root: values.work_root.clone(),
         };
         Ok(NewLease { request, slug, reclaim })
     }

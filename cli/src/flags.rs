@@ -152,5 +152,6 @@ fn property(flag: &Flag) -> Property {
         env: flag.env.clone(),
         user_only: flag.user_only,
         secret: flag.secret,
+        fallback: flag.fallback.clone(),
     }
 }

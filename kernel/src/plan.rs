@@ -26,8 +26,6 @@ pub struct Plan {
     pub repo_root: PathBuf,
     /// Last part of the work directory on the box.
     pub repo_name: String,
-    /// Work root the user insists on; otherwise the lease's own.
-    pub work_root: Option<String>,
     /// What is sent.
     pub sync: Sync,
     /// What is run; `None` with `--sync-only`.

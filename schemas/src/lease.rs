@@ -39,6 +39,9 @@ pub struct BoxRequest {
     pub idle_timeout_secs: u64,
     /// Whether the user asked to keep the box after the command.
     pub keep: bool,
+    /// Directory on the box the user wants work below; providers that place their boxes themselves ignore it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub work_root: Option<String>,
 }
 
 /// A box a provider handed out.

@@ -219,7 +219,6 @@ fn plan(ctx: &Context, args: &Args) -> Result<Plan> {
         keep_on_failure: args.keep_on_failure,
         repo_name: place.name(),
         repo_root: place.root,
-        work_root: values.work_root.clone(),
         sync,
         command,
         timeout,

@@ -25,6 +25,8 @@ pub struct Flag {
     pub secret: bool,
     /// A repository's file may not set it.
     pub user_only: bool,
+    /// The kernel's setting that counts when nobody set this one.
+    pub fallback: Option<String>,
 }
 
 /// What values a flag takes.
@@ -92,6 +94,7 @@ fn flag(provider: &str, key: &str, property: &Value) -> Option<Flag> {
         default: property.get("default").cloned(),
         secret: property.get("x-crabbox-secret") == Some(&Value::Bool(true)),
         user_only: word("x-crabbox-source") == Some("user"),
+        fallback: word("x-crabbox-fallback").map(str::to_owned),
     })
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::keys::Kind;
 use super::load::untrusted;
-use super::settings::{Entry, Origin, Settings, Warning};
+use super::settings::{Entry, Layer, Origin, Settings, Warning};
 use super::text;
 use crate::error::{KernelError, Result};
 
@@ -23,6 +23,8 @@ pub struct Property {
     pub user_only: bool,
     /// Whether it is shown only as `configured` or `missing`.
     pub secret: bool,
+    /// The general setting that counts when nobody set this one, such as `ssh.user`.
+    pub fallback: Option<String>,
 }
 
 /// Which block is wanted.
@@ -95,7 +97,26 @@ impl Settings {
             }
         }
         flags_of(request, &mut block)?;
+        for property in request.properties {
+            self.fall_back(property, &mut block);
+        }
         Ok(block)
+    }
+
+    /// Takes the general setting when nobody set the property; a default is nobody's word.
+    fn fall_back(&self, property: &Property, block: &mut Block) {
+        let general = property.fallback.as_deref().and_then(|path| self.get(path));
+        let Some(setting) = general.filter(|s| s.from.layer > Layer::Default) else { return };
+        if block.values.contains_key(&property.name) {
+            return;
+        }
+        let value = match &setting.value {
+            Value::String(words) => text::parse(property.kind, words).ok(),
+            other => Some(other.clone()),
+        };
+        if let Some(value) = value {
+            block.set(&property.name, value, setting.from.clone());
+        }
     }
 
     /// Refuses properties that only the user may set and an untrusted repository's file sets.

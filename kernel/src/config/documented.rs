@@ -169,6 +169,7 @@ fn no_secret_is_ever_shown() {
         env: Vec::new(),
         user_only: false,
         secret,
+        fallback: None,
     };
     let properties = [property("token", true), property("size", false)];
     let blocks = [ShownBlock {

@@ -189,7 +189,7 @@ pub static KEYS: &[Key] = &[
     key("ssh.port", Kind::Port, "First port to try on boxes whose provider names none.").env(&["CRABBOX_SSH_PORT"]).default("2222").user_only(),
     key("ssh.fallbackPorts", Kind::Ports, "Further ports, tried in order; `[]` or `none` means none.").env(&["CRABBOX_SSH_FALLBACK_PORTS"]).default("22").user_only(),
     key("sync.exclude", Kind::List, "Patterns, as in `.gitignore`, of files that stay here.").alias(&["sync.excludes"]).append(),
-    key("sync.include", Kind::List, "Only files that match one of these patterns are sent; empty means all.").append(),
+    key("sync.include", Kind::List, "Patterns whose files are sent although git ignores them or a default excludes them.").append(),
     key("sync.delete", Kind::Bool, "Remove files from the box that are gone here.").env(&["CRABBOX_SYNC_DELETE"]).default("true"),
     key("sync.checksum", Kind::Bool, "Compare by content, ignoring size and time.").env(&["CRABBOX_SYNC_CHECKSUM"]).flag("checksum").default("false"),
     key("sync.gitSeed", Kind::Bool, "Let the box fetch the repository before the sync.").env(&["CRABBOX_SYNC_GIT_SEED"]).default("true").later(),
@@ -233,7 +233,7 @@ pub static KEYS: &[Key] = &[
     key("history.maxRuns", Kind::Integer, "Runs kept on this machine.").default("200"),
     key("history.maxAge", Kind::Duration, "How long a run is kept.").default("30d"),
     key("history.maxBytes", Kind::Bytes, "Output kept of each stream of a run.").default("64MiB"),
-    key("plugins.path", Kind::List, "Folders with further plugins.").user_only(),
+    key("plugins.path", Kind::List, "Folders with further plugins.").user_only().later(),
     key("plugins.startTimeout", Kind::Duration, "How long a plugin may take to introduce itself.").default("10s"),
     key("trust.repositories", Kind::List, "Absolute paths of repositories whose files may set everything.").user_only(),
 ];

@@ -303,7 +303,27 @@ fn a_users_file_others_can_read_is_warned_of() {
 
 fn property(name: &str, kind: Kind, env: &[&str], user_only: bool) -> Property {
     let env = env.iter().map(|name| (*name).to_owned()).collect();
-    Property { name: name.to_owned(), kind, env, user_only, secret: false }
+    Property { name: name.to_owned(), kind, env, user_only, secret: false, fallback: None }
+}
+
+#[test]
+fn a_general_setting_counts_where_the_provider_has_none_of_its_own() {
+    let mut room = Room::new();
+    room.write("user/config.yaml", "ssh:\n  user: me\nacme:\n  port: 7\n");
+    room.env("CRABBOX_SSH_PORT", "2200");
+    let mut properties =
+        [property("user", Kind::Text, &[], true), property("port", Kind::Integer, &[], true)];
+    properties[0].fallback = Some("ssh.user".to_owned());
+    properties[1].fallback = Some("ssh.port".to_owned());
+    let block = |room: &Room, names: &[&str]| {
+        let request =
+            BlockRequest { names, properties: &properties, env: &room.sources.env, flags: &[] };
+        json!(room.load().0.provider_block(&request).unwrap().values)
+    };
+    assert_eq!(block(&room, &["acme"]), json!({"user": "me", "port": 7}));
+    assert_eq!(block(&room, &["other"]), json!({"user": "me", "port": 2200}));
+    let quiet = Room::new();
+    assert_eq!(block(&quiet, &["acme"]), json!({}), "a default is nobody's word");
 }
 
 #[test]

@@ -91,11 +91,11 @@ pub fn address(state: &State, lease: &Lease, used: bool) -> Result<Address> {
 }
 
 fn places(plan: &Plan, lease: &Lease) -> Result<Places> {
-    let root = plan.work_root.as_deref().or(lease.work_root.as_deref()).unwrap_or("/work/crabbox");
+    let root = lease.work_root.as_deref().unwrap_or("/work/crabbox");
     if !root.starts_with('/') {
         return Err(KernelError::new(
             ErrorCode::Config,
-            format!("workRoot is not an absolute path: {root}"),
+            format!("the work root is not an absolute path: {root}"),
         )
         .at("plan"));
     }

@@ -22,9 +22,13 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn open(instance: &Instance) -> Result<Self, Failure> {
+    /// The configured host, `None` when there is none.
+    pub(crate) fn open(instance: &Instance) -> Result<Option<Self>, Failure> {
         let settings: Settings = settings(instance)?;
         settings.check()?;
+        if settings.host.is_empty() {
+            return Ok(None);
+        }
         operating_system(&settings, None)?;
         let shown = if settings.name.is_empty() { &settings.host } else { &settings.name };
         let slug = normalise(shown);
@@ -37,14 +41,14 @@ impl Host {
         }
         let key_file =
             (!settings.key.is_empty()).then(|| expand(&settings.key, &instance.user.home));
-        Ok(Self {
+        Ok(Some(Self {
             fallback_ports: settings.fallback()?,
             id: lease_id(&settings)?,
             slug,
             key_file,
             login: instance.user.login.clone(),
             settings,
-        })
+        }))
     }
 
     pub(crate) fn id(&self) -> &LeaseId {
@@ -71,8 +75,12 @@ impl Host {
             || name == self.settings.name
     }
 
-    /// The lease, for the system that is asked for unless the settings name one.
-    pub(crate) fn lease(&self, wanted: Option<&str>) -> Result<Lease, Failure> {
+    /// The lease, for the system and work root that are asked for unless the settings name others.
+    pub(crate) fn lease(
+        &self,
+        wanted: Option<&str>,
+        root: Option<String>,
+    ) -> Result<Lease, Failure> {
         let target = operating_system(&self.settings, wanted)?;
         let server_type = if target == "macos" { "macos" } else { "ssh" };
         Ok(Lease {
@@ -83,7 +91,7 @@ impl Host {
             status: "active".to_owned(),
             server_type: server_type.to_owned(),
             labels: self.labels(target, server_type),
-            work_root: Some(self.work_root(target)),
+            work_root: Some(self.work_root(target, root)),
             ssh: Some(self.endpoint()),
         })
     }
@@ -103,9 +111,12 @@ impl Host {
         rows.map(|(key, value)| (key.to_owned(), label_value(value))).into()
     }
 
-    fn work_root(&self, target: &str) -> String {
+    fn work_root(&self, target: &str, asked: Option<String>) -> String {
         if !self.settings.work_root.is_empty() {
             return self.settings.work_root.clone();
+        }
+        if let Some(asked) = asked.filter(|root| root.starts_with('/')) {
+            return asked;
         }
         let user = if self.settings.user.is_empty() { &self.login } else { &self.settings.user };
         match target {

@@ -6,8 +6,8 @@ mod host;
 mod settings;
 
 use crabbox_plugin_sdk::{
-    AcquireParams, Call, Check, CheckStatus, Failure, Lease, ListParams, ListResult, Plugin,
-    Purpose, ReleaseOutcome, ReleaseParams, ResolveParams, SshLease, TouchParams,
+    AcquireParams, Call, Check, CheckStatus, Failure, Lease, ListParams, ListResult, Outcome,
+    Plugin, ReleaseOutcome, ReleaseParams, ResolveParams, SshLease, TouchParams,
 };
 
 use host::Host;
@@ -19,8 +19,18 @@ pub fn plugin() -> Plugin {
     })
 }
 
-/// The provider: one configured host.
-struct Ssh(Host);
+/// The provider: one configured host, or none. A lease remembers its host, so it needs no settings later.
+struct Ssh(Option<Host>);
+
+impl Ssh {
+    fn host(&self) -> Result<&Host, Failure> {
+        self.0.as_ref().ok_or_else(|| {
+            Failure::invalid_config("/host", "no host is configured")
+                .outcome(Outcome::NotStarted)
+                .hint("set static.host, or give --static-host HOST")
+        })
+    }
+}
 
 impl SshLease for Ssh {
     fn idempotent_acquire(&self) -> bool {
@@ -28,28 +38,24 @@ impl SshLease for Ssh {
     }
 
     fn acquire(&self, _call: &Call, params: AcquireParams) -> Result<Lease, Failure> {
-        self.0.lease(Some(&params.request.target))
+        self.host()?.lease(Some(&params.request.target), params.request.work_root)
     }
 
     fn resolve(&self, _call: &Call, params: ResolveParams) -> Result<Lease, Failure> {
-        if self.0.answers_to(&params.id) {
-            return self.0.lease(params.known.as_ref().and_then(target));
+        if let Some(host) = self.0.as_ref().filter(|host| host.answers_to(&params.id)) {
+            let known = params.known.as_ref();
+            return host.lease(known.and_then(target), known.and_then(|k| k.work_root.clone()));
         }
         match params.known {
-            // A host that is no longer configured can still be let go: there is nothing to delete.
-            Some(known) if params.purpose == Purpose::Release => Ok(known),
-            _ => Err(Failure::not_found(format!(
-                "{:?} is not the configured host {} (lease {})",
-                params.id,
-                self.0.host(),
-                self.0.id()
-            ))
-            .hint("set static.host to the host you mean")),
+            Some(known) if known.lease_id.as_str() == params.id => Ok(known),
+            _ => Err(Failure::not_found(format!("{:?} is not a configured host", params.id))
+                .hint("set static.host to the host you mean")),
         }
     }
 
     fn list(&self, _call: &Call, _params: ListParams) -> Result<ListResult, Failure> {
-        Ok(ListResult { leases: vec![self.0.lease(None)?], next_cursor: None, complete: true })
+        let leases = self.0.iter().map(|host| host.lease(None, None)).collect::<Result<_, _>>()?;
+        Ok(ListResult { leases, next_cursor: None, complete: true })
     }
 
     fn release(&self, _call: &Call, _params: ReleaseParams) -> Result<ReleaseOutcome, Failure> {
@@ -63,12 +69,18 @@ impl SshLease for Ssh {
     }
 
     fn doctor(&self, _call: &Call) -> Result<Vec<Check>, Failure> {
-        Ok(vec![Check {
-            id: "ssh.host".to_owned(),
-            status: CheckStatus::Ok,
-            message: format!("{}, lease {}; not contacted", self.0.destination(), self.0.id()),
-            hint: None,
-        }])
+        let (status, message, hint) = match &self.0 {
+            Some(host) => (
+                CheckStatus::Ok,
+                format!("{}, lease {}; not contacted", host.destination(), host.id()),
+                None,
+            ),
+            None => {
+                let hint = "set static.host, or give --static-host HOST".to_owned();
+                (CheckStatus::Fail, "no host is configured".to_owned(), Some(hint))
+            }
+        };
+        Ok(vec![Check { id: "ssh.host".to_owned(), status, message, hint }])
     }
 }
 

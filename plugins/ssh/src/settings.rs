@@ -25,10 +25,6 @@ pub(crate) struct Settings {
 impl Settings {
     /// Refuses what could be taken for an option, split a line, or leave the work root.
     pub(crate) fn check(&self) -> Result<(), Failure> {
-        if self.host.is_empty() {
-            return Err(Failure::invalid_config("/host", "no host is configured")
-                .hint("set static.host, or give --static-host HOST"));
-        }
         word("host", &self.host)?;
         if self.host.contains(['@', '/']) {
             return Err(Failure::invalid_config(
