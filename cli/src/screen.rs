@@ -49,7 +49,12 @@ pub(crate) struct Screen<'a> {
     stream: Option<Box<dyn Write>>,
     /// `--json` has standard output for itself: everything the command prints goes to stderr.
     stdout_is_taken: bool,
+    /// When the sync under way began, and when it was last said that it goes on.
+    sync: Option<(u64, u64)>,
 }
+
+/// How often a long sync says that it goes on, where there is no terminal to show progress on.
+const STILL_SYNCING_MS: u64 = 15_000;
 
 impl<'a> Screen<'a> {
     /// For commands without a run.
@@ -122,6 +127,22 @@ impl<'a> Screen<'a> {
         }
     }
 
+    fn monotonic(&self) -> u64 {
+        self.ctx.clock.monotonic_ms()
+    }
+
+    /// Says once in a while that a sync goes on.
+    fn still_syncing(&mut self) {
+        let now = self.monotonic();
+        let Some((began, _)) = self.sync.filter(|sync| now >= sync.1 + STILL_SYNCING_MS) else {
+            return;
+        };
+        self.sync = Some((began, now));
+        if !self.ctx.terminal.shows_progress() {
+            self.ctx.terminal.err(&human::still_syncing(now - began));
+        }
+    }
+
     fn summarise(&self, record: &RunRecord, timing: &Timing) {
         let terminal = &self.ctx.terminal;
         if record.command.is_empty() {
@@ -177,8 +198,16 @@ impl EventSink for Screen<'_> {
                 if let Some(text) = human::progress(&event) {
                     self.ctx.terminal.progress(&text);
                 }
+                self.still_syncing();
             }
             other => {
+                match other {
+                    Event::SyncStarted { .. } => {
+                        self.sync = Some((self.monotonic(), self.monotonic()))
+                    }
+                    Event::SyncFinished { .. } => self.sync = None,
+                    _ => {}
+                }
                 for line in human::lines(other) {
                     self.ctx.terminal.err(&line);
                 }

@@ -110,6 +110,11 @@ impl Terminal {
         }
     }
 
+    /// Whether there is a terminal to show progress on.
+    pub(crate) fn shows_progress(&self) -> bool {
+        self.progress.is_some()
+    }
+
     /// Removes the progress line.
     pub(crate) fn settle(&self) {
         if let Some(bar) =

@@ -177,7 +177,7 @@ pub struct SyncBlock {
     pub exclude: Option<OneOrMany>,
     /// Another spelling of `sync.exclude`.
     pub excludes: Option<OneOrMany>,
-    /// Only files that match one of these patterns are sent; empty means all.
+    /// Patterns whose files are sent although git ignores them or a default excludes them.
     pub include: Option<OneOrMany>,
     /// Remove files from the box that are gone here. Default `true`.
     pub delete: Option<bool>,
