@@ -2,7 +2,8 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
 use std::time::Duration;
 
 use crabbox_schemas::error::ErrorCode;
@@ -42,19 +43,16 @@ pub async fn lock(
 ) -> Result<LeaseLock> {
     make_dir(&state.locks())?;
     let path = state.locks().join(id.as_str());
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|e| failed("cannot open", &path, &e))?;
+    let mut file = open(&path)?;
     let started = clock.monotonic_ms();
     let mut told = false;
     loop {
         match file.try_lock() {
-            Ok(()) => break,
+            Ok(()) if file.metadata().is_ok_and(|meta| meta.nlink() > 0) => break,
+            Ok(()) => {
+                file = open(&path)?; // a release removed it while we waited
+                continue;
+            }
             Err(TryLockError::Error(e)) => return Err(failed("cannot lock", &path, &e)),
             Err(TryLockError::WouldBlock) => {}
         }
@@ -81,6 +79,17 @@ pub async fn lock(
     }
     write_owner(&mut file, owner).map_err(|e| failed("cannot write", &path, &e))?;
     Ok(LeaseLock { file })
+}
+
+fn open(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| failed("cannot open", path, &e))
 }
 
 fn read_owner(file: &mut File) -> String {

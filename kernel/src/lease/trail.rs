@@ -1,8 +1,8 @@
 //! The trail of one lease: an append-only file, fsynced before the world changes, locked while its owner lives.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crabbox_schemas::claim::PluginPin;
@@ -29,14 +29,7 @@ impl Trail {
             return Err(KernelError::new(ErrorCode::Internal, "a trail begins with an intent"));
         };
         let path = path_of(dir, &desired.lease_id);
-        let file = OpenOptions::new()
-            .create_new(true)
-            .read(true)
-            .append(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|e| state("cannot create the lease's journal", &path, &e))?;
-        file.lock().map_err(|e| state("cannot lock the lease's journal", &path, &e))?;
+        let file = create(&path)?;
         let mut trail = Self { path, file, lines: Vec::new() };
         trail.append(intent)?;
         File::open(dir)
@@ -60,10 +53,11 @@ impl Trail {
                 return Err(state("cannot lock the lease's journal", &path, &e));
             }
         }
-        if !path.exists() {
+        let failed = |e: std::io::Error| state("cannot read the lease's journal", &path, &e);
+        if file.metadata().map_err(failed)?.nlink() == 0 {
             return Ok(None);
         }
-        let lines = read(&file, &path)?;
+        let lines = read(&file).map_err(failed)?;
         Ok(Some(Self { path, file, lines }))
     }
 
@@ -155,6 +149,25 @@ impl Trail {
     }
 }
 
+/// A new file, locked. Whoever looks for dead trails may remove an empty one between its creation and our
+/// lock; then we make another.
+fn create(path: &Path) -> Result<File> {
+    for _ in 0..10 {
+        let file = OpenOptions::new()
+            .create_new(true)
+            .read(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|e| state("cannot create the lease's journal", path, &e))?;
+        let there = file.lock().and_then(|()| file.metadata()).map(|meta| meta.nlink() > 0);
+        if there.map_err(|e| state("cannot lock the lease's journal", path, &e))? {
+            return Ok(file);
+        }
+    }
+    Err(KernelError::new(ErrorCode::State, format!("{} vanishes when it is made", path.display())))
+}
+
 fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -168,19 +181,16 @@ fn path_of(dir: &Path, id: &LeaseId) -> PathBuf {
     dir.join(format!("{id}.jsonl"))
 }
 
-/// Reads whole lines; a torn last line is what a crash leaves and is ignored.
-fn read(mut file: &File, path: &Path) -> Result<Vec<TrailLine>> {
-    file.seek(SeekFrom::Start(0))
-        .map_err(|e| state("cannot read the lease's journal", path, &e))?;
-    let mut lines = Vec::new();
-    for line in BufReader::new(file).lines() {
-        let line = line.map_err(|e| state("cannot read the lease's journal", path, &e))?;
-        match serde_json::from_str(&line) {
-            Ok(line) => lines.push(line),
-            Err(_) => break,
-        }
+/// Reads what can be read. A torn last line is what a crash leaves: it is closed, so that the next line
+/// stands alone.
+fn read(mut file: &File) -> std::io::Result<Vec<TrailLine>> {
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.read_to_end(&mut bytes)?;
+    if bytes.last().is_some_and(|last| *last != b'\n') {
+        file.write_all(b"\n")?;
     }
-    Ok(lines)
+    Ok(bytes.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
 }
 
 #[cfg(test)]
@@ -223,9 +233,13 @@ mod tests {
         assert!(Trail::adopt(dir.path(), &id).unwrap().is_none(), "its owner is alive");
         trail.file.write_all(b"{\"type\":\"resou").unwrap();
         drop(trail);
-        let trail = Trail::adopt(dir.path(), &id).unwrap().unwrap();
+        let mut trail = Trail::adopt(dir.path(), &id).unwrap().unwrap();
         assert_eq!(trail.resources(), [server("b")]);
         assert!(!trail.is_claimed());
+        trail.record(server("c")).unwrap();
+        drop(trail);
+        let trail = Trail::adopt(dir.path(), &id).unwrap().unwrap();
+        assert_eq!(trail.resources(), [server("b"), server("c")], "written after the torn line");
         assert_eq!(Trail::ids(dir.path()), [id]);
         trail.finish().unwrap();
         assert!(Trail::ids(dir.path()).is_empty());
