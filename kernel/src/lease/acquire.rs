@@ -7,15 +7,15 @@ use crabbox_schemas::claim::Claim;
 use crabbox_schemas::error::{ErrorCode, Outcome};
 use crabbox_schemas::ids::LeaseId;
 use crabbox_schemas::journal::TrailLine;
-use crabbox_schemas::lease::{Desired, Lease};
-use crabbox_schemas::plugin::Purpose;
+use crabbox_schemas::lease::{Desired, Lease, ReleaseOutcome};
 
 use crate::error::{KernelError, Result};
 use crate::event::Event;
 use crate::lease::claim::check_checkout;
+use crate::lease::reap::settle;
 use crate::lease::trail::Trail;
-use crate::lease::{Bench, Held, NewLease, announce};
-use crate::ports::{Clock, Dialer, EventSink, Provider, Query, Stop, Urgency, Wanted};
+use crate::lease::{Bench, Held, NewLease, announce, not_asked_for};
+use crate::ports::{Clock, Dialer, EventSink, Provider, Stop, Urgency, Wanted};
 use crate::slug;
 use crate::state::make_dir;
 use crate::time::rfc3339;
@@ -32,53 +32,102 @@ pub async fn acquire<P: Provider, D: Dialer, C: Clock>(
     stop: &Stop,
 ) -> Result<Held> {
     bench.state.prepare()?;
-    let wanted = wanted(bench, new).await?;
     let about = bench.provider.about();
-    if stop.urgency() >= Urgency::Gentle {
-        return Err(KernelError::new(
-            ErrorCode::Cancelled,
-            "interrupted before a box was asked for",
-        )
-        .at("acquire"));
-    }
-    let mut trail = Trail::begin(&bench.state.journal(), intent(bench, &wanted, repo_root))?;
+    let desired = tokio::select! {
+        biased;
+        () = stop.reaches(Urgency::Gentle) => {
+            let why = "interrupted before a box was asked for";
+            return Err(KernelError::new(ErrorCode::Cancelled, why).at("acquire"));
+        }
+        desired = choose(bench, new) => desired?,
+    };
+    let idem: String = random()?.iter().chain(&random()?).map(|b| format!("{b:02x}")).collect();
+    let intent = intent(bench, new, &desired, &idem, repo_root);
+    let mut trail = Trail::begin(&bench.state.journal(), intent)?;
+    let wanted = match wanted(bench, new, &desired, idem) {
+        Ok(wanted) => wanted,
+        Err(error) => {
+            let error = error.outcome(Outcome::NotStarted);
+            return Err(undo(bench, trail, &desired, error, events).await.at("acquire"));
+        }
+    };
     events.emit(Event::LeasingStarted {
-        desired: wanted.desired.clone(),
+        desired: desired.clone(),
         provider: about.provider.clone(),
         class: new.request.class.clone(),
         keep: new.request.keep,
     });
-    let lease = match bench.provider.acquire(&wanted, &mut trail, events, stop).await {
-        Ok(lease) => lease,
-        Err(error) => return Err(undo(bench, trail, &wanted, error, events).await.at("acquire")),
-    };
-    let own_id = lease.lease_id != wanted.desired.lease_id;
-    if own_id {
-        if let Some(claim) = bench.claims().get(&lease.lease_id)? {
-            trail.finish()?;
-            forget_keys(bench, &wanted.desired.lease_id);
-            check_checkout(&claim, repo_root, new.reclaim).map_err(|e| e.at("acquire"))?;
-            return finish(bench, new, repo_root, lease, None, events);
+    let acquired = bench.provider.acquire(&wanted, &mut trail, events, stop).await;
+    let own_ids = about.features.iter().any(|feature| feature == OWN_LEASE_IDS);
+    let done = match acquired {
+        Ok(lease) if lease.lease_id == desired.lease_id => {
+            claim_new(bench, new, repo_root, lease, &mut trail)
         }
-        trail.finish()?;
-        forget_keys(bench, &wanted.desired.lease_id);
-        return finish(bench, new, repo_root, lease, None, events);
+        Ok(lease) if own_ids => {
+            forget(bench, trail, &desired)?;
+            let held = claim_found(bench, new, repo_root, lease).map_err(|e| e.at("acquire"))?;
+            announce(&held, events);
+            return Ok(held);
+        }
+        Ok(other) => Err(not_asked_for(bench, &desired.lease_id, &other)),
+        Err(error) => Err(error),
+    };
+    match done {
+        Ok((lease, claim)) => {
+            let provider = about.provider.clone();
+            let held = Held { lease, claim, provider, reused: false, trail: Some(trail) };
+            announce(&held, events);
+            Ok(held)
+        }
+        Err(error) => Err(undo(bench, trail, &desired, error, events).await.at("acquire")),
     }
-    finish(bench, new, repo_root, lease, Some(trail), events)
 }
 
-/// Writes the claim, closes the intent and announces the box.
-fn finish<P: Provider, D: Dialer, C: Clock>(
+/// Claims the box that was made.
+fn claim_new<P: Provider, D: Dialer, C: Clock>(
     bench: &Bench<'_, P, D, C>,
     new: &NewLease,
     repo_root: &Path,
     lease: Lease,
-    mut trail: Option<Trail>,
-    events: &mut dyn EventSink,
+    trail: &mut Trail,
+) -> Result<(Lease, Claim)> {
+    let claim = claim(bench, new, repo_root, &lease);
+    bench.claims().put(&claim)?;
+    trail.append(TrailLine::Claimed { at: claim.claimed_at.clone() })?;
+    Ok((lease, claim))
+}
+
+/// Claims a box that was there before, under an id of its own. One that was kept stays kept.
+fn claim_found<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    new: &NewLease,
+    repo_root: &Path,
+    lease: Lease,
 ) -> Result<Held> {
+    let earlier = bench.claims().get(&lease.lease_id)?;
+    let mut claim = claim(bench, new, repo_root, &lease);
+    let mut reused = false;
+    if let Some(earlier) = earlier {
+        check_checkout(&earlier, repo_root, new.reclaim)?;
+        reused = earlier.keep;
+        claim.keep |= earlier.keep;
+        claim.created_at = earlier.created_at;
+        claim.other = earlier.other;
+    }
+    bench.claims().put(&claim)?;
+    let provider = bench.provider.about().provider.clone();
+    Ok(Held { lease, claim, provider, reused, trail: None })
+}
+
+fn claim<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    new: &NewLease,
+    repo_root: &Path,
+    lease: &Lease,
+) -> Claim {
     let about = bench.provider.about();
     let now = rfc3339(bench.clock.now_ms());
-    let claim = Claim {
+    Claim {
         lease_id: lease.lease_id.clone(),
         slug: lease.slug.clone(),
         provider: about.provider.clone(),
@@ -87,39 +136,39 @@ fn finish<P: Provider, D: Dialer, C: Clock>(
         last_used_at: now.clone(),
         idle_timeout_seconds: new.request.idle_timeout_secs,
         ttl_seconds: new.request.ttl_secs,
-        created_at: now.clone(),
+        created_at: now,
         keep: new.request.keep,
         plugin: Some(about.plugin.clone()),
         lease: Some(lease.clone()),
         other: BTreeMap::new(),
-    };
-    bench.claims().put(&claim)?;
-    if let Some(trail) = trail.as_mut() {
-        trail.append(TrailLine::Claimed { at: now })?;
     }
-    let held = Held { lease, claim, provider: about.provider.clone(), reused: false, trail };
-    announce(&held, events);
-    Ok(held)
 }
 
-async fn wanted<P: Provider, D: Dialer, C: Clock>(
+async fn choose<P: Provider, D: Dialer, C: Clock>(
     bench: &Bench<'_, P, D, C>,
     new: &NewLease,
-) -> Result<Wanted> {
+) -> Result<Desired> {
     let lease_id = LeaseId::mint(random()?);
     let slug = match &new.slug {
         Some(slug) => slug.clone(),
         None => free_slug(bench, &lease_id).await,
     };
-    let desired = Desired { name: slug::machine_name(&lease_id, &slug), slug, lease_id };
-    make_dir(&bench.state.keys(&desired.lease_id))?;
-    let ssh_public_key = bench
-        .dialer
-        .key_pair(&bench.state.keys(&desired.lease_id), &format!("crabbox {}", desired.lease_id))?;
-    let labels =
-        labels(new, &desired, &bench.provider.about().provider, bench.clock.now_ms() / 1000);
-    let idem = random()?.iter().chain(&random()?).map(|b| format!("{b:02x}")).collect();
-    Ok(Wanted { desired, request: new.request.clone(), ssh_public_key, labels, idem })
+    Ok(Desired { name: slug::machine_name(&lease_id, &slug), slug, lease_id })
+}
+
+fn wanted<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    new: &NewLease,
+    desired: &Desired,
+    idem: String,
+) -> Result<Wanted> {
+    let keys = bench.state.keys(&desired.lease_id);
+    make_dir(&keys)?;
+    let ssh_public_key = bench.dialer.key_pair(&keys, &format!("crabbox {}", desired.lease_id))?;
+    let now = bench.clock.now_ms() / 1000;
+    let labels = labels(new, desired, &bench.provider.about().provider, now);
+    let (desired, request) = (desired.clone(), new.request.clone());
+    Ok(Wanted { desired, request, ssh_public_key, labels, idem })
 }
 
 /// A slug that neither a local claim nor a box of this provider has. A provider that cannot list now is
@@ -143,17 +192,19 @@ async fn free_slug<P: Provider, D: Dialer, C: Clock>(
 
 fn intent<P: Provider, D: Dialer, C: Clock>(
     bench: &Bench<'_, P, D, C>,
-    wanted: &Wanted,
+    new: &NewLease,
+    desired: &Desired,
+    idem: &str,
     repo_root: &Path,
 ) -> TrailLine {
     let about = bench.provider.about();
     TrailLine::Intent {
-        desired: wanted.desired.clone(),
+        desired: desired.clone(),
         provider: about.provider.clone(),
         plugin: about.plugin.clone(),
-        idem: wanted.idem.clone(),
+        idem: idem.to_owned(),
         repo_root: repo_root.to_string_lossy().into_owned(),
-        keep: wanted.request.keep,
+        keep: new.request.keep,
         at: rfc3339(bench.clock.now_ms()),
         pid: std::process::id(),
     }
@@ -163,51 +214,31 @@ fn intent<P: Provider, D: Dialer, C: Clock>(
 async fn undo<P: Provider, D: Dialer, C: Clock>(
     bench: &Bench<'_, P, D, C>,
     trail: Trail,
-    wanted: &Wanted,
+    desired: &Desired,
     error: KernelError,
     events: &mut dyn EventSink,
 ) -> KernelError {
     let certain = matches!(error.outcome, Some(Outcome::NotStarted | Outcome::RolledBack));
     if certain && trail.resources().is_empty() {
-        forget(bench, trail, wanted, events);
+        if let Err(error) = forget(bench, trail, desired) {
+            events.emit(Event::Warning { message: error.to_string() });
+        }
         return error;
     }
-    let query = Query {
-        id: wanted.desired.lease_id.to_string(),
-        known: None,
-        resources: trail.resources(),
-        purpose: Purpose::Reconcile,
+    let left = match settle(bench, desired, trail).await {
+        Ok(ReleaseOutcome::Pending) => "is still being deleted".to_owned(),
+        Ok(_) => return error.outcome(Outcome::RolledBack),
+        Err(error) => format!("may have been left behind ({error})"),
     };
-    let gone = match bench.provider.resolve(&query).await {
-        Ok(None) => true,
-        Ok(Some(lease)) => bench.provider.release(&lease).await.is_ok(),
-        Err(_) => false,
-    };
-    if gone {
-        forget(bench, trail, wanted, events);
-        return error.outcome(Outcome::RolledBack);
-    }
-    let slug = &wanted.desired.slug;
-    events.emit(Event::Warning {
-        message: format!("{slug} may have been left behind; run `crabbox cleanup`"),
-    });
+    let slug = &desired.slug;
+    events.emit(Event::Warning { message: format!("{slug} {left}; run `crabbox cleanup`") });
     error.outcome(Outcome::Uncertain)
 }
 
-fn forget<P: Provider, D: Dialer, C: Clock>(
-    bench: &Bench<'_, P, D, C>,
-    trail: Trail,
-    wanted: &Wanted,
-    events: &mut dyn EventSink,
-) {
-    forget_keys(bench, &wanted.desired.lease_id);
-    if let Err(error) = trail.finish() {
-        events.emit(Event::Warning { message: error.to_string() });
-    }
-}
-
-fn forget_keys<P, D, C>(bench: &Bench<'_, P, D, C>, id: &LeaseId) {
-    let _ = std::fs::remove_dir_all(bench.state.keys(id));
+/// Removes trail and keys of a lease that never was.
+fn forget<P, D, C>(bench: &Bench<'_, P, D, C>, trail: Trail, desired: &Desired) -> Result<()> {
+    let _ = std::fs::remove_dir_all(bench.state.keys(&desired.lease_id));
+    trail.finish()
 }
 
 /// The labels every provider puts on its resource.

@@ -100,9 +100,13 @@ pub(super) async fn put_down<P: Provider, D: Dialer, C: Clock>(
     if let Err(error) = bench.provider.touch(&held.lease, "ready").await {
         tracing::debug!(%error, "could not touch the lease after the run");
     }
-    let mut claim = held.claim.clone();
-    claim.last_used_at = rfc3339(bench.clock.now_ms());
-    if let Err(error) = bench.claims().put(&claim) {
+    // Another command may have stopped or reclaimed the box meanwhile: only what stands there is updated.
+    let noted = bench.claims().get(&held.lease.lease_id).and_then(|claim| {
+        let Some(mut claim) = claim else { return Ok(()) };
+        claim.last_used_at = rfc3339(bench.clock.now_ms());
+        bench.claims().put(&claim)
+    });
+    if let Err(error) = noted {
         tracing::warn!(%error, "could not update the claim");
     }
 }

@@ -13,13 +13,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crabbox_schemas::claim::Claim;
+use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::ids::LeaseId;
 use crabbox_schemas::lease::{BoxRequest, Lease};
 
-use crate::error::Result;
+use crate::error::{KernelError, Result};
 use crate::event::Event;
 use crate::lease::claim::Claims;
+use crate::lease::heartbeat::keep_alive;
 use crate::lease::trail::Trail;
-use crate::ports::{Clock, Dialer, EventSink, Provider, Stop};
+use crate::ports::{Clock, Dialer, EventSink, Provider, Stop, Urgency};
 use crate::state::State;
 
 /// The doors a lease is worked through.
@@ -114,25 +117,48 @@ pub async fn with_lease<P: Provider, D: Dialer, C: Clock, T>(
 ) -> Result<(Result<T>, Fate)> {
     let held = match ask {
         Ask::New(new) => acquire::acquire(bench, new, &repo_root, events, stop).await?,
-        Ask::Existing { name, reclaim } => {
-            adopt::adopt(bench, name, &repo_root, *reclaim, events).await?
-        }
+        Ask::Existing { name, reclaim } => tokio::select! {
+            held = adopt::adopt(bench, name, &repo_root, *reclaim, events) => held?,
+            () = stop.reaches(Urgency::Gentle) => {
+                return Err(interrupted("interrupted before the box was found").at("resolve"));
+            }
+        },
     };
-    let alive =
-        heartbeat::keep_alive(bench.provider, bench.clock, &held.lease, held.idle_timeout());
-    let outcome = tokio::select! {
-        outcome = work(&held, events) => outcome,
-        gone = alive => Err(gone),
+    let outcome = if stop.urgency() >= Urgency::Gentle {
+        Err(interrupted("interrupted before the work began"))
+    } else {
+        tokio::select! {
+            outcome = work(&held, events) => outcome,
+            gone = keep_alive(bench.provider, bench.clock, &held.lease, held.idle_timeout()) => Err(gone),
+        }
     };
     if held.reused {
         adopt::put_down(bench, &held).await;
         return Ok((outcome, Fate::Kept));
     }
-    let fate = match keep(&outcome) {
+    let gone = matches!(&outcome, Err(error) if error.code == ErrorCode::LeaseExpired);
+    let fate = match keep(&outcome).filter(|_| !gone) {
         Some(reason) => release::keep(bench, held, reason, events).await,
         None => release::give_back(bench, held, events).await,
     };
     Ok((outcome, fate))
+}
+
+fn interrupted(when: &str) -> KernelError {
+    KernelError::new(ErrorCode::Cancelled, when)
+}
+
+/// The error for a provider that answered about another lease.
+fn not_asked_for<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    asked: &LeaseId,
+    got: &Lease,
+) -> KernelError {
+    let provider = &bench.provider.about().provider;
+    let what =
+        format!("{provider} was asked about lease {asked} and answered about {}", got.lease_id);
+    KernelError::new(ErrorCode::PluginFault, what)
+        .hint("nothing was touched; this is a fault of the plugin")
 }
 
 /// Tells about a box in hand.

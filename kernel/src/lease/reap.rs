@@ -1,12 +1,12 @@
 //! What interrupted commands left behind, and which boxes are past their end.
 
 use crabbox_schemas::ids::LeaseId;
-use crabbox_schemas::lease::{Desired, Lease};
+use crabbox_schemas::lease::{Desired, Lease, ReleaseOutcome};
 use crabbox_schemas::plugin::Purpose;
 
 use crate::error::Result;
 use crate::lease::trail::Trail;
-use crate::lease::{Bench, release};
+use crate::lease::{Bench, not_asked_for, release};
 use crate::ports::{Clock, Dialer, Provider, Query};
 use crate::state::State;
 use crate::time::parse_instant;
@@ -30,7 +30,17 @@ pub fn open(state: &State) -> Vec<Open> {
 }
 
 fn open_one(state: &State, id: &LeaseId) -> Option<Open> {
-    let trail = Trail::adopt(&state.journal(), id).ok().flatten()?;
+    let trail = match Trail::adopt(&state.journal(), id) {
+        Ok(trail) => trail?,
+        Err(error) => {
+            tracing::warn!(lease.id = %id, %error, "cannot tell whether the lease is open");
+            return None;
+        }
+    };
+    if trail.intent().is_none() {
+        let _ = trail.finish(); // its command died before the intent was on disk, so nothing was made
+        return None;
+    }
     let reason = if trail.is_releasing() {
         "its release was interrupted"
     } else if !trail.is_claimed() {
@@ -50,21 +60,32 @@ pub async fn finish<P: Provider, D: Dialer, C: Clock>(
     bench: &Bench<'_, P, D, C>,
     open: Open,
 ) -> Result<&'static str> {
-    let claim = bench.claims().get(&open.desired.lease_id).ok().flatten();
+    settle(bench, &open.desired, open.trail).await.map(release::word)
+}
+
+/// Asks the provider what exists of a lease, has it removed, and forgets the lease when that is certain.
+pub(super) async fn settle<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    desired: &Desired,
+    trail: Trail,
+) -> Result<ReleaseOutcome> {
+    let claim = bench.claims().get(&desired.lease_id).ok().flatten();
     let query = Query {
-        id: open.desired.lease_id.to_string(),
+        id: desired.lease_id.to_string(),
         known: claim.and_then(|c| c.lease),
-        resources: open.trail.resources(),
+        resources: trail.resources(),
         purpose: Purpose::Reconcile,
     };
-    let lease = match bench.provider.resolve(&query).await? {
-        Some(lease) => lease,
-        None => {
-            release::forget(bench, &placeholder(&open.desired), Some(open.trail))?;
-            return Ok("already_gone");
+    match bench.provider.resolve(&query).await? {
+        Some(lease) if lease.lease_id == desired.lease_id => {
+            release::release(bench, &lease, Some(trail)).await
         }
-    };
-    release::release(bench, &lease, Some(open.trail)).await.map(release::word)
+        Some(other) => Err(not_asked_for(bench, &desired.lease_id, &other)),
+        None => {
+            release::forget(bench, &placeholder(desired), Some(trail))?;
+            Ok(ReleaseOutcome::AlreadyGone)
+        }
+    }
 }
 
 fn placeholder(desired: &Desired) -> Lease {

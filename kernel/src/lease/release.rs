@@ -4,7 +4,7 @@ use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::journal::TrailLine;
 use crabbox_schemas::lease::{Lease, ReleaseOutcome};
 
-use crate::error::{KernelError, Result};
+use crate::error::Result;
 use crate::event::Event;
 use crate::lease::trail::Trail;
 use crate::lease::{Bench, Fate, Held};
@@ -18,7 +18,10 @@ pub async fn release<P: Provider, D: Dialer, C: Clock>(
     mut trail: Option<Trail>,
 ) -> Result<ReleaseOutcome> {
     if let Some(trail) = trail.as_mut() {
-        trail.append(TrailLine::Releasing { at: rfc3339(bench.clock.now_ms()) })?;
+        let noted = trail.append(TrailLine::Releasing { at: rfc3339(bench.clock.now_ms()) });
+        if let Err(error) = noted {
+            tracing::warn!(%error, "releasing without a note; the intent still stands");
+        }
     }
     let outcome = match bench.provider.release(lease).await {
         Ok(outcome) => outcome,
@@ -54,6 +57,11 @@ pub(super) async fn give_back<P: Provider, D: Dialer, C: Clock>(
     held: Held,
     events: &mut dyn EventSink,
 ) -> Fate {
+    if taken_over(bench, &held) {
+        let reason = "another command uses it now".to_owned();
+        events.emit(Event::Kept { lease: held.lease, reason });
+        return Fate::Kept;
+    }
     match release(bench, &held.lease, held.trail).await {
         Ok(outcome) => {
             events.emit(Event::Released {
@@ -75,7 +83,14 @@ pub(super) async fn give_back<P: Provider, D: Dialer, C: Clock>(
     }
 }
 
-/// The bracket's end for a box that stays.
+/// Whether a box that is no lease of ours alone, such as a host the user owns, was claimed by another command
+/// meanwhile.
+fn taken_over<P: Provider, D: Dialer, C: Clock>(bench: &Bench<'_, P, D, C>, held: &Held) -> bool {
+    let claimed = || bench.claims().get(&held.lease.lease_id).ok().flatten();
+    held.trail.is_none() && claimed().is_some_and(|claim| claim != held.claim)
+}
+
+/// The bracket's end for a box that stays. Without a claim it was stopped by another command meanwhile.
 pub(super) async fn keep<P: Provider, D: Dialer, C: Clock>(
     bench: &Bench<'_, P, D, C>,
     mut held: Held,
@@ -87,10 +102,19 @@ pub(super) async fn keep<P: Provider, D: Dialer, C: Clock>(
         .trail
         .as_mut()
         .map_or(Ok(()), |trail| trail.append(TrailLine::Kept { at: at.clone() }));
-    let mut claim = held.claim.clone();
-    claim.keep = true;
-    claim.last_used_at = at;
-    let noted: Result<(), KernelError> = noted.and_then(|()| bench.claims().put(&claim));
+    let noted = match bench.claims().get(&held.lease.lease_id) {
+        Ok(None) => {
+            let outcome = word(ReleaseOutcome::AlreadyGone).to_owned();
+            events.emit(Event::Released { lease: held.lease, provider: held.provider, outcome });
+            return Fate::Released;
+        }
+        Ok(Some(mut claim)) => {
+            claim.keep = true;
+            claim.last_used_at = at;
+            noted.and_then(|()| bench.claims().put(&claim))
+        }
+        Err(error) => Err(error),
+    };
     if let Err(error) = noted {
         events.emit(Event::Warning { message: error.to_string() });
     }
