@@ -23,6 +23,9 @@ pub struct Download {
     pub local: PathBuf,
 }
 
+/// How much of a complaint is kept.
+const STDERR_LIMIT: usize = 4096;
+
 /// Reads the JUnit files that match the patterns, relative to the work directory.
 pub async fn junit<R: Remote>(
     remote: &R,
@@ -74,7 +77,7 @@ fn untar(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>> {
 /// Copies one file from the box; it appears here whole or not at all.
 pub async fn download<R: Remote>(remote: &R, workdir: &str, wanted: &Download) -> Result<u64> {
     let command = format!(
-        "exec sh -c 'cd \"$0\" && exec cat \"$1\"' {} {}",
+        "exec sh -c 'cd \"$0\" && exec cat -- \"$1\"' {} {}",
         quote(workdir),
         quote(&wanted.remote)
     );
@@ -100,7 +103,8 @@ pub async fn download<R: Remote>(remote: &R, workdir: &str, wanted: &Download) -
                 std::io::Write::write_all(&mut file, &data).map_err(|e| here(&e))?;
             }
             Piece::Data(Stream::Stderr, data) => {
-                stderr.extend_from_slice(&data[..data.len().min(1024)])
+                let room = STDERR_LIMIT.saturating_sub(stderr.len());
+                stderr.extend_from_slice(&data[..data.len().min(room)]);
             }
             Piece::Exited(exit) if exit.code == 0 => break,
             Piece::Exited(_) => {

@@ -1,5 +1,6 @@
 //! A process on the box, pumped: bytes out as events, bytes in from the console, and an end that is honest.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,7 +45,8 @@ pub struct Killer {
 /// How long a stopped process may take to go, before we stop waiting for it.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
-/// Starts a command and pumps it until it ends, is stopped, or runs out of time.
+/// Starts a command and pumps it until it ends, is stopped, or runs out of time. When the box does not confirm
+/// that a command which had to stop has ended, that is an error with an uncertain outcome.
 #[expect(clippy::too_many_arguments, reason = "each is a different door of one process")]
 pub async fn pump<R: Remote>(
     remote: &R,
@@ -57,7 +59,9 @@ pub async fn pump<R: Remote>(
     events: &mut dyn EventSink,
     stop: &Stop,
 ) -> Result<End> {
-    let (mut input, mut output) = remote.start(command, pty).await?;
+    if stop.urgency() >= Urgency::Gentle {
+        return Ok(End::Stopped);
+    }
     let timer = async {
         match timeout {
             Some(time) => clock.sleep(time).await,
@@ -65,15 +69,16 @@ pub async fn pump<R: Remote>(
         }
     };
     let flow = async {
+        let (mut input, mut output) = remote.start(command, pty).await?;
         tokio::select! {
-            exit = drain(&mut output, events) => exit,
-            error = feed(&mut input, console) => Err(error),
+            exit = drain(&mut output, events) => exit.map_err(maybe_started),
+            never = feed(&mut input, console) => match never {},
         }
     };
     tokio::pin!(flow, timer);
     let early = tokio::select! {
         biased;
-        exit = &mut flow => return exit.map(End::Exited).map_err(maybe_started),
+        exit = &mut flow => return exit.map(End::Exited),
         () = stop.reaches(Urgency::Gentle) => End::Stopped,
         () = &mut timer => End::TimedOut,
     };
@@ -83,11 +88,21 @@ pub async fn pump<R: Remote>(
             () = stop.reaches(Urgency::Now) => { let _ = capture(remote, &killer.at_once, Bytes::new()).await; }
         }
     };
+    let last = async { tokio::join!(killing, &mut flow).1 };
     tokio::select! {
-        _ = async { tokio::join!(killing, &mut flow) } => {}
-        () = clock.sleep(LAST_WORDS) => {}
+        Ok(_) = last => Ok(early),
+        () = clock.sleep(LAST_WORDS) => Err(unconfirmed(&early)),
     }
-    Ok(early)
+}
+
+fn unconfirmed(end: &End) -> KernelError {
+    let (code, why) = match end {
+        End::TimedOut => (ErrorCode::CommandTimeout, "the time was over"),
+        End::Stopped | End::Exited(_) => (ErrorCode::Cancelled, "interrupted"),
+    };
+    KernelError::new(code, format!("{why}, but the box did not confirm that the command ended"))
+        .hint("it may still run there while the box exists")
+        .outcome(Outcome::Uncertain)
 }
 
 fn maybe_started(error: KernelError) -> KernelError {
@@ -112,24 +127,24 @@ async fn drain(output: &mut impl ProcessOutput, events: &mut dyn EventSink) -> R
     }
 }
 
-/// Hands the console to the process. Returns only with an error; the process's end is the other side's news.
-async fn feed(input: &mut impl ProcessInput, console: &mut Console) -> KernelError {
+/// Hands the console to the process, as long as it takes it. That it takes no more is not news: how the process
+/// or the connection ended is told by its output.
+async fn feed(input: &mut impl ProcessInput, console: &mut Console) -> Infallible {
     let mut open = true;
     let mut sized = true;
     loop {
-        let step = tokio::select! {
-            data = console.stdin.recv(), if open => match data {
-                Some(data) => input.write(data).await,
-                None => { open = false; input.finish().await }
-            },
-            changed = console.size.changed(), if sized => match changed {
-                Ok(()) => { let (columns, rows) = *console.size.borrow_and_update(); input.resize(columns, rows).await }
-                Err(_) => { sized = false; Ok(()) }
-            },
+        tokio::select! {
+            data = console.stdin.recv(), if open => {
+                open = match data {
+                    Some(data) => input.write(data).await.is_ok(),
+                    None => { let _ = input.finish().await; false }
+                };
+            }
+            changed = console.size.changed(), if sized => {
+                let (columns, rows) = *console.size.borrow_and_update();
+                sized = changed.is_ok() && input.resize(columns, rows).await.is_ok();
+            }
             else => std::future::pending().await,
-        };
-        if let Err(error) = step {
-            return error;
         }
     }
 }
@@ -171,11 +186,13 @@ pub async fn capture<R: Remote>(remote: &R, command: &str, stdin: Bytes) -> Resu
         }
     };
     tokio::pin!(send, receive);
-    tokio::select! {
+    let sent = tokio::select! {
         got = &mut receive => return got,
-        sent = &mut send => sent?,
-    }
-    receive.await
+        sent = &mut send => sent,
+    };
+    // A command that fails may take no input; then its own words explain more.
+    let got = receive.await?;
+    if got.code == 0 { sent.map(|()| got) } else { Ok(got) }
 }
 
 fn keep(buffer: &mut Vec<u8>, data: &[u8]) -> Result<()> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crabbox_schemas::error::{ErrorCode, Outcome};
+use crabbox_schemas::ids::RunId;
 use crabbox_schemas::lease::{Lease, SshAuth};
 use crabbox_schemas::run::Timing;
 
@@ -13,7 +14,7 @@ use crate::event::Event;
 use crate::lease::lock::lock;
 use crate::lease::{Bench, Held};
 use crate::plan::{Plan, Sync};
-use crate::ports::{Address, Clock, Dialer, EventSink, Exit, Provider, Remote, Stop};
+use crate::ports::{Address, Clock, Dialer, EventSink, Exit, Provider, Remote, Stop, Urgency};
 use crate::run::collect;
 use crate::run::command::{self, Action, Command, Places};
 use crate::run::process::{Console, End, Killer, capture, pump};
@@ -24,6 +25,9 @@ use crate::sync::push::{PushSpec, push};
 /// How long a fresh box may take until it answers, and one that was used before.
 const FRESH_PATIENCE: Duration = Duration::from_secs(20 * 60);
 const USED_PATIENCE: Duration = Duration::from_secs(2 * 60);
+/// How long evidence may take to come back, and the last broom.
+const COLLECT_LIMIT: Duration = Duration::from_secs(30 * 60);
+const TIDY_LIMIT: Duration = Duration::from_secs(2);
 
 /// Connects, sends the tree, runs the command, brings evidence back. `None` when there was no command.
 pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
@@ -38,7 +42,8 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
     let owner = format!("{} (process {})", plan.run_id, std::process::id());
     let _lock =
         lock(bench.state, &held.lease.lease_id, &owner, plan.patience, bench.clock, events, stop)
-            .await?;
+            .await
+            .map_err(|e| e.at("lock"))?;
     let places = places(plan, &held.lease)?;
     timing.workdir = Some(places.workdir.clone());
     let from = bench.clock.monotonic_ms();
@@ -52,7 +57,7 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
     let exit =
         execute(bench, plan, held, command, &places, &remote, console, timing, events, stop).await;
     if !matches!(&exit, Err(e) if e.code == ErrorCode::ConnectionLost) {
-        bring_back(plan, &places, &remote, events).await;
+        bring_back(bench.clock, plan, &places, &remote, events, stop).await;
         remote.close().await;
     }
     exit.map(Some).map_err(|e| e.at("command"))
@@ -152,10 +157,13 @@ async fn execute<P: Provider, D: Dialer, C: Clock>(
 ) -> Result<Exit> {
     let run = &plan.run_id;
     let command = with_identity(command, held, plan);
-    if let Action::Script { body, .. } = &command.action {
-        put(remote, places, &places.script(run), body.clone()).await?;
+    tokio::select! {
+        stored = store(remote, places, run, &command) => stored?,
+        () = stop.reaches(Urgency::Gentle) => {
+            return Err(KernelError::new(ErrorCode::Cancelled, "interrupted before the command")
+                .outcome(Outcome::NotStarted));
+        }
     }
-    put(remote, places, &places.launcher(run), command::launcher(&command, places, run)).await?;
     events.emit(Event::CommandStarted {
         host: remote.peer().to_owned(),
         workdir: places.workdir.clone(),
@@ -217,6 +225,19 @@ fn with_identity(command: &Command, held: &Held, plan: &Plan) -> Command {
     command
 }
 
+/// Puts the command's script and launcher on the box.
+async fn store<R: Remote>(
+    remote: &R,
+    places: &Places,
+    run: &RunId,
+    command: &Command,
+) -> Result<()> {
+    if let Action::Script { body, .. } = &command.action {
+        put(remote, places, &places.script(run), body.clone()).await?;
+    }
+    put(remote, places, &places.launcher(run), command::launcher(command, places, run)).await
+}
+
 async fn put<R: Remote>(remote: &R, places: &Places, path: &str, body: Vec<u8>) -> Result<()> {
     let not_started = |e: KernelError| e.outcome(Outcome::NotStarted);
     let done = capture(remote, &command::upload(places, path), Bytes::from(body))
@@ -232,13 +253,34 @@ async fn put<R: Remote>(remote: &R, places: &Places, path: &str, body: Vec<u8>) 
     ))
 }
 
-/// Test reports and downloads, also after a failed command; what cannot be had is a warning.
+/// Brings evidence back and tidies up, unless the user is in a hurry.
 async fn bring_back<R: Remote>(
+    clock: &impl Clock,
     plan: &Plan,
     places: &Places,
     remote: &R,
     events: &mut dyn EventSink,
+    stop: &Stop,
 ) {
+    let missing = tokio::select! {
+        biased;
+        () = stop.reaches(Urgency::Gentle) => Some("interrupted"),
+        () = clock.sleep(COLLECT_LIMIT) => Some("it took too long"),
+        () = collect(plan, places, remote, events) => None,
+    };
+    if let Some(why) = missing.filter(|_| !(plan.junit.is_empty() && plan.downloads.is_empty())) {
+        let message = format!("test reports and downloads may be missing: {why}");
+        events.emit(Event::Warning { message });
+    }
+    let tidy = command::tidy(places, &plan.run_id);
+    tokio::select! {
+        _ = capture(remote, &tidy, Bytes::new()) => {}
+        () = clock.sleep(TIDY_LIMIT) => {}
+    }
+}
+
+/// Test reports and downloads, also after a failed command; what cannot be had is a warning.
+async fn collect<R: Remote>(plan: &Plan, places: &Places, remote: &R, events: &mut dyn EventSink) {
     if let Err(error) = collect::junit(remote, &places.workdir, &plan.junit, events).await {
         events.emit(Event::Warning { message: error.to_string() });
     }
@@ -251,5 +293,4 @@ async fn bring_back<R: Remote>(
         };
         events.emit(told);
     }
-    let _ = capture(remote, &command::tidy(places, &plan.run_id), Bytes::new()).await;
 }
