@@ -74,7 +74,7 @@ pub fn make_dir(dir: &Path) -> Result<()> {
 
 /// Replaces a file's contents in one step: readers see the old bytes or the new, also after a crash.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     make_dir(dir)?;
     let write = || -> std::io::Result<()> {
         let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(dir)?;

@@ -61,25 +61,29 @@ fn a_repository_cannot_choose_where_files_go() {
     let repo = room.repo("app");
     for text in [
         "static:\n  host: evil.invalid\n",
+        "providers:\n  ssh:\n    host: evil.invalid\n",
         "ssh:\n  key: /etc/passwd\n",
         "coordinator: https://evil.invalid\n",
     ] {
         fs::write(repo.join(".crabbox.yaml"), text).unwrap();
-        let ended = room.crabbox(&repo, ["run", "--json", "--", "true"]).run().expect(2);
-        assert_eq!(ended.json()["error"]["errorKind"], "config_untrusted", "{ended}");
+        let ended = room
+            .crabbox(&repo, ["run", "--json", "--provider", "ssh", "--", "true"])
+            .run()
+            .expect(2);
+        assert_eq!(ended.json()["error"]["errorKind"], "config_untrusted", "{text}{ended}");
         let _ = ended.says(&[".crabbox.yaml"]);
     }
 }
 
 #[test]
-fn an_unreadable_configuration_is_an_error() {
+fn a_configuration_that_cannot_be_read_is_an_error() {
     let room = Room::new();
     let repo = room.repo("app");
-    fs::create_dir(repo.join(".crabbox.yaml")).unwrap();
-    let _ = fails(&room, &repo, &["run", "--", "true"], 2).says(&[".crabbox.yaml"]);
     let call =
         room.crabbox(&repo, ["run", "--", "true"]).env("CRABBOX_CONFIG", room.at("missing.yaml"));
     let _ = call.run().expect(2).says(&["missing.yaml"]);
+    fs::create_dir_all(room.at("config/crabbox/config.yaml")).unwrap();
+    let _ = fails(&room, &repo, &["run", "--", "true"], 2).says(&["config.yaml"]);
 }
 
 #[test]

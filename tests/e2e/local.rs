@@ -46,7 +46,7 @@ fn every_status_and_signal_comes_through() {
 }
 
 /// A kept box; its slug.
-pub fn warm(room: &Room, repo: &std::path::Path) -> String {
+pub(crate) fn warm(room: &Room, repo: &std::path::Path) -> String {
     let ended = room.crabbox(repo, ["warmup"]).ok();
     let out = ended.out();
     let slug = out.split_whitespace().find_map(|word| word.strip_prefix("slug="));

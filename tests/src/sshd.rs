@@ -73,8 +73,8 @@ impl Sshd {
         let (user, port) = (&self.user, self.port);
         let (key, root) = (self.key.display(), self.work_root.display());
         format!(
-            "provider: ssh\nstatic:\n  host: 127.0.0.1\n  user: {user}\n  port: \"{port}\"\n  workRoot: {root}\n\
-             ssh:\n  key: {key}\n  fallbackPorts: []\n"
+            "provider: ssh\nstatic:\n  host: 127.0.0.1\n  user: {user}\n  port: {port}\n  workRoot: {root}\n  \
+             key: {key}\n"
         )
     }
 

@@ -22,9 +22,11 @@ use crate::shell;
 use crate::state::State;
 use crate::sync::push::{PushSpec, push};
 
-/// How long a fresh box may take until it answers, and one that was used before.
+/// How long a fresh box may take until it answers, one that was used before, and a host of the user's own,
+/// which is there or is not.
 const FRESH_PATIENCE: Duration = Duration::from_secs(20 * 60);
 const USED_PATIENCE: Duration = Duration::from_secs(2 * 60);
+const OWN_PATIENCE: Duration = Duration::from_secs(15);
 /// How long evidence may take to come back, and the last broom.
 const COLLECT_LIMIT: Duration = Duration::from_secs(30 * 60);
 const TIDY_LIMIT: Duration = Duration::from_secs(2);
@@ -91,7 +93,11 @@ pub fn address(state: &State, lease: &Lease, used: bool) -> Result<Address> {
         (SshAuth::KeyFile, Some(file)) => PathBuf::from(file),
         _ => keys.join("id_ed25519"),
     };
-    let patience = if used { USED_PATIENCE } else { FRESH_PATIENCE };
+    let patience = match endpoint.auth {
+        SshAuth::User | SshAuth::KeyFile => OWN_PATIENCE,
+        SshAuth::KernelKey if used => USED_PATIENCE,
+        SshAuth::KernelKey => FRESH_PATIENCE,
+    };
     Ok(Address { endpoint, key, known_hosts: keys.join("known_hosts"), patience })
 }
 
