@@ -65,6 +65,7 @@ impl<'a> Screen<'a> {
             captures: CaptureFiles::default(),
             stream: None,
             stdout_is_taken: false,
+            sync: None,
         }
     }
 
@@ -99,6 +100,7 @@ impl<'a> Screen<'a> {
             captures,
             stream,
             stdout_is_taken: ctx.global.json,
+            sync: None,
         };
         screen.emit(Event::RunRecorded { run_id: plan.run_id.to_string() });
         Ok(screen)
