@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::error::{ErrorCode, Outcome};
 use crabbox_schemas::run::Timing;
 
 use crate::error::{KernelError, Result};
@@ -71,6 +71,12 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
     let from = bench.clock.monotonic_ms();
     let done = bench.provider.run(&run, events, stop).await.map_err(|e| e.at("command"))?;
     timing.command_ms = bench.clock.monotonic_ms() - from;
+    if !(0..=255).contains(&done.exit_code) {
+        let what = format!("{} gave an impossible exit status: {}", held.provider, done.exit_code);
+        return Err(KernelError::new(ErrorCode::PluginFault, what)
+            .outcome(Outcome::Completed)
+            .at("command"));
+    }
     events.emit(Event::CommandFinished {
         exit_code: done.exit_code,
         signal: done.signal.clone(),

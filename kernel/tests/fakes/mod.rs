@@ -69,6 +69,8 @@ pub(crate) struct Toy {
     pub(crate) about: About,
     /// The boxes that exist.
     pub(crate) boxes: RefCell<BTreeMap<LeaseId, Lease>>,
+    /// Where its boxes keep their work.
+    pub(crate) work_root: Option<String>,
     /// A host with an id of its own, which `acquire` hands out.
     pub(crate) host: Option<Lease>,
     /// What a delegated run answers; without one it goes on until it is stopped.
@@ -91,6 +93,7 @@ impl Toy {
         Self {
             about: About { provider: "toy".into(), kind, features: Vec::new(), plugin },
             boxes: RefCell::default(),
+            work_root: None,
             host: None,
             answer: RefCell::default(),
             calls: RefCell::default(),
@@ -127,7 +130,8 @@ impl Toy {
     }
 
     async fn make(&self, wanted: &Wanted, trail: &mut Trail) -> Result<Lease> {
-        let lease = lease(&wanted.desired.lease_id, &wanted.desired.slug, &wanted.labels);
+        let mut lease = lease(&wanted.desired.lease_id, &wanted.desired.slug, &wanted.labels);
+        lease.work_root.clone_from(&self.work_root);
         self.boxes.borrow_mut().insert(lease.lease_id.clone(), lease.clone());
         yield_now().await;
         trail.record(resource(&lease))?;
@@ -294,7 +298,9 @@ impl Room {
         state.prepare().unwrap();
         let shell = Shell::new(dir.path().join("box"));
         let time = Time { start: Instant::now(), wall_ms: Cell::new(1_778_148_251_000) };
-        Self { dir, state, toy: Toy::new(kind), shell, time }
+        let mut toy = Toy::new(kind);
+        toy.work_root = Some(shell.home.join("work").to_str().unwrap().to_owned());
+        Self { dir, state, toy, shell, time }
     }
 
     /// The same, with a host that has an id of its own.
