@@ -75,7 +75,7 @@ async fn work(
     for n in 0..6 {
         assert!(!room.traces().is_empty(), "work goes on only with a trail and a claim");
         if n == stop_after {
-            raise.send(Urgency::Gentle).unwrap();
+            raise.send_replace(Urgency::Gentle);
         }
         yield_now().await;
     }

@@ -1,5 +1,7 @@
 //! A pumped process: exact bytes, an honest end, and never a second start.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[expect(dead_code, reason = "each test program uses its part of the fakes")]
 mod fakes;
 

@@ -1,5 +1,7 @@
 //! One run from plan to outcome, on a box with a real shell.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[expect(dead_code, reason = "each test program uses its part of the fakes")]
 mod fakes;
 

@@ -1,5 +1,7 @@
 //! Fakes at the four doors: a provider that does what a test wrote down, time held in hand, and boxes.
 
+#![expect(clippy::unwrap_used, reason = "a fake that cannot play its part fails the test")]
+
 pub(crate) mod scripted;
 pub(crate) mod shell;
 
@@ -64,6 +66,8 @@ pub(crate) enum Act {
     Pending,
 }
 
+type Watch = Box<dyn Fn(&str)>;
+
 /// A provider whose boxes are entries of a map.
 pub(crate) struct Toy {
     pub(crate) about: About,
@@ -78,7 +82,7 @@ pub(crate) struct Toy {
     /// Calls in order: method, state or purpose, and when.
     pub(crate) calls: RefCell<Vec<(String, u64)>>,
     /// Looks at the world when a call arrives.
-    pub(crate) watch: RefCell<Option<Box<dyn Fn(&str)>>>,
+    pub(crate) watch: RefCell<Option<Watch>>,
     script: RefCell<HashMap<&'static str, VecDeque<Act>>>,
     start: Instant,
 }
@@ -217,7 +221,7 @@ impl Provider for Toy {
                 Ok(Some(lease(&LeaseId::mint([9; 6]), "other", &BTreeMap::new())))
             }
             _ => {
-                let host = self.host.iter().cloned().find(|h| h.lease_id.as_str() == query.id);
+                let host = self.host.iter().find(|h| h.lease_id.as_str() == query.id).cloned();
                 let id = LeaseId::parse(&query.id).unwrap();
                 Ok(host.or_else(|| self.boxes.borrow().get(&id).cloned()))
             }

@@ -1,5 +1,7 @@
 //! A connection whose processes follow a script, in time held in hand.
 
+#![expect(clippy::unwrap_used, reason = "a fake that cannot play its part fails the test")]
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
