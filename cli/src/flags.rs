@@ -1,5 +1,7 @@
 //! Provider settings as flags: made from the plugins' schemas, so that no plugin is run to print help.
 
+use std::collections::BTreeSet;
+
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use crabbox_host::{Catalog, Flag, FlagKind};
 use crabbox_kernel::config::keys::Kind;
@@ -26,19 +28,35 @@ const TAKERS: &[&str] = &[
     "config",
 ];
 
-/// Adds every provider's flags to the commands that lease or look at boxes.
+/// Adds every provider's flags to the commands that lease or look at boxes. A name that is taken already
+/// stays with its first owner; the setting can still come from a file or the environment.
 pub(crate) fn add(mut root: Command, catalog: &Catalog) -> Command {
+    let global = longs(&root);
     for taker in TAKERS {
-        root = root.mut_subcommand(taker, |command| {
-            catalog.providers().iter().fold(command, |command, entry| {
+        root = root.mut_subcommand(taker, |mut command| {
+            let mut taken = longs(&command);
+            taken.extend(global.iter().cloned());
+            for entry in catalog.providers() {
                 let heading = format!("Provider {}", entry.provider.name);
-                named(entry).fold(command, |command, (name, flag)| {
-                    command.args(args(entry, name, flag, &heading))
-                })
-            })
+                for (name, flag) in named(entry) {
+                    if taken.insert(name.to_owned()) {
+                        taken.insert(format!("no-{name}"));
+                        command = command.args(args(entry, name, flag, &heading));
+                    }
+                }
+            }
+            command
         });
     }
     root
+}
+
+/// Every long flag a command has of its own.
+fn longs(command: &Command) -> BTreeSet<String> {
+    let own = command.get_arguments().flat_map(|arg| {
+        arg.get_long().into_iter().chain(arg.get_all_aliases().into_iter().flatten())
+    });
+    own.chain(["help", "version"]).map(str::to_owned).collect()
 }
 
 fn named(entry: &Entry) -> impl Iterator<Item = (&str, &Flag)> {
@@ -87,13 +105,15 @@ pub(crate) fn given(matches: &ArgMatches, catalog: &Catalog) -> Vec<(String, Str
                 given.push((entry.provider.name.clone(), flag.config_key.clone(), text))
             };
             let id = id(entry, flag);
+            // A flag whose name was taken does not exist: asking for it is an error that means "not given".
+            let on = |id: &str| matches!(matches.try_get_one::<bool>(id), Ok(Some(true)));
             if flag.kind == FlagKind::Boolean {
-                if matches.get_flag(&id) {
+                if on(&id) {
                     say("true".to_owned());
-                } else if matches.get_flag(&format!("{id}\u{1}no")) {
+                } else if on(&format!("{id}\u{1}no")) {
                     say("false".to_owned());
                 }
-            } else if let Some(values) = matches.get_many::<String>(&id) {
+            } else if let Ok(Some(values)) = matches.try_get_many::<String>(&id) {
                 values.cloned().for_each(say);
             }
         }
