@@ -1,7 +1,5 @@
 //! What becomes of a box, whatever happens to the work, the provider or the command.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 #[expect(dead_code, reason = "each test program uses its part of the fakes")]
 mod fakes;
 
