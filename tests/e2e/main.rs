@@ -1,10 +1,12 @@
 //! The real command in a sealed room: one story a test.
 
+mod bad_days;
 mod errors;
 mod inspection;
 mod interruption;
 mod kept;
 mod local;
 mod scripted;
+mod settings;
 mod ssh;
 mod sync;
