@@ -62,6 +62,7 @@ const DOORS: &[Door] = &[
         words: &["Command::new("],
         instead: "children start in one named file a crate",
         files: &[
+            "cli/src/tools.rs",
             "kernel/src/sync/checkout.rs",
             "kernel/host/src/spawn.rs",
             "plugin-sdk/src/testkit/peer.rs",

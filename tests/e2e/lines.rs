@@ -1,0 +1,61 @@
+//! Text lines that scripts parse, and the command lines people paste.
+
+use std::fs;
+
+use crabbox_tests::{Room, binary};
+
+use crate::local::warm;
+
+#[test]
+fn stop_says_what_was_deleted_in_the_words_scripts_know() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    let slug = warm(&room, &repo);
+    let list = room.crabbox(&repo, ["list", "--json"]).ok().json();
+    let of = |key: &str| list[0][key].as_str().unwrap().to_owned();
+    let line = format!("deleted lease={} server={} name={}\n", of("id"), of("cloudId"), of("name"));
+    assert!(room.crabbox(&repo, ["stop", &slug]).ok().err().contains(&line), "{line}");
+}
+
+#[test]
+fn two_boxes_never_share_a_name() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    let _ = room.crabbox(&repo, ["warmup", "--slug", "mine"]).ok();
+    let again = room.crabbox(&repo, ["warmup", "--slug", "Mine"]).run().expect(2);
+    let _ = again.says(&["mine", "--id"]);
+    assert_eq!(room.state_files("claims").len(), 1);
+    let _ = room.crabbox(&repo, ["run", "--id", "mine", "--", "true"]).ok();
+}
+
+#[test]
+fn the_printed_ssh_line_knows_the_host_key_beforehand() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    let slug = warm(&room, &repo);
+    let line = room.crabbox(&repo, ["ssh", "--id", &slug]).ok().out();
+    assert!(line.contains("StrictHostKeyChecking=yes"), "{line}");
+    let ended = room.call("sh").args(["-c", &format!("{} 'echo there'", line.trim())]).ok();
+    assert_eq!((ended.out().as_str(), ended.err().as_str()), ("there\n", ""));
+}
+
+#[test]
+fn an_unknown_command_is_a_tool_beside_the_executable_or_a_mistake() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    let bin = room.at("bin");
+    fs::create_dir(&bin).unwrap();
+    for name in ["crabbox-provider-local", "crabbox-provider-ssh"] {
+        fs::hard_link(binary(name), bin.join(name))
+            .or_else(|_| fs::copy(binary(name), bin.join(name)).map(|_| ()))
+            .unwrap();
+    }
+    fs::copy(binary("crabbox-under-test"), bin.join("crabbox")).unwrap();
+    let tool = "#!/bin/sh\necho \"tool $*\"\nexit 9\n";
+    fs::write(bin.join("crabbox-hello"), tool).unwrap();
+    let _ = room.call("chmod").arg("+x").arg(bin.join("crabbox-hello")).ok();
+    let call = |words: &[&str]| room.call(bin.join("crabbox")).dir(&repo).args(words.to_vec());
+    assert_eq!(call(&["hello", "--json", "a b"]).run().expect(9).out(), "tool --json a b\n");
+    let _ = call(&["helo"]).run().expect(2).says(&["helo"]);
+    let _ = call(&["statsu"]).run().expect(2).says(&["status"]);
+}
