@@ -14,6 +14,7 @@ mod screen;
 mod signals;
 mod start;
 mod terminal;
+mod tools;
 mod views;
 
 use std::process::ExitCode;
@@ -55,7 +56,7 @@ async fn run() -> ExitCode {
         .try_get_matches_from(&outside.words)
     {
         Ok(matches) => matches,
-        Err(error) => return usage(&outside, &error),
+        Err(error) => return other_tool(&outside, &error),
     };
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
@@ -77,6 +78,18 @@ async fn run() -> ExitCode {
     match ran {
         Ok(status) => exit(status),
         Err(error) => report(&terminal, json, &error),
+    }
+}
+
+/// A command that is none of ours: a tool from beside this executable, or a mistake.
+fn other_tool(outside: &start::Outside, error: &clap::Error) -> ExitCode {
+    let unknown = error.kind() == clap::error::ErrorKind::InvalidSubcommand;
+    match outside.tool().filter(|_| unknown) {
+        Some(tool) => match tools::run(&tool, &outside.words) {
+            Ok(status) => exit(status),
+            Err(error) => report(&Terminal::new(false, false, true), false, &error),
+        },
+        None => usage(outside, error),
     }
 }
 

@@ -48,6 +48,11 @@ impl Outside {
             || self.env.get("TERM").is_some_and(|t| t == "dumb")
     }
 
+    /// The first-party tool beside this executable that the command line means.
+    pub(crate) fn tool(&self) -> Option<PathBuf> {
+        crate::tools::beside(self.exe.as_ref().ok()?, &self.words)
+    }
+
     /// The plugins beside the executable, and in folders a developer named.
     pub(crate) fn catalog(&self) -> Result<Catalog> {
         let exe = self.exe.as_ref().map_err(|e| lost("this program's own file", e))?;

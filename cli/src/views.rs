@@ -1,12 +1,14 @@
 //! Leases as documents: what `status`, `inspect`, `list` and `warmup --json` print.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crabbox_kernel::ports::Clock;
+use crabbox_kernel::state::write_atomic;
 use crabbox_kernel::time::{format_duration, parse_instant, rfc3339};
 use crabbox_schemas::SCHEMA_VERSION;
 use crabbox_schemas::claim::Claim;
-use crabbox_schemas::lease::{Lease, SshAuth};
+use crabbox_schemas::lease::{Lease, SshAuth, SshEndpoint};
 use crabbox_schemas::view::{ListEntry, StatusView};
 
 use crate::context::Context;
@@ -68,6 +70,7 @@ pub(crate) fn key_of(ctx: &Context, lease: &Lease) -> String {
 /// A lease as `list --json` shows it.
 pub(crate) fn entry(lease: &Lease, provider: &str, claimed: bool) -> ListEntry {
     ListEntry {
+        schema_version: SCHEMA_VERSION,
         id: lease.lease_id.to_string(),
         slug: lease.slug.clone(),
         name: lease.name.clone(),
@@ -96,7 +99,8 @@ pub(crate) fn ssh_command(ctx: &Context, lease: &Lease, show_secret: bool) -> St
             "IdentitiesOnly=yes".to_owned(),
         ]);
         words.extend(["-o".to_owned(), format!("UserKnownHostsFile={}", known.display())]);
-        words.extend(["-o".to_owned(), "StrictHostKeyChecking=accept-new".to_owned()]);
+        let strict = if pinned(&known, ssh) { "yes" } else { "accept-new" };
+        words.extend(["-o".to_owned(), format!("StrictHostKeyChecking={strict}")]);
     } else if let Some(key) = &ssh.key_file {
         words.extend(["-i".to_owned(), key.clone()]);
     }
@@ -106,4 +110,23 @@ pub(crate) fn ssh_command(ctx: &Context, lease: &Lease, show_secret: bool) -> St
     let user = if ssh.user_secret && !show_secret { "<redacted>" } else { &ssh.user };
     words.push(if user.is_empty() { ssh.host.clone() } else { format!("{user}@{}", ssh.host) });
     crabbox_kernel::shell::join(&words)
+}
+
+/// Whether OpenSSH knows what host keys to expect: the provider announced them and they are written down, or
+/// an earlier connection did so.
+fn pinned(known_hosts: &Path, ssh: &SshEndpoint) -> bool {
+    if ssh.host_keys.is_empty() {
+        return known_hosts.is_file();
+    }
+    let ports = std::iter::once(&ssh.port).chain(&ssh.fallback_ports);
+    let names: Vec<String> = ports
+        .map(|port| match port {
+            0 | 22 => ssh.host.clone(),
+            port => format!("[{}]:{port}", ssh.host),
+        })
+        .collect();
+    let names = names.join(",");
+    let keys = ssh.host_keys.iter().filter(|key| !key.contains('\n'));
+    let lines: String = keys.map(|key| format!("{names} {key}\n")).collect();
+    write_atomic(known_hosts, lines.as_bytes()).is_ok()
 }

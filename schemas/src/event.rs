@@ -8,6 +8,8 @@ use serde_json::Value;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RunEvent {
+    /// Version of this document.
+    pub schema_version: u32,
     /// The run, absent before it has an id.
     #[serde(rename = "runID", skip_serializing_if = "String::is_empty")]
     pub run_id: String,

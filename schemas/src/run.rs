@@ -80,6 +80,8 @@ pub struct RunRecord {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TestResults {
+    /// Version of this document.
+    pub schema_version: u32,
     /// `junit`.
     pub format: String,
     /// The files that were read.

@@ -68,6 +68,8 @@ pub struct StatusView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ListEntry {
+    /// Version of this document.
+    pub schema_version: u32,
     /// The lease.
     pub id: String,
     /// Its short name.
@@ -100,6 +102,9 @@ pub struct ListEntry {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ClaimsView {
     /// Version of this document.
+    #[serde(rename = "schemaVersion")]
+    pub schema_version: u32,
+    /// The same under the original's key.
     pub version: u32,
     /// `local-claims`.
     pub source: String,

@@ -24,6 +24,7 @@ fn documents() -> Vec<(&'static str, Value)> {
         ("list", one::<Vec<view::ListEntry>>()),
         ("claims", one::<view::ClaimsView>()),
         ("doctor", one::<view::DoctorView>()),
+        ("results", one::<run::TestResults>()),
         ("sync-plan", one::<view::SyncPlanView>()),
     ]
 }

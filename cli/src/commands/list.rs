@@ -71,6 +71,7 @@ pub(crate) fn claims(ctx: &Context, args: &ClaimsArgs) -> Result<i32> {
     let (claims, problems) = ctx.claims().all();
     if ctx.global.json {
         ctx.terminal.out_json(&ClaimsView {
+            schema_version: crabbox_schemas::SCHEMA_VERSION,
             version: 1,
             source: "local-claims".to_owned(),
             claims,

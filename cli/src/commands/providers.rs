@@ -3,6 +3,7 @@
 use crabbox_host::Entry;
 use crabbox_kernel::error::Result;
 use crabbox_kernel::render::table;
+use crabbox_schemas::SCHEMA_VERSION;
 use serde::Serialize;
 
 use crate::context::Context;
@@ -64,7 +65,7 @@ pub(crate) fn run(ctx: &Context, args: Args) -> Result<i32> {
 fn list(ctx: &Context) -> Result<i32> {
     let offers: Vec<Offer> = ctx.catalog.providers().iter().map(|e| offer(e, false)).collect();
     if ctx.global.json {
-        let version = crabbox_schemas::SCHEMA_VERSION;
+        let version = SCHEMA_VERSION;
         ctx.terminal
             .out_json(&serde_json::json!({ "schemaVersion": version, "providers": offers }));
         return Ok(0);
@@ -87,10 +88,19 @@ fn list(ctx: &Context) -> Result<i32> {
     Ok(0)
 }
 
+/// `providers describe --json`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Described {
+    schema_version: u32,
+    #[serde(flatten)]
+    offer: Offer,
+}
+
 fn describe(ctx: &Context, name: &str) -> Result<i32> {
     let offer = offer(ctx.entry(name)?, true);
     if ctx.global.json {
-        ctx.terminal.out_json(&offer);
+        ctx.terminal.out_json(&Described { schema_version: SCHEMA_VERSION, offer });
         return Ok(0);
     }
     ctx.terminal.out(&format!(

@@ -180,8 +180,9 @@ pub(crate) async fn heartbeat(ctx: &Context, by: &ByName) -> Result<i32> {
         claim.last_used_at = crabbox_kernel::time::rfc3339(ctx.clock.now_ms());
         ctx.claims().put(&claim)?;
     }
-    let view = views::status(ctx, &lease, &provider, None);
+    let mut view = views::status(ctx, &lease, &provider, None);
     if ctx.global.json {
+        view.ready = answers(ctx, &lease).await;
         ctx.terminal.out_json(&view);
     } else {
         let idle = format_duration(Duration::from_secs(

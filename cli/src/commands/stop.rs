@@ -4,6 +4,7 @@ use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::lease::release::{release, word};
 use crabbox_kernel::lease::trail::Trail;
 use crabbox_kernel::lease::{Bench, adopt, claim::Claims};
+use crabbox_kernel::render::human;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::lease::ReleaseOutcome;
 use crabbox_schemas::plugin::Purpose;
@@ -39,6 +40,9 @@ struct Stopped {
     #[serde(skip_serializing_if = "Option::is_none")]
     provider: Option<String>,
     outcome: &'static str,
+    /// What people read about it.
+    #[serde(skip)]
+    line: String,
 }
 
 /// Stops every named box; the first failure is reported after all were tried.
@@ -54,7 +58,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
         match stop(ctx, name, &args).await {
             Ok(one) => {
                 if !ctx.global.json {
-                    ctx.terminal.err(&line(&one));
+                    ctx.terminal.err(&one.line);
                 }
                 stopped.push(one);
             }
@@ -80,12 +84,13 @@ async fn stop(ctx: &Context, name: &str, args: &Args) -> Result<Stopped> {
     let done = match found {
         Ok((lease, _)) => {
             let trail = Trail::adopt(&ctx.state.journal(), &lease.lease_id)?;
-            let outcome = release(&bench, &lease, trail).await?;
+            let outcome = word(release(&bench, &lease, trail).await?);
             Ok(Stopped {
                 name: name.to_owned(),
                 lease_id: Some(lease.lease_id.to_string()),
                 provider: Some(provider),
-                outcome: word(outcome),
+                line: human::released(&lease, outcome),
+                outcome,
             })
         }
         Err(error) if error.code == ErrorCode::NotFound && !args.must_exist => {
@@ -96,9 +101,12 @@ async fn stop(ctx: &Context, name: &str, args: &Args) -> Result<Stopped> {
             } else if let Some(claim) = &claim {
                 claims.remove(&claim.lease_id)?;
             }
+            let lease_id = claim.map(|c| c.lease_id.to_string());
+            let lease = lease_id.as_deref().unwrap_or(name);
             Ok(Stopped {
                 name: name.to_owned(),
-                lease_id: claim.map(|c| c.lease_id.to_string()),
+                line: format!("released lease={lease} (it was already gone)"),
+                lease_id,
                 provider: Some(provider),
                 outcome: word(ReleaseOutcome::AlreadyGone),
             })
@@ -107,15 +115,4 @@ async fn stop(ctx: &Context, name: &str, args: &Args) -> Result<Stopped> {
     };
     session.close().await;
     done
-}
-
-fn line(one: &Stopped) -> String {
-    let lease = one.lease_id.as_deref().unwrap_or(&one.name);
-    let provider = one.provider.as_deref().unwrap_or_default();
-    match one.outcome {
-        "retained" => format!("released {provider} lease={lease} (the host stays as it is)"),
-        "already_gone" => format!("released lease={lease} (it was already gone)"),
-        "pending" => format!("deleting lease={lease} provider={provider} (not finished yet)"),
-        _ => format!("deleted lease={lease} provider={provider}"),
-    }
 }

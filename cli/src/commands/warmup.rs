@@ -74,7 +74,9 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     timing.lease_id = Some(lease.lease_id.to_string());
     timing.slug = Some(lease.slug.clone());
     if ctx.global.json {
-        ctx.terminal.out_json(&crate::views::status(ctx, &lease, &provider, Some(&claim)));
+        let mut view = crate::views::status(ctx, &lease, &provider, Some(&claim));
+        view.ready = true;
+        ctx.terminal.out_json(&view);
     } else {
         ctx.terminal.out(&human::leased(&lease, &provider, &claim));
         if lease.ssh.is_some() {

@@ -1,6 +1,6 @@
 //! A new box: intent on disk, then the provider, then the claim; and what to do when that fails half-way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crabbox_schemas::claim::Claim;
@@ -149,9 +149,17 @@ async fn choose<P: Provider, D: Dialer, C: Clock>(
     new: &NewLease,
 ) -> Result<Desired> {
     let lease_id = LeaseId::mint(random()?);
+    let taken = taken_slugs(bench).await;
     let slug = match &new.slug {
+        Some(slug) if taken.contains(slug) => {
+            return Err(KernelError::new(
+                ErrorCode::Usage,
+                format!("a box called {slug} exists already"),
+            )
+            .hint(format!("choose another --slug, use it with --id {slug}, or stop it first")));
+        }
         Some(slug) => slug.clone(),
-        None => free_slug(bench, &lease_id).await,
+        None => slug::choose(&lease_id, |slug| taken.contains(slug)),
     };
     Ok(Desired { name: slug::machine_name(&lease_id, &slug), slug, lease_id })
 }
@@ -171,13 +179,11 @@ fn wanted<P: Provider, D: Dialer, C: Clock>(
     Ok(Wanted { desired, request, ssh_public_key, labels, idem })
 }
 
-/// A slug that neither a local claim nor a box of this provider has. A provider that cannot list now is
-/// no reason to refuse a box.
-async fn free_slug<P: Provider, D: Dialer, C: Clock>(
+/// Slugs of local claims and of boxes of this provider. A provider that cannot list now is no reason to
+/// refuse a box.
+async fn taken_slugs<P: Provider, D: Dialer, C: Clock>(
     bench: &Bench<'_, P, D, C>,
-    id: &LeaseId,
-) -> String {
-    let claimed = bench.claims().all().0;
+) -> BTreeSet<String> {
     let listed = match bench.provider.list().await {
         Ok((leases, _)) => leases,
         Err(error) => {
@@ -185,9 +191,8 @@ async fn free_slug<P: Provider, D: Dialer, C: Clock>(
             Vec::new()
         }
     };
-    slug::choose(id, |slug| {
-        claimed.iter().any(|c| c.slug == slug) || listed.iter().any(|l| l.slug == slug)
-    })
+    let claimed = bench.claims().all().0.into_iter().map(|claim| claim.slug);
+    claimed.chain(listed.into_iter().map(|lease| lease.slug)).collect()
 }
 
 fn intent<P: Provider, D: Dialer, C: Clock>(

@@ -274,6 +274,7 @@ impl Recorder {
         record.event_count += 1;
         event.run_id.clone_from(&record.id);
         event.seq = record.event_count;
+        event.schema_version = crabbox_schemas::SCHEMA_VERSION;
         if event.phase.is_empty() {
             event.phase.clone_from(&record.phase);
         }

@@ -17,7 +17,11 @@ const MAX_DEPTH: usize = 100;
 pub fn summarise<'a>(
     files: impl IntoIterator<Item = (&'a str, &'a [u8])>,
 ) -> (TestResults, Vec<String>) {
-    let mut sum = TestResults { format: "junit".to_owned(), ..TestResults::default() };
+    let mut sum = TestResults {
+        schema_version: crabbox_schemas::SCHEMA_VERSION,
+        format: "junit".to_owned(),
+        ..TestResults::default()
+    };
     let mut problems = Vec::new();
     for (name, bytes) in files {
         match Report::read(bytes) {
