@@ -83,7 +83,7 @@ async fn work(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn nothing_of_a_one_off_lease_is_left_after_a_kill_and_a_cleanup(
