@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::plan::Sync;
 use crabbox_kernel::sync::{self, SyncRules, guard};
+use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::view::SyncPlanView;
 
 use crate::context::Context;
@@ -32,6 +33,7 @@ pub(crate) fn find(ctx: &Context) -> Result<Place> {
 
 /// Scans the tree and runs its guards; warnings are told, refusals are errors.
 pub(crate) fn scan(ctx: &Context, place: &Place, full_resync: bool) -> Result<Sync> {
+    refuse_everything(ctx, place)?;
     let rules = SyncRules { full_resync, ..ctx.sync_rules() };
     ctx.terminal.progress("reading the tree");
     let (tree, notes) = sync::scan(&place.root, &rules)?;
@@ -40,6 +42,19 @@ pub(crate) fn scan(ctx: &Context, place: &Place, full_resync: bool) -> Result<Sy
         ctx.terminal.err(&note);
     }
     Ok(Sync::Tree { tree, rules })
+}
+
+/// A home folder or a whole disk is hardly ever meant, and holds what should never leave.
+fn refuse_everything(ctx: &Context, place: &Place) -> Result<()> {
+    let home = ctx.env.get("HOME").is_some_and(|home| place.root.as_os_str() == home.as_str());
+    let what = match place.root.parent() {
+        None => "the whole disk",
+        Some(_) if home && ctx.git_root.is_none() => "your home folder",
+        Some(_) => return Ok(()),
+    };
+    Err(KernelError::new(ErrorCode::Usage, format!("this would send {what}"))
+        .hint("go to the folder of a project, or pass --no-sync to send nothing")
+        .at("plan"))
 }
 
 /// What a run would send, and the guard that would refuse it.

@@ -82,9 +82,10 @@ fn args(entry: &Entry, name: &str, flag: &Flag, heading: &str) -> Vec<Arg> {
                 .hide(true);
             return vec![arg.action(ArgAction::SetTrue).overrides_with(off), no];
         }
-        FlagKind::List => arg.action(ArgAction::Append),
+        FlagKind::List => arg.action(ArgAction::Append).value_name("VALUE"),
         FlagKind::Choice(words) => {
-            arg.value_parser(clap::builder::PossibleValuesParser::new(words.clone()))
+            let words = clap::builder::PossibleValuesParser::new(words.clone());
+            arg.value_parser(words).value_name("WORD")
         }
         FlagKind::Integer | FlagKind::Number => arg.value_name("N"),
         FlagKind::Text => arg.value_name("VALUE"),

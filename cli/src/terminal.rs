@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crabbox_kernel::error::{KernelError, Result};
-use crabbox_kernel::render::human;
+use crabbox_kernel::render::{human, table};
 use crabbox_kernel::state::write_atomic;
 use crabbox_schemas::error::ErrorCode;
 use indicatif::{ProgressBar, ProgressStyle};
+use rustix::termios::tcgetwinsize;
 use serde::Serialize;
 
 /// This process's standard streams and how to use them.
@@ -52,6 +53,15 @@ impl Terminal {
         self.aside(|| {
             let _ = writeln!(std::io::stdout().lock(), "{line}");
         });
+    }
+
+    /// A table of data: as wide as it needs to be, or as the terminal is.
+    pub(crate) fn table(&self, head: &[&str], rows: &[Vec<String>]) {
+        let columns = tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col));
+        let width = columns.filter(|columns| *columns > 0).unwrap_or(usize::MAX);
+        for line in table::fitted(head, rows, width) {
+            self.out(&line);
+        }
     }
 
     /// A JSON document.

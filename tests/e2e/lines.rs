@@ -59,3 +59,13 @@ fn an_unknown_command_is_a_tool_beside_the_executable_or_a_mistake() {
     let _ = call(&["helo"]).run().expect(2).says(&["helo"]);
     let _ = call(&["statsu"]).run().expect(2).says(&["status"]);
 }
+
+#[test]
+fn a_home_folder_or_a_whole_disk_is_never_sent() {
+    let room = Room::new();
+    let home = room.at("home");
+    let _ = room.crabbox(&home, ["run", "--", "true"]).run().expect(2).says(&["home folder"]);
+    let _ = room.crabbox("/".as_ref(), ["run", "--", "true"]).run().expect(2).says(&["disk"]);
+    let _ = room.crabbox(&home, ["run", "--no-sync", "--", "true"]).ok();
+    room.assert_nothing_left();
+}

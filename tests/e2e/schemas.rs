@@ -72,6 +72,7 @@ fn documents_about_boxes_fit_their_schemas() {
         &["config", "show"],
         &["version"],
         &["cleanup", "--dry-run"],
+        &["init"],
         &["stop", &slug],
     ] {
         let _ = look(words);

@@ -121,9 +121,16 @@ pub(crate) fn run(ctx: &Context, args: &Args) -> Result<i32> {
         )
         .hint("pass --force to overwrite it"));
     }
-    for (path, text) in files {
-        write(&root.join(path), &text, args.force)?;
-        ctx.terminal.out(&format!("wrote {}", path.display()));
+    for (path, text) in &files {
+        write(&root.join(path), text, args.force)?;
+        if !ctx.global.json {
+            ctx.terminal.out(&format!("wrote {}", path.display()));
+        }
+    }
+    if ctx.global.json {
+        let wrote = files.map(|(path, _)| path);
+        let version = crabbox_schemas::SCHEMA_VERSION;
+        ctx.terminal.out_json(&serde_json::json!({ "schemaVersion": version, "wrote": wrote }));
     }
     Ok(0)
 }

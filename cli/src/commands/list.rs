@@ -2,7 +2,6 @@
 
 use crabbox_kernel::error::Result;
 use crabbox_kernel::ports::Provider;
-use crabbox_kernel::render::table;
 use crabbox_schemas::view::ClaimsView;
 
 use crate::context::Context;
@@ -59,9 +58,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
             vec![e.id, e.slug, e.provider, e.status, e.server_type, e.host, orphan.to_owned()]
         })
         .collect();
-    for line in table::lines(&["LEASE", "SLUG", "PROVIDER", "STATUS", "TYPE", "HOST", ""], &rows) {
-        ctx.terminal.out(&line);
-    }
+    ctx.terminal.table(&["LEASE", "SLUG", "PROVIDER", "STATUS", "TYPE", "HOST", ""], &rows);
     Ok(0)
 }
 
@@ -86,8 +83,6 @@ pub(crate) fn claims(ctx: &Context, args: &ClaimsArgs) -> Result<i32> {
         .into_iter()
         .map(|c| vec![c.lease_id.to_string(), c.slug, c.provider, c.last_used_at, c.repo_root])
         .collect();
-    for line in table::lines(&["LEASE", "SLUG", "PROVIDER", "LAST USED", "CHECKOUT"], &rows) {
-        ctx.terminal.out(&line);
-    }
+    ctx.terminal.table(&["LEASE", "SLUG", "PROVIDER", "LAST USED", "CHECKOUT"], &rows);
     Ok(0)
 }

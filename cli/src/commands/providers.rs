@@ -2,7 +2,6 @@
 
 use crabbox_host::Entry;
 use crabbox_kernel::error::Result;
-use crabbox_kernel::render::table;
 use crabbox_schemas::SCHEMA_VERSION;
 use serde::Serialize;
 
@@ -82,9 +81,7 @@ fn list(ctx: &Context) -> Result<i32> {
             ]
         })
         .collect();
-    for line in table::lines(&["PROVIDER", "KIND", "TARGETS", "ALIASES", "DESCRIPTION"], &rows) {
-        ctx.terminal.out(&line);
-    }
+    ctx.terminal.table(&["PROVIDER", "KIND", "TARGETS", "ALIASES", "DESCRIPTION"], &rows);
     Ok(0)
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::event::Stream;
 use crabbox_kernel::ports::{Clock, Urgency};
-use crabbox_kernel::render::{human, table, text};
+use crabbox_kernel::render::{human, text};
 use crabbox_kernel::run::record::{Filter, Follow, Followed};
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::event::RunEvent;
@@ -107,11 +107,7 @@ pub(crate) fn history(ctx: &Context, args: &HistoryArgs) -> Result<i32> {
             vec![r.id, r.state, exit, r.slug, r.provider, r.started_at, r.command.join(" ")]
         })
         .collect();
-    for line in
-        table::lines(&["RUN", "STATE", "EXIT", "SLUG", "PROVIDER", "STARTED", "COMMAND"], &rows)
-    {
-        ctx.terminal.out(&line);
-    }
+    ctx.terminal.table(&["RUN", "STATE", "EXIT", "SLUG", "PROVIDER", "STARTED", "COMMAND"], &rows);
     Ok(0)
 }
 

@@ -22,13 +22,16 @@ fn natural(table: &[Vec<String>]) -> Vec<usize> {
     (0..columns).map(|at| widest(at).unwrap_or(0)).collect()
 }
 
-/// Takes characters from the widest column until the line fits; no column gets narrower than eight.
+/// Takes characters from the widest column until the line fits; no column gets narrower than eight, and the
+/// first, which people copy, stays whole.
 fn shrunk(mut widths: Vec<usize>, width: usize) -> Vec<usize> {
     const NARROWEST: usize = 8;
     let gaps = 2 * widths.len().saturating_sub(1);
     loop {
         let total: usize = widths.iter().sum::<usize>() + gaps;
-        let Some(widest) = widths.iter_mut().max().filter(|w| **w > NARROWEST) else { break };
+        let Some(widest) = widths.iter_mut().skip(1).max().filter(|w| **w > NARROWEST) else {
+            break;
+        };
         if total <= width {
             break;
         }
@@ -84,6 +87,8 @@ mod tests {
         x           /src\u{1b}
         "#);
         assert!(fitted(&head, &rows, 36).iter().all(|line| line.chars().count() <= 36));
+        let first = vec![vec!["cbx_abcdef123456", "/home/me/src"]];
+        assert_eq!(fitted(&["LEASE", "CHECKOUT"], &first, 20)[1], "cbx_abcdef123456  /home/m…");
         assert_eq!(lines::<&str>(&head, &[]).len(), 1);
     }
 }
