@@ -61,6 +61,27 @@ fn an_unknown_command_is_a_tool_beside_the_executable_or_a_mistake() {
 }
 
 #[test]
+fn the_original_names_of_list_and_cleanup_work() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    let slug = warm(&room, &repo);
+    assert!(room.crabbox(&repo, ["pool", "list"]).ok().out().contains(&slug));
+    let _ = room.crabbox(&repo, ["machine", "cleanup", "--dry-run"]).ok();
+    let _ = room.crabbox(&repo, ["pool"]).run().expect(2);
+}
+
+#[test]
+fn a_quiet_run_still_warns() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    fs::write(repo.join("more"), "x").unwrap();
+    let call = room.crabbox(&repo, ["run", "-q", "--", "true"]).env("CRABBOX_SYNC_WARN_FILES", "1");
+    let said = call.ok().err();
+    assert!(said.starts_with("warning: ") && said.contains("large"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
 fn a_home_folder_or_a_whole_disk_is_never_sent() {
     let room = Room::new();
     let home = room.at("home");

@@ -11,4 +11,6 @@ mod schemas;
 mod scripted;
 mod settings;
 mod ssh;
+mod stubborn_trees;
 mod sync;
+mod vanished;
