@@ -39,7 +39,10 @@ pub(crate) fn scan(ctx: &Context, place: &Place, full_resync: bool) -> Result<Sy
     let (tree, notes) = sync::scan(&place.root, &rules)?;
     ctx.terminal.settle();
     for note in notes {
-        ctx.terminal.err(&note);
+        match note.strip_prefix("warning: ") {
+            Some(warning) => ctx.terminal.warn(warning),
+            None => ctx.terminal.err(&note),
+        }
     }
     Ok(Sync::Tree { tree, rules })
 }

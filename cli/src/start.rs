@@ -35,7 +35,7 @@ impl Outside {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         };
         Self {
-            words: std::env::args_os().collect(),
+            words: renamed(std::env::args_os().collect()),
             env: std::env::vars_os().filter_map(text).collect(),
             cwd: std::env::current_dir(),
             exe: std::env::current_exe(),
@@ -109,6 +109,16 @@ impl Outside {
             stop,
         })
     }
+}
+
+/// The original's two-word names of `list` and `cleanup` go on working.
+fn renamed(mut words: Vec<OsString>) -> Vec<OsString> {
+    let old = [("pool", "list"), ("machine", "cleanup")];
+    let given = |at: usize, name: &str| words.get(at).is_some_and(|word| word == name);
+    if old.iter().any(|(group, name)| given(1, group) && given(2, name)) {
+        words.remove(1);
+    }
+    words
 }
 
 /// Whether a directory is the top of a git work tree: it holds a repository, or a file that points to one.
