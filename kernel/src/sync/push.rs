@@ -12,7 +12,7 @@ use crate::ports::{Clock, EventSink, Remote, Stop, Urgency};
 use crate::shell::quote;
 use crate::sync::manifest::{Entry, Manifest, bytes_of, shown};
 use crate::sync::survey::{Probe, Seen, Survey, above, prepare, survey};
-use crate::sync::talk::{Feed, Places, Taker, calls, exchange, run_script, store};
+use crate::sync::talk::{Feed, Places, Taker, calls, exchange, run_small, store};
 use crate::sync::{LocalTree, SyncRules, archive};
 
 /// Where to and how.
@@ -43,6 +43,8 @@ pub struct Pushed {
 
 /// Between two notices of progress.
 const NOTICE_MS: u64 = 200;
+/// How many paths one program on the box removes.
+const REMOVED_AT_ONCE: usize = 1000;
 /// How many paths an error names.
 const NAMED: usize = 5;
 
@@ -220,21 +222,27 @@ impl<R: Remote, C: Clock> Push<'_, R, C> {
         if change.remove.is_empty() && change.remove_dirs.is_empty() && change.prune.is_empty() {
             return Ok(());
         }
-        let mut script = format!(
-            "f() {{ rm -f \"$@\" || exit 1; }}\nt() {{ rm -rf \"$@\" || exit 1; }}\ne() {{ for p do rmdir \"$p\" 2>/dev/null; done; }}\ncd {} || exit 1\n",
-            quote(&self.places.workdir)
-        )
-        .into_bytes();
-        calls(&mut script, "f", change.remove.iter().map(PathBuf::as_path));
-        calls(&mut script, "t", change.remove_dirs.iter().map(PathBuf::as_path));
         let mut deepest_first: Vec<&Path> = change.prune.iter().map(PathBuf::as_path).collect();
         deepest_first.sort_by(|a, b| bytes_of(b).cmp(bytes_of(a)));
-        calls(&mut script, "e", deepest_first.into_iter());
-        script.extend_from_slice(b"exit 0\n");
-        let said =
-            run_script(self.remote, &self.places, "clear.sh", script, Taker::Keep(Vec::new()))
-                .await?;
-        said.check("remove old files")
+        self.remove("f", change.remove.iter().map(PathBuf::as_path).collect()).await?;
+        self.remove("t", change.remove_dirs.iter().map(PathBuf::as_path).collect()).await?;
+        self.remove("e", deepest_first).await
+    }
+
+    /// Removes files (`f`), trees (`t`) or empty directories (`e`), a part at a time. The program is not stored:
+    /// a box that is full has no place for it.
+    async fn remove(&self, word: &str, paths: Vec<&Path>) -> Result<()> {
+        let head = format!(
+            "f() {{ rm -f \"$@\" || exit 1; }}\nt() {{ rm -rf \"$@\" || exit 1; }}\ne() {{ for p do rmdir \"$p\" 2>/dev/null; done; }}\ncd {} || exit 1\n",
+            quote(&self.places.workdir)
+        );
+        for part in paths.chunks(REMOVED_AT_ONCE) {
+            let mut script = head.clone().into_bytes();
+            calls(&mut script, word, part.iter().copied());
+            script.extend_from_slice(b"exit 0\n");
+            run_small(self.remote, script).await?.check("remove old files")?;
+        }
+        Ok(())
     }
 
     async fn send(&mut self, entries: &[Entry]) -> Result<Manifest> {
@@ -274,6 +282,11 @@ impl<R: Remote, C: Clock> Push<'_, R, C> {
         match result.await.map_err(lost)? {
             Err(error) if error.code == ErrorCode::SyncRead => Err(error),
             made => {
+                if said.is_full() {
+                    // What was sent now takes the place that the next sync needs to make it good.
+                    let _ =
+                        self.remove("f", entries.iter().map(|e| e.path.as_path()).collect()).await;
+                }
                 said.check("unpack the files")?;
                 Manifest::new(made?)
             }

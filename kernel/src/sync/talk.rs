@@ -100,6 +100,12 @@ impl Said {
         if self.code == 0 { Ok(()) } else { Err(self.failed(doing)) }
     }
 
+    /// Whether the box has no space left.
+    pub(super) fn is_full(&self) -> bool {
+        let said = String::from_utf8_lossy(&self.stderr);
+        FULL.iter().any(|words| said.contains(words))
+    }
+
     fn failed(&self, doing: &str) -> KernelError {
         let said = String::from_utf8_lossy(&self.stderr);
         let lines: Vec<&str> = said.lines().filter(|l| !l.trim().is_empty()).collect();
@@ -107,6 +113,9 @@ impl Said {
             lines[lines.len().saturating_sub(5)..].iter().map(|l| l.trim().to_owned()).collect();
         let error = KernelError::new(ErrorCode::SyncWrite, format!("the box could not {doing}"));
         let error = KernelError { causes, ..error };
+        if self.is_full() {
+            return error.hint("free some space on the box, or leave files out with sync.exclude");
+        }
         match hint(&said, self.code) {
             Some(hint) => error.hint(hint),
             None => error,
@@ -114,11 +123,13 @@ impl Said {
     }
 }
 
+/// How programs say that the disk is full.
+const FULL: &[&str] =
+    &["No space left", "Disk quota", "File too large", "out of space", "Wrote only"];
+
 fn hint(said: &str, code: i32) -> Option<&'static str> {
     let has = |words: &[&str]| words.iter().any(|w| said.contains(w));
-    if has(&["No space left", "Disk quota", "File too large", "out of space", "Wrote only"]) {
-        Some("free some space on the box, or leave files out with sync.exclude")
-    } else if has(&[
+    if has(&[
         "Read-only file system",
         "Permission denied",
         "Operation not permitted",
@@ -210,8 +221,8 @@ async fn take(taker: &mut Taker, data: Bytes) -> Result<()> {
 }
 
 /// Runs a short program that needs no place on the box.
-pub(super) async fn run_small<R: Remote>(remote: &R, body: &str) -> Result<Said> {
-    let whole = format!("main() {{\n{body}\n}}\nmain\n");
+pub(super) async fn run_small<R: Remote>(remote: &R, body: impl AsRef<[u8]>) -> Result<Said> {
+    let whole = [b"main() {\n", body.as_ref(), b"\n}\nmain\n"].concat();
     exchange(remote, "exec sh -s", Feed::Body(whole.into()), Taker::Keep(Vec::new()), &mut |_| ())
         .await
 }

@@ -203,6 +203,10 @@ async fn a_full_disk_is_explained_and_the_next_sync_finishes() {
         (ErrorCode::SyncWrite, "the box could not unpack the files")
     );
     assert!(error.hint.as_ref().is_some_and(|h| h.contains("space")), "{error:?}");
+    assert!(
+        !to.workdir().join("big").exists(),
+        "half a file only takes the place of the next sync"
+    );
     to.shell = vec!["sh".into()];
     mirror(&to, repo.root()).await;
 }
