@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use crabbox_host::Session;
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::lease::Bench;
+use crabbox_kernel::lease::acquire::OWN_LEASE_IDS;
 use crabbox_kernel::lease::claim::Claims;
 use crabbox_kernel::lease::reap::{self, Verdict, judge};
 use crabbox_kernel::lease::release::{release, word};
 use crabbox_kernel::lease::trail::Trail;
-use crabbox_kernel::ports::{Clock, Provider};
+use crabbox_kernel::ports::{Clock, Dialer, Provider};
+use crabbox_schemas::lease::Lease;
 use serde::Serialize;
 
 use crate::context::Context;
@@ -97,7 +99,12 @@ async fn one_provider(
                 error: error.map(|e| e.to_string()),
             }
         };
-    for one in open {
+    let listed = session.list().await;
+    let gone = match &listed {
+        Ok((leases, true)) => gone(ctx, &bench, leases).await,
+        _ => Vec::new(),
+    };
+    for one in open.into_iter().chain(gone) {
         let (id, slug, reason) =
             (one.desired.lease_id.to_string(), one.desired.slug.clone(), one.reason.to_owned());
         if dry_run {
@@ -129,6 +136,30 @@ async fn one_provider(
         };
         actions.push(action);
     }
+}
+
+/// Kept leases whose boxes the provider no longer has. A host of the user's own is never among them.
+async fn gone(
+    ctx: &Context,
+    bench: &Bench<'_, Session, impl Dialer, impl Clock>,
+    listed: &[Lease],
+) -> Vec<reap::Open> {
+    let about = bench.provider.about();
+    let mut gone = Vec::new();
+    if about.features.iter().any(|feature| feature == OWN_LEASE_IDS) {
+        return gone;
+    }
+    for claim in bench.claims().all().0 {
+        let known = listed.iter().any(|lease| lease.lease_id == claim.lease_id);
+        if known || claim.provider != about.provider {
+            continue;
+        }
+        match reap::vanished(bench, &claim).await {
+            Ok(open) => gone.extend(open),
+            Err(error) => ctx.terminal.warn(&format!("{}: {error}", claim.slug)),
+        }
+    }
+    gone
 }
 
 fn report(ctx: &Context, actions: &[Action], dry_run: bool) -> Result<i32> {

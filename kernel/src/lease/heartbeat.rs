@@ -10,18 +10,30 @@ use crate::ports::{Clock, Provider};
 
 /// How often to touch a lease: a third of its idle limit, between 5 seconds and a minute.
 pub fn interval(idle_timeout: Duration) -> Duration {
-    (idle_timeout / 3).clamp(Duration::from_secs(5), Duration::from_secs(60))
+    (idle_timeout / 3).clamp(FIRST, Duration::from_secs(60))
 }
 
-/// Touches the lease until dropped. Returns only when the provider says that it no longer exists.
+/// Before the second touch; doubles up to the interval. A box that dies young is missed soon.
+const FIRST: Duration = Duration::from_secs(5);
+
+/// Touches the lease until dropped. Returns only when the provider says that it no longer exists, or that it
+/// failed.
 pub async fn keep_alive(
     provider: &impl Provider,
     clock: &impl Clock,
     lease: &Lease,
     idle_timeout: Duration,
 ) -> KernelError {
+    let mut pause = FIRST;
     loop {
         match provider.touch(lease, "running").await {
+            Ok(now) if matches!(&*now.status, "failed" | "released" | "expired") => {
+                return KernelError::new(
+                    ErrorCode::LeaseExpired,
+                    format!("lease {} is {} while it is in use", lease.lease_id, now.status),
+                )
+                .hint("lease a new box");
+            }
             Ok(_) => {}
             Err(error) if matches!(error.code, ErrorCode::NotFound | ErrorCode::LeaseExpired) => {
                 return KernelError::new(
@@ -35,6 +47,7 @@ pub async fn keep_alive(
                 tracing::warn!(lease.id = %lease.lease_id, %error, "could not touch the lease")
             }
         }
-        clock.sleep(interval(idle_timeout)).await;
+        clock.sleep(pause).await;
+        pause = (pause * 2).min(interval(idle_timeout));
     }
 }

@@ -1,5 +1,6 @@
 //! What interrupted commands left behind, and which boxes are past their end.
 
+use crabbox_schemas::claim::Claim;
 use crabbox_schemas::ids::LeaseId;
 use crabbox_schemas::lease::{Desired, Lease, ReleaseOutcome};
 use crabbox_schemas::plugin::Purpose;
@@ -63,20 +64,42 @@ pub async fn finish<P: Provider, D: Dialer, C: Clock>(
     settle(bench, &open.desired, open.trail).await.map(release::word)
 }
 
+/// The kept lease of a claim, when its provider is certain that its box is gone: it ended by itself, with the
+/// machine it was on, or by somebody else's hand.
+pub async fn vanished<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    claim: &Claim,
+) -> Result<Option<Open>> {
+    let Some(trail) = Trail::adopt(&bench.state.journal(), &claim.lease_id)? else {
+        return Ok(None);
+    };
+    let Some((desired, provider, _)) = trail.intent() else { return Ok(None) };
+    let (desired, provider) = (desired.clone(), provider.to_owned());
+    let found = bench.provider.resolve(&query(bench, &desired, &trail)).await?;
+    Ok(found.is_none().then_some(Open { desired, provider, reason: "its box is gone", trail }))
+}
+
+fn query<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    desired: &Desired,
+    trail: &Trail,
+) -> Query {
+    let claim = bench.claims().get(&desired.lease_id).ok().flatten();
+    Query {
+        id: desired.lease_id.to_string(),
+        known: claim.and_then(|c| c.lease),
+        resources: trail.resources(),
+        purpose: Purpose::Reconcile,
+    }
+}
+
 /// Asks the provider what exists of a lease, has it removed, and forgets the lease when that is certain.
 pub(super) async fn settle<P: Provider, D: Dialer, C: Clock>(
     bench: &Bench<'_, P, D, C>,
     desired: &Desired,
     trail: Trail,
 ) -> Result<ReleaseOutcome> {
-    let claim = bench.claims().get(&desired.lease_id).ok().flatten();
-    let query = Query {
-        id: desired.lease_id.to_string(),
-        known: claim.and_then(|c| c.lease),
-        resources: trail.resources(),
-        purpose: Purpose::Reconcile,
-    };
-    match bench.provider.resolve(&query).await? {
+    match bench.provider.resolve(&query(bench, desired, &trail)).await? {
         Some(lease) if lease.lease_id == desired.lease_id => {
             release::release(bench, &lease, Some(trail)).await
         }

@@ -101,7 +101,7 @@ async fn keep(dir: &BoxDir) -> io::Result<End> {
         tokio::select! {
             _ = asked.recv() => break End::Asked,
             _ = &mut ended => return Ok(End::Over),
-            _ = tick.tick() => if deadline.passed() { break End::Over },
+            _ = tick.tick() => if deadline.passed() || !dir.path().exists() { break End::Over },
             line = lines.next_line() => match line {
                 Ok(Some(line)) => deadline.heard(&line),
                 _ => break End::Over,
