@@ -143,6 +143,21 @@ impl Terminal {
     }
 }
 
+/// Refuses a file that cannot be written, before anything is spent.
+pub(crate) fn check_writable(path: &Path) -> Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let refuse = |error: &std::io::Error| {
+        KernelError::new(ErrorCode::Usage, format!("cannot write {}", path.display()))
+            .because(error)
+    };
+    if path.is_dir() {
+        return Err(refuse(&std::io::ErrorKind::IsADirectory.into()));
+    }
+    std::fs::create_dir_all(dir)
+        .and_then(|()| tempfile::Builder::new().prefix(".tmp-").tempfile_in(dir).map(|_| ()))
+        .map_err(|e| refuse(&e))
+}
+
 /// Writes a JSON document to a file the user named.
 pub(crate) fn write_json_file(path: &Path, document: &impl Serialize) -> Result<()> {
     let mut text = serde_json::to_vec_pretty(document).map_err(|e| {

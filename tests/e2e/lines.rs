@@ -82,6 +82,19 @@ fn a_quiet_run_still_warns() {
 }
 
 #[test]
+fn a_handle_that_cannot_be_written_is_refused_before_a_box_is_asked_for() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    for place in [".", "hello.txt/handle.json"] {
+        let words = ["run", "--lease-output", place, "--", "true"];
+        let said = room.crabbox(&repo, words).run().expect(2).err();
+        assert!(said.contains("cannot write") && !said.contains("provisioning"), "{said}");
+    }
+    let _ = room.crabbox(&repo, ["run", "--lease-output", "new/h.json", "--", "true"]).ok();
+    assert!(repo.join("new/h.json").is_file());
+}
+
+#[test]
 fn a_home_folder_or_a_whole_disk_is_never_sent() {
     let room = Room::new();
     let home = room.at("home");

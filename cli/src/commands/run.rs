@@ -157,6 +157,9 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     if args.id.is_none() {
         ctx.check_target(&provider)?;
     }
+    if let Some(path) = &args.evidence.lease_output {
+        crate::terminal::check_writable(path)?;
+    }
     let captures = CaptureFiles::open(
         args.evidence.capture_stdout.as_deref(),
         args.evidence.capture_stderr.as_deref(),
@@ -184,7 +187,9 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     if args.evidence.timing_json {
         ctx.terminal.err_json(&outcome.timing);
     }
-    write_handle(&args, &plan, &outcome)?;
+    if let Err(error) = write_handle(&args, &plan, &outcome) {
+        ctx.terminal.warn(&error.to_string());
+    }
     Ok(outcome.exit_code)
 }
 

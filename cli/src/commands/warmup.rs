@@ -84,7 +84,8 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
         }
         ctx.terminal.out(&human::warmup_complete(timing.total_ms));
         if fate == Fate::Kept {
-            ctx.terminal.err(&format!("use it with `crabbox run --id {0} -- COMMAND`, give it back with `crabbox stop {0}`", lease.slug));
+            let hint = format!("use it with `crabbox run --id {} -- COMMAND`", lease.slug);
+            ctx.terminal.err(&hint);
         }
     }
     if args.timing_json {
