@@ -90,8 +90,8 @@ pub(crate) fn entry(lease: &Lease, provider: &str, claimed: bool) -> ListEntry {
 pub(crate) fn ssh_command(ctx: &Context, lease: &Lease, show_secret: bool) -> String {
     let Some(ssh) = &lease.ssh else { return String::new() };
     let mut words = vec!["ssh".to_owned()];
+    let known = ctx.state.keys(&lease.lease_id).join("known_hosts");
     if ssh.auth == SshAuth::KernelKey {
-        let known = ctx.state.keys(&lease.lease_id).join("known_hosts");
         words.extend([
             "-i".to_owned(),
             key_of(ctx, lease),
@@ -101,8 +101,14 @@ pub(crate) fn ssh_command(ctx: &Context, lease: &Lease, show_secret: bool) -> St
         words.extend(["-o".to_owned(), format!("UserKnownHostsFile={}", known.display())]);
         let strict = if pinned(&known, ssh) { "yes" } else { "accept-new" };
         words.extend(["-o".to_owned(), format!("StrictHostKeyChecking={strict}")]);
-    } else if let Some(key) = &ssh.key_file {
-        words.extend(["-i".to_owned(), key.clone()]);
+    } else {
+        if let Some(key) = &ssh.key_file {
+            words.extend(["-i".to_owned(), key.clone()]);
+        }
+        if known.is_file() {
+            let files = format!("UserKnownHostsFile=\"{}\" ~/.ssh/known_hosts", known.display());
+            words.extend(["-o".to_owned(), files]);
+        }
     }
     if ssh.port != 0 {
         words.extend(["-p".to_owned(), ssh.port.to_string()]);

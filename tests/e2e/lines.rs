@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crabbox_tests::{Room, binary};
+use crabbox_tests::{Room, Sshd, binary};
 
 use crate::local::warm;
 
@@ -37,6 +37,18 @@ fn the_printed_ssh_line_knows_the_host_key_beforehand() {
     assert!(line.contains("StrictHostKeyChecking=yes"), "{line}");
     let ended = room.call("sh").args(["-c", &format!("{} 'echo there'", line.trim())]).ok();
     assert_eq!((ended.out().as_str(), ended.err().as_str()), ("there\n", ""));
+}
+
+#[test]
+fn the_line_for_a_host_of_ones_own_trusts_what_crabbox_trusted() {
+    let room = Room::new();
+    let sshd = Sshd::start(&room);
+    room.configure(&sshd.config());
+    let repo = room.repo("app");
+    let slug = warm(&room, &repo);
+    let line = room.crabbox(&repo, ["ssh", "--id", &slug]).ok().out();
+    let pasted = format!("{} -o BatchMode=yes 'echo there'", line.trim());
+    assert_eq!(room.call("sh").args(["-c", &pasted]).ok().out(), "there\n", "{line}");
 }
 
 #[test]
