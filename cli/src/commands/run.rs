@@ -28,8 +28,9 @@ use crate::screen::{CaptureFiles, Screen};
 /// Run a command on a box
 ///
 /// Leases a box, sends the checkout as it is (uncommitted and untracked files included), runs the command there with
-/// its output streamed, exits with the command's status, and gives the box back. With --id an existing box is used
-/// and kept.
+/// its output streamed, exits with the command's status, and gives the box back. The command starts at the top of
+/// the checkout, and a single word with shell signs in it is a line of shell. With --id an existing box is used and
+/// kept.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   crabbox run -- pnpm test
