@@ -26,6 +26,8 @@ pub(crate) struct Terminal {
     progress: Option<ProgressBar>,
     /// That line is shown now.
     busy: AtomicBool,
+    /// Output of the command could not be printed, and the user knows.
+    lossy: AtomicBool,
 }
 
 impl Terminal {
@@ -45,6 +47,7 @@ impl Terminal {
             colour: terminal && !no_colour,
             progress,
             busy: AtomicBool::new(false),
+            lossy: AtomicBool::new(false),
         }
     }
 
@@ -99,14 +102,21 @@ impl Terminal {
 
     /// Bytes of the command, untouched. A reader that went away is not our failure.
     pub(crate) fn bytes(&self, to_stderr: bool, data: &[u8]) {
+        let mut printed = Ok(());
         self.aside(|| {
-            let _ = if to_stderr {
+            printed = if to_stderr {
                 std::io::stderr().lock().write_all(data)
             } else {
                 let mut out = std::io::stdout().lock();
                 out.write_all(data).and_then(|()| out.flush())
             };
         });
+        if let Err(error) = printed.as_ref()
+            && error.kind() != std::io::ErrorKind::BrokenPipe
+            && !self.lossy.swap(true, Ordering::Relaxed)
+        {
+            self.warn(&format!("output is lost here ({error}); `crabbox logs` has it"));
+        }
     }
 
     /// What goes on, at the bottom of the terminal.

@@ -54,3 +54,15 @@ fn a_box_that_dies_young_is_missed_soon() {
     let _ = room.crabbox(&repo, ["stop", &slug]).ok();
     room.assert_nothing_left();
 }
+
+#[test]
+fn output_that_cannot_be_written_is_not_lost_in_silence() {
+    if !std::path::Path::new("/dev/full").exists() {
+        return; // only Linux has a device that is always full
+    }
+    let room = Room::new();
+    let repo = room.repo("app");
+    let crabbox = crabbox_tests::binary("crabbox-under-test");
+    let script = format!("exec '{}' run -- echo hi >/dev/full", crabbox.display());
+    let _ = room.call("sh").dir(&repo).args(["-c", &script]).ok().says(&["output is lost here"]);
+}
