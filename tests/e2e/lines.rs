@@ -26,6 +26,8 @@ fn two_boxes_never_share_a_name() {
     let _ = again.says(&["mine", "--id"]);
     assert_eq!(room.state_files("claims").len(), 1);
     let _ = room.crabbox(&repo, ["run", "--id", "mine", "--", "true"]).ok();
+    let both = ["run", "--id", "mine", "--slug", "other", "--", "true"];
+    let _ = room.crabbox(&repo, both).run().expect(2).says(&["--slug", "--id"]);
 }
 
 #[test]

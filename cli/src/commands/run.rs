@@ -205,6 +205,13 @@ fn plan(ctx: &Context, args: &Args) -> Result<Plan> {
             "--sync-only runs nothing, but a command was given",
         ));
     }
+    if args.id.is_some() && args.lease.slug.is_some() {
+        return Err(KernelError::new(
+            ErrorCode::Usage,
+            "--slug names a new box, but --id wants one that exists",
+        )
+        .hint("leave one of them out"));
+    }
     let downloads = args.evidence.download.iter().map(|d| download(d)).collect::<Result<_>>()?;
     let place = checkout::find(ctx)?;
     let sync = if args.sync.no_sync {

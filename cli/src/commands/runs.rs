@@ -21,8 +21,8 @@ pub(crate) struct HistoryArgs {
     /// Only runs on this lease
     #[arg(long, value_name = "BOX")]
     lease: Option<String>,
-    /// Only runs in this state: running, succeeded, failed or lost
-    #[arg(long, value_name = "STATE")]
+    /// Only runs in this state
+    #[arg(long, value_name = "STATE", value_parser = ["running", "succeeded", "failed", "lost"])]
     state: Option<String>,
     /// How many
     #[arg(long, value_name = "N", default_value_t = 50)]
