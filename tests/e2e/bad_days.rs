@@ -124,6 +124,7 @@ fn a_box_that_vanished_is_noticed_and_forgotten() {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
     }
+    room.assert_no_process_within(Duration::from_secs(5));
     let ended = room.crabbox(&repo, ["run", "--id", &slug, "--", "true"]).run();
     assert!(matches!(ended.code, 4 | 7 | 8), "{ended}");
     let _ = room.crabbox(&repo, ["stop", &slug]).run();

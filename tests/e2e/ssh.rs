@@ -182,7 +182,7 @@ fn a_box_lost_during_the_command_is_an_honest_end() {
     let (room, sshd) = hosted();
     let repo = room.repo("app");
     let mark = room.at("started");
-    let script = format!("echo x >>{}; echo begun; sleep 300", mark.display());
+    let script = format!("echo x >>{}; echo begun; exec sleep 300", mark.display());
     let running = room.crabbox(&repo, ["run", "--", "sh", "-c", &script]).start();
     running.prints("begun");
     sshd.cut();
