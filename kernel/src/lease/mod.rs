@@ -139,9 +139,27 @@ pub async fn with_lease<P: Provider, D: Dialer, C: Clock, T>(
     let gone = matches!(&outcome, Err(error) if error.code == ErrorCode::LeaseExpired);
     let fate = match keep(&outcome).filter(|_| !gone) {
         Some(reason) => release::keep(bench, held, reason, events).await,
-        None => release::give_back(bench, held, events).await,
+        None => {
+            let slug = held.lease.slug.clone();
+            tokio::select! {
+                fate = release::give_back(bench, held, events) => fate,
+                () = hurry(bench.clock, stop) => {
+                    let message = format!("{slug} was not given back in time; run `crabbox cleanup`");
+                    events.emit(Event::Warning { message });
+                    Fate::Stuck
+                }
+            }
+        }
     };
     Ok((outcome, fate))
+}
+
+/// How long a user in a hurry waits for a box to be given back; its trail remembers.
+const HURRIED: Duration = Duration::from_secs(3);
+
+async fn hurry(clock: &impl Clock, stop: &Stop) {
+    stop.reaches(Urgency::Now).await;
+    clock.sleep(HURRIED).await;
 }
 
 fn interrupted(when: &str) -> KernelError {
