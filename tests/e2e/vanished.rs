@@ -66,28 +66,3 @@ fn output_that_cannot_be_written_is_not_lost_in_silence() {
     let script = format!("exec '{}' run -- echo hi >/dev/full", crabbox.display());
     let _ = room.call("sh").dir(&repo).args(["-c", &script]).ok().says(&["output is lost here"]);
 }
-
-#[test]
-fn a_second_ctrl_c_waits_for_no_release() {
-    let room = Room::new();
-    let _ = crabbox_tests::binary("provider-scripted");
-    room.plugins(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/scripted"));
-    let calls = room.at("calls.jsonl");
-    room.configure(&format!(
-        "provider: scripted-delegated\nproviders:\n  scripted-delegated:\n    state-file: {}\n    release: stall\n",
-        calls.display()
-    ));
-    let repo = room.repo("app");
-    let running = room.crabbox(&repo, ["run", "--", "true"]).start();
-    let end = std::time::Instant::now() + Duration::from_secs(20);
-    while !fs::read_to_string(&calls).unwrap_or_default().contains("run.stop") {
-        assert!(std::time::Instant::now() < end, "never asked to release: {}", running.stderr());
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    running.signal(Signal::INT);
-    std::thread::sleep(Duration::from_millis(100));
-    let began = std::time::Instant::now();
-    running.signal(Signal::INT);
-    let _ = running.wait().says(&["crabbox cleanup"]);
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-}
