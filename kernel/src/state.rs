@@ -4,11 +4,15 @@ use std::fs::{self, DirBuilder};
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::ids::{LeaseId, RunId};
 
 use crate::error::{KernelError, Result};
+
+/// How names of files begin that are being written.
+const HALF_WRITTEN: &str = ".tmp-";
 
 /// The folders of one user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +67,27 @@ impl State {
     }
 }
 
+/// How old a half-written file must be before nobody can be writing it any more.
+const ABANDONED_MS: u64 = 60_000;
+
+impl State {
+    /// Removes half-written files of writers that were killed. Readers never see them.
+    pub fn sweep(&self, now_ms: u64) {
+        let folders = [self.claims(), self.journal(), self.locks(), self.root.clone()];
+        let files =
+            folders.iter().flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten());
+        for file in files.filter(|f| f.file_name().to_string_lossy().starts_with(HALF_WRITTEN)) {
+            let written = file.metadata().and_then(|facts| facts.modified()).ok();
+            let since = written.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            if since.is_some_and(|time| {
+                time.as_millis() + u128::from(ABANDONED_MS) < u128::from(now_ms)
+            }) {
+                let _ = fs::remove_file(file.path());
+            }
+        }
+    }
+}
+
 /// Makes a folder and its parents, private to the user.
 pub fn make_dir(dir: &Path) -> Result<()> {
     DirBuilder::new()
@@ -77,7 +102,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     make_dir(dir)?;
     let write = || -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(dir)?;
+        let mut file = tempfile::Builder::new().prefix(HALF_WRITTEN).tempfile_in(dir)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|e| e.error)?;
@@ -111,5 +136,21 @@ mod tests {
             0o700
         );
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_swept_once_it_is_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State { root: dir.path().to_path_buf(), config: dir.path().join("config") };
+        state.prepare().unwrap();
+        let (half, whole) = (state.claims().join(".tmp-abc"), state.claims().join("cbx_1.json"));
+        fs::write(&half, "{").unwrap();
+        fs::write(&whole, "{}").unwrap();
+        let written = fs::metadata(&half).unwrap().modified().unwrap();
+        let then = u64::try_from(written.duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+        state.sweep(then + 1000);
+        assert!(half.exists(), "somebody may be writing it");
+        state.sweep(then + 2 * ABANDONED_MS);
+        assert!(!half.exists() && whole.exists());
     }
 }

@@ -135,10 +135,12 @@ impl Room {
         self.git(dir, ["commit", "-q", "--allow-empty", "-m", "Commit"]);
     }
 
-    /// Names of the files in a folder of crabbox's state.
+    /// Names of the files in a folder of crabbox's state. Half-written ones, which nobody reads and a later
+    /// `cleanup` sweeps, do not count.
     pub fn state_files(&self, folder: &str) -> Vec<String> {
         let entries = fs::read_dir(self.state().join(folder)).into_iter().flatten().flatten();
-        entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
+        let names = entries.map(|e| e.file_name().to_string_lossy().into_owned());
+        names.filter(|name| !name.starts_with(".tmp-")).collect()
     }
 
     /// Processes that belong to this room: each mentions its unique folder in command line, working

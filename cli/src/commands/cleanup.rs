@@ -45,6 +45,9 @@ struct Action {
 /// Cleans up; exits 1 when something could not be finished.
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     ctx.state.prepare()?;
+    if !args.dry_run {
+        ctx.state.sweep(ctx.clock.now_ms());
+    }
     let only = args
         .provider
         .as_deref()
