@@ -57,6 +57,19 @@ pub(crate) struct LeaseFlags {
 }
 
 impl LeaseFlags {
+    /// The flags that were given and say what a new box should be.
+    pub(crate) fn about_new_boxes(&self) -> Vec<&'static str> {
+        let given = [
+            ("--class", &self.class),
+            ("--type", &self.machine_type),
+            ("--market", &self.market),
+            ("--ttl", &self.ttl),
+            ("--idle-timeout", &self.idle_timeout),
+            ("--slug", &self.slug),
+        ];
+        given.into_iter().filter(|(_, value)| value.is_some()).map(|(flag, _)| flag).collect()
+    }
+
     /// Configuration keys these flags set.
     pub(crate) fn settings(&self) -> Vec<(String, String)> {
         let pairs = [

@@ -53,6 +53,11 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// The checkout's root as records name it.
+    pub(crate) fn repo_root(&self) -> String {
+        self.git_root.as_ref().unwrap_or(&self.cwd).to_string_lossy().into_owned()
+    }
+
     /// The local claims.
     pub(crate) fn claims(&self) -> Claims {
         Claims::new(self.state.claims())
@@ -149,7 +154,7 @@ impl Context {
         if let Some(name) = name {
             return Ok(name.to_owned());
         }
-        let here = self.git_root.as_ref().unwrap_or(&self.cwd).to_string_lossy().into_owned();
+        let here = self.repo_root();
         let mine: Vec<_> =
             self.claims().all().0.into_iter().filter(|c| c.repo_root == here).collect();
         match &mine[..] {

@@ -7,6 +7,7 @@ mod commands;
 mod console;
 mod context;
 mod flags;
+mod handle;
 mod prompt;
 #[cfg(test)]
 mod reference;
@@ -116,6 +117,7 @@ pub(crate) fn report(terminal: &Terminal, json: bool, error: &KernelError) -> Ex
     exit(error.code.exit_status())
 }
 
+/// A status this system can say; one it cannot say is still a failure.
 fn exit(status: i32) -> ExitCode {
-    ExitCode::from(u8::try_from(status & 0xff).unwrap_or(1))
+    ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX))
 }

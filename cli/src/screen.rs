@@ -17,6 +17,7 @@ use crabbox_schemas::event::RunEvent;
 use crabbox_schemas::run::{RunRecord, Timing};
 
 use crate::context::Context;
+use crate::handle::HandleFile;
 
 /// Copies of the command's output.
 #[derive(Debug, Default)]
@@ -51,6 +52,8 @@ pub(crate) struct Screen<'a> {
     stdout_is_taken: bool,
     /// When the sync under way began, and when it was last said that it goes on.
     sync: Option<(u64, u64)>,
+    /// Where a program waits for the box's handle.
+    handle: Option<HandleFile>,
 }
 
 /// How often a long sync says that it goes on, where there is no terminal to show progress on.
@@ -66,6 +69,7 @@ impl<'a> Screen<'a> {
             stream: None,
             stdout_is_taken: false,
             sync: None,
+            handle: None,
         }
     }
 
@@ -101,14 +105,27 @@ impl<'a> Screen<'a> {
             stream,
             stdout_is_taken: ctx.global.json,
             sync: None,
+            handle: None,
         };
         screen.emit(Event::RunRecorded { run_id: plan.run_id.to_string() });
         Ok(screen)
     }
 
+    /// A program waits for the box's handle in a file.
+    pub(crate) fn hand_over(&mut self, file: HandleFile) {
+        self.handle = Some(file);
+    }
+
+    fn note_handle(&mut self, write: impl FnOnce(&mut HandleFile) -> Result<()>) {
+        if let Some(Err(error)) = self.handle.as_mut().map(write) {
+            self.ctx.terminal.warn(&error.to_string());
+        }
+    }
+
     /// The run is over: record it, summarise it, print the JSON document.
     pub(crate) fn finish_run(&mut self, outcome: &Outcome) {
         self.ctx.terminal.settle();
+        self.note_handle(|file| file.settled(outcome.kept()));
         let now = self.ctx.clock.now_ms();
         let Some(recorder) = self.recorder.take() else { return };
         let end = RunEnd {
@@ -208,6 +225,9 @@ impl EventSink for Screen<'_> {
                         self.sync = Some((self.monotonic(), self.monotonic()))
                     }
                     Event::SyncFinished { .. } => self.sync = None,
+                    Event::LeaseCreated { lease, provider, reused } => {
+                        self.note_handle(|file| file.leased(lease, provider, *reused));
+                    }
                     _ => {}
                 }
                 for line in human::lines(other) {

@@ -17,12 +17,13 @@ use crabbox_kernel::run::{Outcome, run as run_plan};
 use crabbox_kernel::time::parse_duration;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::ids::RunId;
-use crabbox_schemas::run::{LeaseHandle, Timing};
+use crabbox_schemas::run::Timing;
 
 use crate::args::LeaseFlags;
 use crate::checkout;
 use crate::console;
 use crate::context::Context;
+use crate::handle::HandleFile;
 use crate::screen::{CaptureFiles, Screen};
 
 /// Run a command on a box
@@ -167,6 +168,9 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     )?;
     let mut screen =
         Screen::for_run(ctx, &plan, &provider, captures, args.evidence.events.as_deref())?;
+    if let Some(path) = &args.evidence.lease_output {
+        screen.hand_over(HandleFile::new(path.clone(), &plan));
+    }
     let mut console = if args.command.script_stdin { console::closed() } else { console::open() };
     let raw = args.command.pty.then(console::RawMode::enter).flatten();
     let outcome = match ctx.open_provider(&provider).await {
@@ -188,9 +192,6 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     if args.evidence.timing_json {
         ctx.terminal.err_json(&outcome.timing);
     }
-    if let Err(error) = write_handle(&args, &plan, &outcome) {
-        ctx.terminal.warn(&error.to_string());
-    }
     Ok(outcome.exit_code)
 }
 
@@ -205,12 +206,13 @@ fn plan(ctx: &Context, args: &Args) -> Result<Plan> {
             "--sync-only runs nothing, but a command was given",
         ));
     }
-    if args.id.is_some() && args.lease.slug.is_some() {
+    let new_box = args.lease.about_new_boxes().join(", ");
+    if args.id.is_some() && !new_box.is_empty() {
         return Err(KernelError::new(
             ErrorCode::Usage,
-            "--slug names a new box, but --id wants one that exists",
+            format!("--id wants a box that exists, but a new one is described: {new_box}"),
         )
-        .hint("leave one of them out"));
+        .hint("leave --id out, or the other flags"));
     }
     let downloads = args.evidence.download.iter().map(|d| download(d)).collect::<Result<_>>()?;
     let place = checkout::find(ctx)?;
@@ -355,23 +357,4 @@ fn download(text: &str) -> Result<Download> {
             format!("--download wants REMOTE=LOCAL, not {text:?}"),
         )),
     }
-}
-
-fn write_handle(args: &Args, plan: &Plan, outcome: &Outcome) -> Result<()> {
-    let (Some(path), Some(lease_id), Some(slug)) =
-        (&args.evidence.lease_output, &outcome.timing.lease_id, &outcome.timing.slug)
-    else {
-        return Ok(());
-    };
-    let handle = LeaseHandle {
-        schema_version: crabbox_schemas::SCHEMA_VERSION,
-        provider: outcome.timing.provider.clone(),
-        lease_id: lease_id.clone(),
-        slug: slug.clone(),
-        reused: args.id.is_some(),
-        kept: outcome.kept(),
-        run_id: Some(plan.run_id.to_string()),
-        cleanup_command: format!("crabbox stop {lease_id}"),
-    };
-    crate::terminal::write_json_file(path, &handle)
 }

@@ -86,7 +86,15 @@ impl WhichRun {
         let store = ctx.runs();
         match self.run.as_deref().or(self.id.as_deref()) {
             Some(name) => store.find(name),
-            None => store.find("latest"),
+            None => match ctx
+                .runs()
+                .list(&Filter::default())
+                .into_iter()
+                .find(|run| run.repo_root == ctx.repo_root())
+            {
+                Some(run) => Ok(run),
+                None => store.find("latest"),
+            },
         }
     }
 }

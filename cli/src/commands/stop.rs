@@ -1,9 +1,11 @@
 //! `crabbox stop`: give boxes back.
 
+use crabbox_host::Session;
 use crabbox_kernel::error::{KernelError, Result};
-use crabbox_kernel::lease::release::{release, word};
+use crabbox_kernel::lease::release::{forget, release, word};
 use crabbox_kernel::lease::trail::Trail;
-use crabbox_kernel::lease::{Bench, adopt, claim::Claims};
+use crabbox_kernel::lease::{Bench, adopt};
+use crabbox_kernel::ports::Provider;
 use crabbox_kernel::render::human;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::lease::ReleaseOutcome;
@@ -76,43 +78,54 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
 async fn stop(ctx: &Context, name: &str, args: &Args) -> Result<Stopped> {
     let provider = ctx.choose_provider(Some(name), args.provider.as_deref())?;
     let session = ctx.open_provider(&provider).await?;
+    let done = stop_at(ctx, &session, name, args.must_exist).await;
+    session.close().await;
+    done
+}
+
+async fn stop_at(
+    ctx: &Context,
+    session: &Session,
+    name: &str,
+    must_exist: bool,
+) -> Result<Stopped> {
     let dialer = ctx.dialer();
-    let bench = Bench { provider: &session, dialer: &dialer, clock: &ctx.clock, state: &ctx.state };
-    let claims = Claims::new(ctx.state.claims());
-    let claim = claims.find(name)?;
-    let found = adopt::find(&bench, name, Purpose::Release).await;
-    let done = match found {
+    let bench = Bench { provider: session, dialer: &dialer, clock: &ctx.clock, state: &ctx.state };
+    let provider = Some(session.about().provider.clone());
+    let claim = ctx.claims().find(name)?;
+    match adopt::find(&bench, name, Purpose::Release).await {
         Ok((lease, _)) => {
             let trail = Trail::adopt(&ctx.state.journal(), &lease.lease_id)?;
             let outcome = word(release(&bench, &lease, trail).await?);
+            let line = human::released(&lease, outcome);
             Ok(Stopped {
                 name: name.to_owned(),
                 lease_id: Some(lease.lease_id.to_string()),
-                provider: Some(provider),
-                line: human::released(&lease, outcome),
+                provider,
+                line,
                 outcome,
             })
         }
-        Err(error) if error.code == ErrorCode::NotFound && !args.must_exist => {
-            let known = claim.as_ref().and_then(|c| c.lease.clone());
-            if let Some(lease) = known {
+        Err(error) if error.code == ErrorCode::NotFound && !must_exist => {
+            if let Some(lease) = claim.as_ref().and_then(|c| c.lease.clone()) {
                 let trail = Trail::adopt(&ctx.state.journal(), &lease.lease_id)?;
-                crabbox_kernel::lease::release::forget(&bench, &lease, trail)?;
+                forget(&bench, &lease, trail)?;
             } else if let Some(claim) = &claim {
-                claims.remove(&claim.lease_id)?;
+                ctx.claims().remove(&claim.lease_id)?;
             }
             let lease_id = claim.map(|c| c.lease_id.to_string());
-            let lease = lease_id.as_deref().unwrap_or(name);
+            let line = format!(
+                "released lease={} (it was already gone)",
+                lease_id.as_deref().unwrap_or(name)
+            );
             Ok(Stopped {
                 name: name.to_owned(),
-                line: format!("released lease={lease} (it was already gone)"),
                 lease_id,
-                provider: Some(provider),
+                provider,
+                line,
                 outcome: word(ReleaseOutcome::AlreadyGone),
             })
         }
         Err(error) => Err(error),
-    };
-    session.close().await;
-    done
+    }
 }

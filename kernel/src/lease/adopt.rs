@@ -53,6 +53,14 @@ pub async fn find<P: Provider, D: Dialer, C: Clock>(
     name: &str,
     purpose: Purpose,
 ) -> Result<(Lease, Option<Claim>)> {
+    look_up(bench, name, purpose).await.map_err(|e| e.at("resolve"))
+}
+
+async fn look_up<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    name: &str,
+    purpose: Purpose,
+) -> Result<(Lease, Option<Claim>)> {
     let claim = bench.claims().find(name)?;
     let id = claim.as_ref().map_or_else(|| name.to_owned(), |c| c.lease_id.to_string());
     if claim.is_none() {

@@ -130,6 +130,9 @@ cd {workdir} || {{ echo 'crabbox: the work directory is gone' >&2; exit 126; }}
         text.extend(quote_bytes(value.as_bytes()));
         text.push(b'\n');
     }
+    if let Action::Exec(words) = &command.action {
+        text.extend(check_found(words));
+    }
     text.extend_from_slice(b"exec");
     let words: Vec<Vec<u8>> = match &command.action {
         Action::Exec(words) => words.iter().map(|w| quote_bytes(w.as_bytes())).collect(),
@@ -150,6 +153,19 @@ cd {workdir} || {{ echo 'crabbox: the work directory is gone' >&2; exit 126; }}
     }
     text.push(b'\n');
     text
+}
+
+/// Says in plain words that a command is not on the box's search path; with a path in it the shell says enough.
+fn check_found(words: &[OsString]) -> Vec<u8> {
+    let name = words.first().map(|word| word.as_bytes()).unwrap_or_default();
+    if name.contains(&b'/') {
+        return Vec::new();
+    }
+    let name = String::from_utf8_lossy(&quote_bytes(name)).into_owned();
+    format!(
+        "command -v {name} >/dev/null 2>&1 || {{ printf 'crabbox: %s: command not found on the box\\n' {name} >&2; exit 127; }}\n"
+    )
+    .into_bytes()
 }
 
 /// Stores standard input as a private file in the control folder.

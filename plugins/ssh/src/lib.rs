@@ -44,7 +44,9 @@ impl SshLease for Ssh {
     fn resolve(&self, _call: &Call, params: ResolveParams) -> Result<Lease, Failure> {
         if let Some(host) = self.0.as_ref().filter(|host| host.answers_to(&params.id)) {
             let known = params.known.as_ref();
-            return host.lease(known.and_then(target), known.and_then(|k| k.work_root.clone()));
+            let lease =
+                host.lease(known.and_then(target), known.and_then(|k| k.work_root.clone()))?;
+            return Ok(remember(lease, known));
         }
         match params.known {
             Some(known) if known.lease_id.as_str() == params.id => Ok(known),
@@ -82,6 +84,26 @@ impl SshLease for Ssh {
         };
         Ok(vec![Check { id: "ssh.host".to_owned(), status, message, hint }])
     }
+}
+
+/// Fills what the settings leave open with what the lease was made with, such as a key given by flag.
+fn remember(mut lease: Lease, known: Option<&Lease>) -> Lease {
+    let known =
+        known.filter(|known| known.lease_id == lease.lease_id).and_then(|known| known.ssh.as_ref());
+    if let (Some(ssh), Some(known)) = (lease.ssh.as_mut(), known) {
+        if ssh.key_file.is_none() {
+            ssh.key_file.clone_from(&known.key_file);
+            ssh.auth = known.auth;
+        }
+        if ssh.user.is_empty() {
+            ssh.user.clone_from(&known.user);
+        }
+        if ssh.port == 0 {
+            ssh.port = known.port;
+            ssh.fallback_ports.clone_from(&known.fallback_ports);
+        }
+    }
+    lease
 }
 
 fn target(lease: &Lease) -> Option<&str> {
