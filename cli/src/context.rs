@@ -22,6 +22,7 @@ use crabbox_schemas::plugin::UserFacts;
 
 use crate::args::Global;
 use crate::clock::SystemClock;
+use crate::signals::Wish;
 use crate::terminal::Terminal;
 
 /// The command's surroundings.
@@ -50,9 +51,16 @@ pub(crate) struct Context {
     pub(crate) clock: SystemClock,
     /// The user's wish to stop.
     pub(crate) stop: Stop,
+    /// Raises that wish.
+    pub(crate) wish: Wish,
 }
 
 impl Context {
+    /// Nobody reads what the command prints: it is stopped as a broken pipe would stop it here.
+    pub(crate) fn stop_gently(&self) {
+        self.wish.gently();
+    }
+
     /// The checkout's root as records name it.
     pub(crate) fn repo_root(&self) -> String {
         self.git_root.as_ref().unwrap_or(&self.cwd).to_string_lossy().into_owned()

@@ -204,7 +204,10 @@ impl EventSink for Screen<'_> {
             Event::Output { stream, data, .. } => {
                 self.copy_output(*stream, data);
                 self.ctx.terminal.settle();
-                self.ctx.terminal.bytes(self.stdout_is_taken || *stream == Stream::Stderr, data);
+                if !self.ctx.terminal.bytes(self.stdout_is_taken || *stream == Stream::Stderr, data)
+                {
+                    self.ctx.stop_gently();
+                }
             }
             Event::Failed { .. } => {}
             Event::Warning { message } => self.ctx.terminal.warn(message),

@@ -90,7 +90,7 @@ impl Outside {
         for warning in warnings {
             terminal.warn(&warning.to_string());
         }
-        let stop = signals::watch().map_err(|e| {
+        let (wish, stop) = signals::watch().map_err(|e| {
             KernelError::new(ErrorCode::Internal, "cannot watch for signals").because(&e)
         })?;
         let values = settings.values();
@@ -106,6 +106,7 @@ impl Outside {
             global: cli.global.clone(),
             terminal,
             clock: SystemClock::new(),
+            wish,
             stop,
         })
     }

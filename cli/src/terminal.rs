@@ -100,8 +100,8 @@ impl Terminal {
         });
     }
 
-    /// Bytes of the command, untouched. A reader that went away is not our failure.
-    pub(crate) fn bytes(&self, to_stderr: bool, data: &[u8]) {
+    /// Bytes of the command, untouched. False when nobody reads standard output any more.
+    pub(crate) fn bytes(&self, to_stderr: bool, data: &[u8]) -> bool {
         let mut printed = Ok(());
         self.aside(|| {
             printed = if to_stderr {
@@ -111,12 +111,14 @@ impl Terminal {
                 out.write_all(data).and_then(|()| out.flush())
             };
         });
-        if let Err(error) = printed.as_ref()
-            && error.kind() != std::io::ErrorKind::BrokenPipe
-            && !self.lossy.swap(true, Ordering::Relaxed)
-        {
+        let Err(error) = printed else { return true };
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return to_stderr;
+        }
+        if !self.lossy.swap(true, Ordering::Relaxed) {
             self.warn(&format!("output is lost here ({error}); `crabbox logs` has it"));
         }
+        true
     }
 
     /// What goes on, at the bottom of the terminal.

@@ -179,7 +179,9 @@ async fn follow(ctx: &Context, run: &RunRecord, until_end: bool) -> Result<RunRe
         for one in news {
             match one {
                 Followed::Output { stream, bytes, .. } if !ctx.global.json => {
-                    ctx.terminal.bytes(stream == Stream::Stderr, &bytes);
+                    if !ctx.terminal.bytes(stream == Stream::Stderr, &bytes) {
+                        return Ok(run.clone());
+                    }
                 }
                 Followed::Output { .. } => {}
                 Followed::End(record) => return Ok(*record),

@@ -78,7 +78,8 @@ impl Settings {
         for entry in self.block_entries(request.names) {
             match request.properties.iter().find(|property| same(&property.name, &entry.name)) {
                 Some(property) => {
-                    block.set(&property.name, entry.value.clone(), entry.from.clone())
+                    let value = meant(property.kind, &entry.value);
+                    block.set(&property.name, value, entry.from.clone());
                 }
                 None => block.unknown.push((entry.path.clone(), entry.from.clone())),
             }
@@ -131,6 +132,16 @@ impl Settings {
 
     fn block_entries<'a>(&'a self, names: &'a [&'a str]) -> impl Iterator<Item = &'a Entry> {
         self.entries.iter().filter(move |entry| names.iter().any(|name| same(name, &entry.block)))
+    }
+}
+
+/// A quoted number or switch in a file means the number or switch.
+fn meant(kind: Kind, value: &Value) -> Value {
+    match (kind, value) {
+        (Kind::Integer | Kind::Number | Kind::Bool, Value::String(words)) => {
+            text::parse(kind, words).unwrap_or_else(|_| value.clone())
+        }
+        _ => value.clone(),
     }
 }
 

@@ -309,7 +309,7 @@ fn property(name: &str, kind: Kind, env: &[&str], user_only: bool) -> Property {
 #[test]
 fn a_general_setting_counts_where_the_provider_has_none_of_its_own() {
     let mut room = Room::new();
-    room.write("user/config.yaml", "ssh:\n  user: me\nacme:\n  port: 7\n");
+    room.write("user/config.yaml", "ssh:\n  user: me\nacme:\n  port: \"7\"\n");
     room.env("CRABBOX_SSH_PORT", "2200");
     let mut properties =
         [property("user", Kind::Text, &[], true), property("port", Kind::Integer, &[], true)];

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crabbox_schemas::error::{ErrorCode, Outcome};
 use crabbox_schemas::ids::RunId;
 use crabbox_schemas::lease::{Lease, SshAuth};
+use crabbox_schemas::plugin::Purpose;
 use crabbox_schemas::run::Timing;
 
 use crate::error::{KernelError, Result};
@@ -14,7 +15,9 @@ use crate::event::Event;
 use crate::lease::lock::lock;
 use crate::lease::{Bench, Held};
 use crate::plan::{Plan, Sync};
-use crate::ports::{Address, Clock, Dialer, EventSink, Exit, Provider, Remote, Stop, Urgency};
+use crate::ports::{
+    Address, Clock, Dialer, EventSink, Exit, Provider, Query, Remote, Stop, Urgency,
+};
 use crate::run::collect;
 use crate::run::command::{self, Action, Command, Places};
 use crate::run::process::{Console, End, Killer, capture, pump};
@@ -51,7 +54,11 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
     let from = bench.clock.monotonic_ms();
     let remote = connect(bench, &held.lease, held.reused, events, stop).await?;
     timing.bootstrap_ms = bench.clock.monotonic_ms() - from;
-    sync(bench, plan, &places, &remote, timing, events, stop).await.map_err(|e| e.at("sync"))?;
+    let synced = sync(bench, plan, &places, &remote, timing, events, stop).await;
+    if let Err(error) = synced {
+        let error = explain(bench, &held.lease, error).await;
+        return Err(KernelError { outcome: Some(Outcome::NotStarted), ..error.at("sync") });
+    }
     let Some(command) = &plan.command else {
         remote.close().await;
         return Ok(None);
@@ -62,7 +69,36 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
         bring_back(bench.clock, plan, &places, &remote, events, stop).await;
         remote.close().await;
     }
-    exit.map(Some).map_err(|e| e.at("command"))
+    match exit {
+        Ok(exit) => Ok(Some(exit)),
+        Err(error) => Err(explain(bench, &held.lease, error).await.at("command")),
+    }
+}
+
+/// Why the connection broke, when the provider knows: the lease has ended.
+async fn explain<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    lease: &Lease,
+    error: KernelError,
+) -> KernelError {
+    if error.code != ErrorCode::ConnectionLost {
+        return error;
+    }
+    let id = lease.lease_id.to_string();
+    let query =
+        Query { id, known: Some(lease.clone()), resources: Vec::new(), purpose: Purpose::Status };
+    match bench.provider.resolve(&query).await {
+        Ok(None) => KernelError {
+            outcome: error.outcome,
+            ..KernelError::new(
+                ErrorCode::LeaseExpired,
+                format!("lease {} ended while it was in use", lease.lease_id),
+            )
+            .because(&error)
+            .hint("it was stopped, or its --ttl or --idle-timeout ran out; lease a new box")
+        },
+        _ => error,
+    }
 }
 
 /// Opens the one connection to a box.
