@@ -157,14 +157,15 @@ fn a_cancelled_acquire_is_rolled_back() {
     let call = room.begin("lease.acquire", params);
     loop {
         let frame = room.frame();
-        if frame["method"] == "host/sleep" {
+        let recording = frame["method"] == "host/resource.record";
+        if recording {
             room.send(&json!({"jsonrpc": "2.0", "method": "$/cancel",
                 "params": {"id": call, "reason": "user", "graceMs": 20000}}));
-            let woken = json!({"woken": "cancel"});
-            room.send(&json!({"jsonrpc": "2.0", "id": frame["id"], "result": woken}));
-            break;
         }
         room.serve(&frame);
+        if recording {
+            break;
+        }
     }
     match room.finish(call) {
         Err(error) => {
