@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crabbox_tests::{Ended, Room, Sshd, binary};
+use rustix::process::Signal;
 
 /// A room that knows the scripted provider, with these settings.
 fn scripted(settings: &str) -> (Room, PathBuf) {
@@ -130,4 +131,32 @@ fn a_leased_box_of_any_provider_is_used_like_every_other() {
     assert!(calls.contains("\"method\":\"lease.release\""), "{calls}");
     drop(sshd);
     room.assert_nothing_left();
+}
+
+#[test]
+fn a_second_interrupt_gives_up_a_release_that_stalls_and_cleanup_finishes_it() {
+    let (room, repo) = scripted("");
+    let calls = room.at("calls.jsonl");
+    let settings = |release: &str| {
+        let state = calls.display();
+        room.configure(&format!(
+            "provider: scripted-delegated\nproviders:\n  scripted-delegated:\n    state-file: {state}\n    release: {release}\n"
+        ));
+    };
+    settings("stall");
+    let running = room.crabbox(&repo, ["run", "--", "true"]).limit(Duration::from_secs(60)).start();
+    let began = Instant::now();
+    while !std::fs::read_to_string(&calls).unwrap_or_default().contains("run.stop") {
+        assert!(began.elapsed() < Duration::from_secs(30), "{}", running.stderr());
+        std::thread::yield_now();
+    }
+    let asked = Instant::now();
+    running.signal(Signal::INT);
+    running.signal(Signal::TERM);
+    let ended = running.wait().says(&["was not given back in time", "crabbox cleanup"]);
+    assert_eq!(ended.code, 0, "the command itself had succeeded: {ended}");
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+    settings("ok");
+    let _finished = room.crabbox(&repo, ["cleanup"]).ok();
+    room.assert_no_claims();
 }
