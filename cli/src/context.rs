@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crabbox_host::{Catalog, Entry, Lookup, OpenOptions, Session, Timeouts};
-use crabbox_kernel::config::{Settings, Values};
+use crabbox_kernel::config::{Layer, Settings, Values};
 use crabbox_kernel::error::{KernelError, Result};
-use crabbox_kernel::lease::NewLease;
 use crabbox_kernel::lease::claim::Claims;
+use crabbox_kernel::lease::{Bench, NewLease};
 use crabbox_kernel::ports::{Clock, Stop};
 use crabbox_kernel::run::record::{Limits, Retention, RunStore};
 use crabbox_kernel::slug::normalise;
@@ -143,18 +143,23 @@ impl Context {
         Ok(default)
     }
 
-    /// Refuses a target the provider does not offer, before anything is asked of it.
-    pub(crate) fn check_target(&self, provider: &str) -> Result<()> {
-        let offered = &self.entry(provider)?.provider.targets;
-        if offered.contains(&self.values.target) {
-            return Ok(());
+    /// The system a new box should have: what was asked for, or this machine's for a box on it. Refused when
+    /// the provider does not offer it, before anything is asked of it.
+    fn target(&self, provider: &str) -> Result<String> {
+        let entry = &self.entry(provider)?.provider;
+        let unasked = self.settings.origin("target").layer == Layer::Default;
+        let own = unasked && entry.embedded_default;
+        let target = if own { std::env::consts::OS } else { &self.values.target };
+        let offered = &entry.targets;
+        if offered.iter().any(|offer| offer == target) {
+            return Ok(target.to_owned());
         }
-        Err(KernelError::new(
-            ErrorCode::Unsupported,
-            format!("{provider} has no {} boxes", self.values.target),
-        )
-        .hint(format!("it offers {}; `crabbox providers` lists the others", offered.join(" and ")))
-        .at("plan"))
+        Err(KernelError::new(ErrorCode::Unsupported, format!("{provider} has no {target} boxes"))
+            .hint(format!(
+                "it offers {}; `crabbox providers` lists the others",
+                offered.join(" and ")
+            ))
+            .at("plan"))
     }
 
     /// The box a command means: the named one, or the only one this checkout has claimed.
@@ -254,6 +259,15 @@ impl Context {
         })
     }
 
+    /// The doors a lease is worked through.
+    pub(crate) fn bench<'a>(
+        &'a self,
+        provider: &'a Session,
+        dialer: &'a SshDialer,
+    ) -> Bench<'a, Session, SshDialer, SystemClock> {
+        Bench { provider, dialer, clock: &self.clock, state: &self.state }
+    }
+
     /// How the tree is sent.
     pub(crate) fn sync_rules(&self) -> SyncRules {
         let sync = &self.values.sync;
@@ -275,6 +289,7 @@ impl Context {
     /// What a new box should be.
     pub(crate) fn new_lease(
         &self,
+        provider: &str,
         keep: bool,
         slug: Option<&str>,
         reclaim: bool,
@@ -286,7 +301,7 @@ impl Context {
         }
         check_limits(values.ttl, values.idle_timeout)?;
         let request = BoxRequest {
-            target: values.target.clone(),
+            target: self.target(provider)?,
             class: values.class.clone(),
             machine_type: values.server_type.clone(),
             market: Some(values.market.clone()),

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::event::{Event, Stream};
+use crabbox_kernel::lease::Ask;
 use crabbox_kernel::plan::Plan;
 use crabbox_kernel::ports::{Clock, EventSink};
 use crabbox_kernel::render::{human, json};
@@ -81,11 +82,15 @@ impl<'a> Screen<'a> {
         captures: CaptureFiles,
         events: Option<&str>,
     ) -> Result<Self> {
+        let target = match &plan.ask {
+            Ask::New(new) => &new.request.target,
+            Ask::Existing { .. } => &ctx.values.target,
+        };
         let record = RunRecord {
             schema_version: crabbox_schemas::SCHEMA_VERSION,
             id: plan.run_id.to_string(),
             provider: provider.to_owned(),
-            target: ctx.values.target.clone(),
+            target: target.clone(),
             class: ctx.values.class.clone(),
             command: plan.command.as_ref().map(|c| c.shown.clone()).unwrap_or_default(),
             label: plan.label.clone(),

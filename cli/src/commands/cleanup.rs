@@ -90,7 +90,7 @@ async fn one_provider(
     actions: &mut Vec<Action>,
 ) {
     let dialer = ctx.dialer();
-    let bench = Bench { provider: session, dialer: &dialer, clock: &ctx.clock, state: &ctx.state };
+    let bench = ctx.bench(session, &dialer);
     let act =
         |action, lease_id: String, slug: String, reason: String, error: Option<KernelError>| {
             Action {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::lease::adopt;
 use crabbox_kernel::lease::heartbeat::keep_alive;
-use crabbox_kernel::lease::{Bench, adopt};
 use crabbox_kernel::ports::Remote;
 use crabbox_kernel::run::process::{End, Killer, pump};
 use crabbox_kernel::run::ssh_lease::connect as dial;
@@ -46,7 +46,7 @@ pub(crate) async fn ssh(ctx: &Context, args: SshArgs) -> Result<i32> {
     let provider = ctx.choose_provider(Some(&name), args.by.provider.as_deref())?;
     let session = ctx.open_provider(&provider).await?;
     let dialer = ctx.dialer();
-    let bench = Bench { provider: &session, dialer: &dialer, clock: &ctx.clock, state: &ctx.state };
+    let bench = ctx.bench(&session, &dialer);
     let root = checkout::find(ctx)?.root;
     let held = adopt::adopt(&bench, &name, &root, args.reclaim, &mut Vec::new()).await;
     session.close().await;
@@ -73,7 +73,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     let provider = ctx.choose_provider(Some(&name), args.by.provider.as_deref())?;
     let session = ctx.open_provider(&provider).await?;
     let dialer = ctx.dialer();
-    let bench = Bench { provider: &session, dialer: &dialer, clock: &ctx.clock, state: &ctx.state };
+    let bench = ctx.bench(&session, &dialer);
     let root = checkout::find(ctx)?.root;
     let mut screen = Screen::plain(ctx);
     let worked = async {

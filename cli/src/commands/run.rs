@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::lease::Ask;
 use crabbox_kernel::lease::acquire::random;
 use crabbox_kernel::lease::lock::Patience;
-use crabbox_kernel::lease::{Ask, Bench};
 use crabbox_kernel::plan::{Plan, Sync};
 use crabbox_kernel::run::collect::Download;
 use crabbox_kernel::run::command::{Action, Command, choose, is_env_name};
@@ -155,10 +155,7 @@ impl Args {
 /// Runs and returns the exit status.
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     let provider = ctx.choose_provider(args.id.as_deref(), args.lease.provider.as_deref())?;
-    let plan = plan(ctx, &args)?;
-    if args.id.is_none() {
-        ctx.check_target(&provider)?;
-    }
+    let plan = plan(ctx, &provider, &args)?;
     if let Some(path) = &args.evidence.lease_output {
         crate::terminal::check_writable(path)?;
     }
@@ -176,8 +173,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     let outcome = match ctx.open_provider(&provider).await {
         Ok(session) => {
             let dialer = ctx.dialer();
-            let bench =
-                Bench { provider: &session, dialer: &dialer, clock: &ctx.clock, state: &ctx.state };
+            let bench = ctx.bench(&session, &dialer);
             let outcome = run_plan(&bench, &plan, &mut console, &mut screen, &ctx.stop).await;
             session.close().await;
             outcome
@@ -195,7 +191,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     Ok(outcome.exit_code)
 }
 
-fn plan(ctx: &Context, args: &Args) -> Result<Plan> {
+fn plan(ctx: &Context, provider: &str, args: &Args) -> Result<Plan> {
     let run_id = RunId::mint(random()?);
     let values = &ctx.values;
     let timeout = args.command.timeout.as_deref().map(duration).transpose()?;
@@ -214,18 +210,17 @@ fn plan(ctx: &Context, args: &Args) -> Result<Plan> {
         )
         .hint("leave --id out, or the other flags"));
     }
+    let (slug, reclaim) = (args.lease.slug.as_deref(), args.lease.reclaim);
+    let ask = match &args.id {
+        Some(name) => Ask::Existing { name: name.clone(), reclaim },
+        None => Ask::New(ctx.new_lease(provider, args.keep, slug, reclaim)?),
+    };
     let downloads = args.evidence.download.iter().map(|d| download(d)).collect::<Result<_>>()?;
     let place = checkout::find(ctx)?;
     let sync = if args.sync.no_sync {
         Sync::Off
     } else {
         checkout::scan(ctx, &place, args.sync.full_resync)?
-    };
-    let ask = match &args.id {
-        Some(name) => Ask::Existing { name: name.clone(), reclaim: args.lease.reclaim },
-        None => {
-            Ask::New(ctx.new_lease(args.keep, args.lease.slug.as_deref(), args.lease.reclaim)?)
-        }
     };
     Ok(Plan {
         run_id,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crabbox_host::Session;
 use crabbox_kernel::error::{KernelError, Result};
-use crabbox_kernel::lease::{Bench, adopt};
+use crabbox_kernel::lease::adopt;
 use crabbox_kernel::ports::Dialer;
 use crabbox_kernel::ports::{Clock, Provider, Remote, Stop, Urgency};
 use crabbox_kernel::run::ssh_lease::address;
@@ -108,7 +108,7 @@ async fn examine(
     patience: Duration,
 ) -> Result<(Lease, Option<Claim>, bool)> {
     let dialer = ctx.dialer();
-    let bench = Bench { provider: session, dialer: &dialer, clock: &ctx.clock, state: &ctx.state };
+    let bench = ctx.bench(session, &dialer);
     let deadline =
         ctx.clock.monotonic_ms() + u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
     let (lease, claim) = adopt::find(&bench, name, Purpose::Status).await?;
@@ -168,7 +168,7 @@ pub(crate) async fn heartbeat(ctx: &Context, by: &ByName) -> Result<i32> {
     let provider = ctx.choose_provider(Some(&name), by.provider.as_deref())?;
     let session = ctx.open_provider(&provider).await?;
     let dialer = ctx.dialer();
-    let bench = Bench { provider: &session, dialer: &dialer, clock: &ctx.clock, state: &ctx.state };
+    let bench = ctx.bench(&session, &dialer);
     let touched = async {
         let (lease, claim) = adopt::find(&bench, &name, Purpose::Use).await?;
         Ok::<_, KernelError>((session.touch(&lease, "ready").await?, claim))

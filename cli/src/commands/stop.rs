@@ -2,9 +2,9 @@
 
 use crabbox_host::Session;
 use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::lease::adopt;
 use crabbox_kernel::lease::release::{forget, release, word};
 use crabbox_kernel::lease::trail::Trail;
-use crabbox_kernel::lease::{Bench, adopt};
 use crabbox_kernel::ports::Provider;
 use crabbox_kernel::render::human;
 use crabbox_schemas::error::ErrorCode;
@@ -90,7 +90,7 @@ async fn stop_at(
     must_exist: bool,
 ) -> Result<Stopped> {
     let dialer = ctx.dialer();
-    let bench = Bench { provider: session, dialer: &dialer, clock: &ctx.clock, state: &ctx.state };
+    let bench = ctx.bench(session, &dialer);
     let provider = Some(session.about().provider.clone());
     let claim = ctx.claims().find(name)?;
     match adopt::find(&bench, name, Purpose::Release).await {

@@ -1,7 +1,7 @@
 //! `crabbox warmup`: lease a box now, to use it later.
 
 use crabbox_kernel::error::Result;
-use crabbox_kernel::lease::{Bench, Fate, with_lease};
+use crabbox_kernel::lease::{Fate, with_lease};
 use crabbox_kernel::ports::{Clock, Provider, Remote};
 use crabbox_kernel::run::ssh_lease::connect;
 use crabbox_schemas::plugin::ProviderKind;
@@ -42,12 +42,13 @@ impl Args {
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     let started = ctx.clock.monotonic_ms();
     let provider = ctx.choose_provider(None, args.lease.provider.as_deref())?;
-    ctx.check_target(&provider)?;
-    let ask = Ask::New(ctx.new_lease(args.keep, args.lease.slug.as_deref(), args.lease.reclaim)?);
+    let lease = &args.lease;
+    let ask =
+        Ask::New(ctx.new_lease(&provider, args.keep, lease.slug.as_deref(), lease.reclaim)?);
     let place = checkout::find(ctx)?;
     let session = ctx.open_provider(&provider).await?;
     let dialer = ctx.dialer();
-    let bench = Bench { provider: &session, dialer: &dialer, clock: &ctx.clock, state: &ctx.state };
+    let bench = ctx.bench(&session, &dialer);
     let mut screen = Screen::plain(ctx);
     let mut timing = crabbox_schemas::run::Timing {
         schema_version: crabbox_schemas::SCHEMA_VERSION,
