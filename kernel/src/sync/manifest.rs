@@ -160,24 +160,6 @@ impl Manifest {
     }
 }
 
-/// The digest of a directory as it stands, every file in it, with no rule applied: what a box's tree must
-/// have in common with the manifest it was sent.
-pub fn digest_of(root: &Path) -> Result<String> {
-    let mut paths = Vec::new();
-    let mut todo = vec![PathBuf::new()];
-    while let Some(dir) = todo.pop() {
-        let at = root.join(&dir);
-        let list = std::fs::read_dir(&at).map_err(|e| unreadable(&dir).because(&e))?;
-        for item in list {
-            let item = item.map_err(|e| unreadable(&dir).because(&e))?;
-            let path = dir.join(item.file_name());
-            let kind = item.file_type().map_err(|e| unreadable(&path).because(&e))?;
-            if kind.is_dir() { todo.push(path) } else { paths.push(path) }
-        }
-    }
-    Ok(Manifest::read(root, paths, &mut Vec::new())?.digest())
-}
-
 fn entry_of(line: &str) -> Option<Entry> {
     let mut words = line.split(' ');
     let kind = match words.next()? {

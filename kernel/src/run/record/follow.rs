@@ -71,11 +71,6 @@ impl Follow {
         }
         Ok(seen)
     }
-
-    /// Whether the end was seen.
-    pub fn is_ended(&self) -> bool {
-        self.ended
-    }
 }
 
 impl Tail {

@@ -13,11 +13,26 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Result;
 use crate::ports::Stop;
-use crate::sync::manifest::{Kind, Manifest, digest_of};
+use crate::sync::manifest::{Kind, Manifest};
 use crate::sync::push::{PushSpec, Pushed, push};
 use crate::sync::{LocalTree, SyncRules, scan};
 
 use boxes::{LocalBox, Still};
+
+/// The digest of a directory as it stands, every file in it, with no rule applied: what a box's tree must
+/// have in common with the manifest it was sent.
+fn digest_of(root: &Path) -> Result<String> {
+    let mut paths = Vec::new();
+    let mut todo = vec![PathBuf::new()];
+    while let Some(dir) = todo.pop() {
+        for item in std::fs::read_dir(root.join(&dir)).unwrap() {
+            let item = item.unwrap();
+            let path = dir.join(item.file_name());
+            if item.file_type().unwrap().is_dir() { todo.push(path) } else { paths.push(path) }
+        }
+    }
+    Ok(Manifest::read(root, paths, &mut Vec::new())?.digest())
+}
 
 /// A git work tree with one commit.
 struct Repo {
