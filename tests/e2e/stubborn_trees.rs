@@ -1,6 +1,7 @@
 //! Trees that fool careless tools: filters, hidden edits, names we use ourselves, traps on the box.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crabbox_tests::Room;
@@ -131,4 +132,24 @@ fn a_build_tree_on_the_box_survives_the_next_sync() {
     fs::write(repo.join("hello.txt"), "next\n").unwrap();
     fs::write(repo.join("more"), "more\n").unwrap();
     assert_eq!(see(&room, &repo, &slug, "cat target/out hello.txt more"), "built\nnext\nmore\n");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named_before_a_box_is_asked_for() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    let secret = repo.join("secret.bin");
+    fs::write(&secret, "x").expect("a file");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).expect("closed to everybody");
+    let crabbox = crabbox_tests::binary("crabbox-under-test");
+    // Root reads everything; in a user namespace of its own it has no power over files of the world outside.
+    let call = if rustix::process::geteuid().is_root() {
+        room.call("unshare").arg("--user").arg(crabbox)
+    } else {
+        room.call(crabbox)
+    };
+    let ended = call.dir(&repo).args(["run", "--", "true"]).run().expect(6);
+    let ended = ended.says(&["cannot read", "secret.bin", "hint:"]);
+    assert!(!ended.err().contains("provisioning"), "{ended}");
+    room.assert_nothing_left();
 }
