@@ -21,6 +21,9 @@ use crate::context::Context;
 /// Works through every lease whose command died, then through every box of the providers in use that carries
 /// crabbox's label and is past its end. A box is deleted only when its label names its lease.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  crabbox cleanup --dry-run
+  crabbox cleanup")]
 pub(crate) struct Args {
     /// Only look at this provider
     #[arg(long, value_name = "NAME")]

@@ -8,6 +8,8 @@ use crate::context::Context;
 ///
 /// For example: crabbox completions bash > ~/.local/share/bash-completion/completions/crabbox
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  crabbox completions zsh > ~/.zfunc/_crabbox")]
 pub(crate) struct Args {
     /// The shell
     #[arg(value_enum, value_name = "SHELL")]

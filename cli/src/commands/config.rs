@@ -8,6 +8,9 @@ use crate::flags;
 
 /// Show settings and where they come from
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  crabbox config show
+  crabbox --profile ci config show --json")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: ConfigCommand,

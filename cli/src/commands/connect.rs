@@ -17,6 +17,8 @@ use crate::{checkout, console, views};
 
 /// Print an OpenSSH command line for a box
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  eval \"$(crabbox ssh blue-prawn)\"")]
 pub(crate) struct SshArgs {
     #[command(flatten)]
     by: ByName,
@@ -32,6 +34,8 @@ pub(crate) struct SshArgs {
 ///
 /// Needs no ssh program. The lease is kept alive while the shell is open.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  crabbox connect blue-prawn")]
 pub(crate) struct Args {
     #[command(flatten)]
     by: ByName,

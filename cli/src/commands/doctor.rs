@@ -15,6 +15,9 @@ use crate::context::Context;
 ///
 /// Changes nothing and leases nothing. Exits 1 when a check fails.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  crabbox doctor
+  crabbox doctor --provider ssh --json")]
 pub(crate) struct Args {
     /// Provider to check; the configured one when left out
     #[arg(long, value_name = "NAME")]

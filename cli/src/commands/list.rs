@@ -11,6 +11,9 @@ use crate::views;
 ///
 /// Boxes that no local claim names are marked as orphans. `crabbox claims list` needs no provider.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  crabbox list
+  crabbox list --provider ssh --json")]
 pub(crate) struct Args {
     /// Provider to ask
     #[arg(long, value_name = "NAME")]
@@ -19,6 +22,8 @@ pub(crate) struct Args {
 
 /// Look at the local claims
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  crabbox claims list --json")]
 pub(crate) struct ClaimsArgs {
     #[command(subcommand)]
     command: ClaimsCommand,

@@ -9,6 +9,9 @@ use crate::context::Context;
 
 /// List providers and what they offer
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  crabbox providers
+  crabbox providers describe ssh")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<ProvidersCommand>,

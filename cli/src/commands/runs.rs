@@ -17,6 +17,9 @@ use crate::context::Context;
 
 /// List recorded runs, newest first
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  crabbox history --limit 5
+  crabbox history --lease blue-prawn --state failed --json")]
 pub(crate) struct HistoryArgs {
     /// Only runs on this lease
     #[arg(long, value_name = "BOX")]
@@ -42,6 +45,9 @@ pub(crate) struct WhichRun {
 
 /// Print the events of a run
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  crabbox events --after 10
+  crabbox events run_0123456789ab --json")]
 pub(crate) struct EventsArgs {
     #[command(flatten)]
     which: WhichRun,
@@ -57,6 +63,9 @@ pub(crate) struct EventsArgs {
 ///
 /// Standard output goes to stdout and standard error to stderr, byte for byte.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  crabbox logs
+  crabbox logs run_0123456789ab --follow")]
 pub(crate) struct LogsArgs {
     #[command(flatten)]
     which: WhichRun,
@@ -69,6 +78,8 @@ pub(crate) struct LogsArgs {
 ///
 /// Replays what was printed so far, then follows until the run ends.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  crabbox attach run_0123456789ab")]
 pub(crate) struct AttachArgs {
     #[command(flatten)]
     which: WhichRun,
@@ -76,6 +87,8 @@ pub(crate) struct AttachArgs {
 
 /// Print the test results of a run
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  crabbox results --json")]
 pub(crate) struct ResultsArgs {
     #[command(flatten)]
     which: WhichRun,

@@ -23,6 +23,9 @@ use crate::views;
 ///
 /// With --wait the box is touched and the command waits until it is ready.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  crabbox status blue-prawn
+  crabbox status blue-prawn --wait --wait-timeout 2m")]
 pub(crate) struct Args {
     #[command(flatten)]
     by: ByName,
@@ -38,6 +41,8 @@ pub(crate) struct Args {
 ///
 /// The same as status, with labels, claim and an OpenSSH command line.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  crabbox inspect blue-prawn --json")]
 pub(crate) struct InspectArgs {
     #[command(flatten)]
     by: ByName,

@@ -18,6 +18,9 @@ use crate::context::Context;
 ///
 /// A box that is already gone counts as given back, so the command is safe to repeat.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  crabbox stop blue-prawn
+  crabbox stop cbx_abcdef123456 silver-crab")]
 pub(crate) struct Args {
     /// Lease ids, slugs, machine names or provider ids
     #[arg(value_name = "BOX")]

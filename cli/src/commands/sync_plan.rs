@@ -10,6 +10,9 @@ use crate::context::Context;
 ///
 /// Counts files and bytes, names the biggest, and says which guards would warn or refuse.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  crabbox sync-plan
+  crabbox sync-plan --limit 5 --json")]
 pub(crate) struct Args {
     /// How many of the biggest files and directories to show
     #[arg(long, value_name = "N", default_value_t = 20)]
