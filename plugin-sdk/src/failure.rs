@@ -22,16 +22,7 @@ pub struct Failure {
 impl Failure {
     /// A failure of any kind; the named constructors read better.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        let data = ErrorData {
-            kind,
-            outcome: None,
-            retry_after_ms: None,
-            hint: None,
-            cause: Vec::new(),
-            field: None,
-            resources: Vec::new(),
-        };
-        Self { code: kind.rpc_code(), message: message.into(), data: Box::new(data) }
+        Self { code: kind.rpc_code(), message: message.into(), data: Box::new(ErrorData::of(kind)) }
     }
 
     /// A breach of JSON-RPC itself, with one of its own codes.

@@ -305,6 +305,21 @@ pub struct ErrorData {
     pub resources: Vec<Resource>,
 }
 
+impl ErrorData {
+    /// This kind, and nothing more to say.
+    pub fn of(kind: ErrorKind) -> Self {
+        Self {
+            kind,
+            outcome: None,
+            retry_after_ms: None,
+            hint: None,
+            cause: Vec::new(),
+            field: None,
+            resources: Vec::new(),
+        }
+    }
+}
+
 /// Something a provider created that may cost money or disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

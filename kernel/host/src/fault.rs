@@ -87,14 +87,5 @@ pub(crate) fn one_line(text: &str) -> String {
 
 /// A refusal of a callback.
 pub(crate) fn refuse(kind: ErrorKind, message: impl Into<String>) -> RpcError {
-    let data = ErrorData {
-        kind,
-        outcome: None,
-        retry_after_ms: None,
-        hint: None,
-        cause: Vec::new(),
-        field: None,
-        resources: Vec::new(),
-    };
-    RpcError { code: kind.rpc_code(), message: message.into(), data: Some(data) }
+    RpcError { code: kind.rpc_code(), message: message.into(), data: Some(ErrorData::of(kind)) }
 }

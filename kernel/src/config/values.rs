@@ -68,7 +68,7 @@ pub struct SshSettings {
 pub struct SyncSettings {
     /// Patterns of files that stay here.
     pub exclude: Vec<String>,
-    /// Patterns of the only files that are sent; empty means all.
+    /// Patterns whose files are sent although git ignores or a default excludes them.
     pub include: Vec<String>,
     /// Remove what is gone here.
     pub delete: bool,
