@@ -14,6 +14,9 @@ use crate::context::Context;
 ///
 /// Looks at the repository to propose sensible excludes. Refuses to overwrite files unless --force is given.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  crabbox init
+  crabbox init --force")]
 pub(crate) struct Args {
     /// Overwrite files that exist
     #[arg(long)]
@@ -165,7 +168,7 @@ fn config(found: &[&Ecosystem]) -> String {
          env:\n  allow: [CI, NODE_OPTIONS]\n"
     );
     if !excludes.is_empty() {
-        text.push_str("sync:\n  # Left out although git may know them; crabbox never sends what git ignores.\n  exclude:\n");
+        text.push_str("sync:\n  # Left out although git may know them. What git ignores stays here anyway, unless `sync.include` names it.\n  exclude:\n");
         for exclude in excludes {
             text.push_str(&format!("    # - {exclude}\n"));
         }
