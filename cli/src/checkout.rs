@@ -34,7 +34,7 @@ pub(crate) fn find(ctx: &Context) -> Result<Place> {
 /// Scans the tree and runs its guards; warnings are told, refusals are errors.
 pub(crate) fn scan(ctx: &Context, place: &Place, full_resync: bool) -> Result<Sync> {
     refuse_everything(ctx, place)?;
-    let rules = SyncRules { full_resync, ..ctx.sync_rules() };
+    let rules = SyncRules { full_resync, ..ctx.values.sync.clone() };
     ctx.terminal.progress("reading the tree");
     let (tree, notes) = sync::scan(&place.root, &rules)?;
     ctx.terminal.settle();
@@ -68,10 +68,10 @@ pub(crate) struct Look {
 
 /// Looks at the tree without refusing anything: for `sync-plan`.
 pub(crate) fn look(ctx: &Context, place: &Place, limit: usize) -> Result<Look> {
-    let rules = ctx.sync_rules();
-    let tree = sync::look(&place.root, &rules)?;
+    let rules = &ctx.values.sync;
+    let tree = sync::look(&place.root, rules)?;
     Ok(Look {
-        view: guard::plan_view(&tree, &rules, limit),
-        refusal: guard::check(&tree, &rules).err(),
+        view: guard::plan_view(&tree, rules, limit),
+        refusal: guard::check(&tree, rules).err(),
     })
 }

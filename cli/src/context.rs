@@ -14,7 +14,6 @@ use crabbox_kernel::ports::{Clock, Stop};
 use crabbox_kernel::run::record::{Limits, Retention, RunStore};
 use crabbox_kernel::slug::normalise;
 use crabbox_kernel::state::State;
-use crabbox_kernel::sync::SyncRules;
 use crabbox_remote::{SshDialer, UserSsh};
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::lease::BoxRequest;
@@ -266,24 +265,6 @@ impl Context {
         dialer: &'a SshDialer,
     ) -> Bench<'a, Session, SshDialer, SystemClock> {
         Bench { provider, dialer, clock: &self.clock, state: &self.state }
-    }
-
-    /// How the tree is sent.
-    pub(crate) fn sync_rules(&self) -> SyncRules {
-        let sync = &self.values.sync;
-        SyncRules {
-            exclude: sync.exclude.clone(),
-            include: sync.include.clone(),
-            delete: sync.delete,
-            full_resync: false,
-            timeout: sync.timeout,
-            warn_files: sync.warn_files,
-            warn_bytes: sync.warn_bytes,
-            fail_files: sync.fail_files,
-            fail_bytes: sync.fail_bytes,
-            allow_large: sync.allow_large,
-            allow_mass_deletions: sync.allow_mass_deletions,
-        }
     }
 
     /// What a new box should be.

@@ -181,11 +181,11 @@ pub struct SyncBlock {
     pub include: Option<OneOrMany>,
     /// Remove files from the box that are gone here. Default `true`.
     pub delete: Option<bool>,
-    /// Compare by content, ignoring size and time. Default `false`.
+    /// Compare by content; this version always does. Default `false`.
     pub checksum: Option<bool>,
     /// Let the box fetch the repository before the sync. Default `true`.
     pub git_seed: Option<bool>,
-    /// Skip the sync when nothing changed. Default `true`.
+    /// Skip the sync when nothing changed; this version asks the box itself. Default `true`.
     pub fingerprint: Option<bool>,
     /// Git reference the seed starts from.
     pub base_ref: Option<String>,

@@ -37,7 +37,7 @@ pub struct Values {
     /// `ssh.*`.
     pub ssh: SshSettings,
     /// `sync.*`.
-    pub sync: SyncSettings,
+    pub sync: SyncRules,
     /// `env.allow`.
     pub env_allow: Vec<String>,
     /// `results.junit`.
@@ -63,19 +63,17 @@ pub struct SshSettings {
     pub fallback_ports: Vec<u16>,
 }
 
-/// `sync.*`.
+/// What the user wants of a sync.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SyncSettings {
-    /// Patterns of files that stay here.
+pub struct SyncRules {
+    /// `sync.exclude`: patterns as in `.gitignore`, for tracked files too.
     pub exclude: Vec<String>,
-    /// Patterns whose files are sent although git ignores or a default excludes them.
+    /// `sync.include`: patterns whose files are sent although git ignores or a default excludes them.
     pub include: Vec<String>,
-    /// Remove what is gone here.
+    /// Remove files from the box that are gone here.
     pub delete: bool,
-    /// Compare by content.
-    pub checksum: bool,
-    /// Skip when nothing changed.
-    pub fingerprint: bool,
+    /// `--full-resync`, never a setting: trust nothing on the box and replace every file.
+    pub full_resync: bool,
     /// Longest a sync may take.
     pub timeout: Duration,
     /// Warn above this many files.
@@ -86,10 +84,16 @@ pub struct SyncSettings {
     pub fail_files: u64,
     /// Refuse above this many bytes.
     pub fail_bytes: u64,
-    /// Lift the limits.
+    /// Lift the two refusals above.
     pub allow_large: bool,
-    /// Lift the deletion guard.
+    /// Lift the guard against deleting many tracked files.
     pub allow_mass_deletions: bool,
+}
+
+impl Default for SyncRules {
+    fn default() -> Self {
+        Settings::defaults().values().sync
+    }
 }
 
 /// `history.*`.
@@ -192,13 +196,12 @@ impl Reader<'_> {
         }
     }
 
-    fn sync(&self) -> SyncSettings {
-        SyncSettings {
+    fn sync(&self) -> SyncRules {
+        SyncRules {
             exclude: self.list("sync.exclude"),
             include: self.list("sync.include"),
             delete: self.flag("sync.delete"),
-            checksum: self.flag("sync.checksum"),
-            fingerprint: self.flag("sync.fingerprint"),
+            full_resync: false,
             timeout: self.duration("sync.timeout"),
             warn_files: self.number("sync.warnFiles"),
             warn_bytes: self.number("sync.warnBytes"),

@@ -17,56 +17,12 @@ mod talk;
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::error::Result;
 use crate::sync::excludes::LeftOut;
 use crate::sync::manifest::Manifest;
 
-/// What the user wants of a sync.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SyncRules {
-    /// `sync.exclude`: patterns as in `.gitignore`, for tracked files too.
-    pub exclude: Vec<String>,
-    /// `sync.include`: patterns whose files are sent although git ignores or a default excludes them.
-    pub include: Vec<String>,
-    /// Remove files from the box that are gone here.
-    pub delete: bool,
-    /// Trust nothing on the box: replace every file.
-    pub full_resync: bool,
-    /// Longest a sync may take.
-    pub timeout: Duration,
-    /// Warn above this many files.
-    pub warn_files: u64,
-    /// Warn above this many bytes.
-    pub warn_bytes: u64,
-    /// Refuse above this many files.
-    pub fail_files: u64,
-    /// Refuse above this many bytes.
-    pub fail_bytes: u64,
-    /// Lift the two refusals above.
-    pub allow_large: bool,
-    /// Lift the guard against deleting many tracked files.
-    pub allow_mass_deletions: bool,
-}
-
-impl Default for SyncRules {
-    fn default() -> Self {
-        Self {
-            exclude: Vec::new(),
-            include: Vec::new(),
-            delete: true,
-            full_resync: false,
-            timeout: Duration::from_secs(15 * 60),
-            warn_files: 50_000,
-            warn_bytes: 5 << 30,
-            fail_files: 150_000,
-            fail_bytes: 20 << 30,
-            allow_large: false,
-            allow_mass_deletions: false,
-        }
-    }
-}
+pub use crate::config::values::SyncRules;
 
 /// What kind of directory is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
