@@ -8,13 +8,19 @@ use serde_json::Value;
 const TABLE: &[(&str, &[&str])] = &[
     ("crabbox-schemas", &[]),
     ("crabbox-wire", &["crabbox-schemas"]),
-    ("crabbox-kernel", &["crabbox-schemas"]),
+    ("crabbox-tree", &[]),
+    ("crabbox-kernel", &["crabbox-schemas", "crabbox-tree", "crabbox-wire"]),
+    ("crabbox-helper", &["crabbox-schemas", "crabbox-tree", "crabbox-wire"]),
+    ("crabbox-daemon", &["crabbox-schemas", "crabbox-wire", "crabbox-kernel"]),
     ("crabbox-host", &["crabbox-schemas", "crabbox-wire", "crabbox-kernel"]),
     ("crabbox-remote", &["crabbox-schemas", "crabbox-wire", "crabbox-kernel"]),
     ("crabbox-plugin-sdk", &["crabbox-schemas", "crabbox-wire"]),
     ("crabbox-provider-local", &["crabbox-plugin-sdk"]),
     ("crabbox-provider-ssh", &["crabbox-plugin-sdk"]),
-    ("crabbox-cli", &["crabbox-schemas", "crabbox-kernel", "crabbox-host", "crabbox-remote"]),
+    (
+        "crabbox-cli",
+        &["crabbox-schemas", "crabbox-kernel", "crabbox-host", "crabbox-remote", "crabbox-daemon"],
+    ),
     ("crabbox-tests", &["crabbox-schemas", "crabbox-wire", "crabbox-plugin-sdk", "crabbox-cli"]),
 ];
 

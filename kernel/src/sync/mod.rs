@@ -75,7 +75,7 @@ pub fn scan(root: &Path, rules: &SyncRules) -> Result<(LocalTree, Vec<String>)> 
 pub fn look(root: &Path, rules: &SyncRules) -> Result<LocalTree> {
     let found = checkout::find(root, rules)?;
     let mut notes = found.notes;
-    let manifest = Manifest::read(&found.root, found.paths, &mut notes)?;
+    let manifest = manifest::read(&found.root, found.paths, &mut notes)?;
     Ok(LocalTree {
         root: found.root,
         kind: found.kind,

@@ -13,7 +13,7 @@ use crate::shell::quote;
 use crate::sync::manifest::{Entry, Manifest, bytes_of, shown};
 use crate::sync::survey::{Probe, Seen, Survey, above, prepare, survey};
 use crate::sync::talk::{Feed, Places, Taker, calls, exchange, run_small, store};
-use crate::sync::{LocalTree, SyncRules, archive};
+use crate::sync::{LocalTree, SyncRules, archive, manifest};
 
 /// Where to and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,7 +172,7 @@ impl<R: Remote, C: Clock> Push<'_, R, C> {
             let now = wanted.with(&amended);
             let paths: BTreeSet<&Path> = sent.iter().map(|e| e.path.as_path()).collect();
             let checked =
-                Manifest::new(paths.iter().filter_map(|p| now.get(p)).cloned().collect())?;
+                manifest::whole(paths.iter().filter_map(|p| now.get(p)).cloned().collect())?;
             let seen = survey(self.remote, &self.places, probe, &paths, &checked).await?;
             self.step("sanity");
             change = differences(&checked, &seen, false);
@@ -288,7 +288,7 @@ impl<R: Remote, C: Clock> Push<'_, R, C> {
                         self.remove("f", entries.iter().map(|e| e.path.as_path()).collect()).await;
                 }
                 said.check("unpack the files")?;
-                Manifest::new(made?)
+                manifest::whole(made?)
             }
         }
     }

@@ -21,7 +21,7 @@ use boxes::{LocalBox, Still};
 
 /// The digest of a directory as it stands, every file in it, with no rule applied: what a box's tree must
 /// have in common with the manifest it was sent.
-fn digest_of(root: &Path) -> Result<String> {
+fn digest_of(root: &Path) -> Result<crate::sync::manifest::Hash> {
     let mut paths = Vec::new();
     let mut todo = vec![PathBuf::new()];
     while let Some(dir) = todo.pop() {
@@ -31,7 +31,7 @@ fn digest_of(root: &Path) -> Result<String> {
             if item.file_type().unwrap().is_dir() { todo.push(path) } else { paths.push(path) }
         }
     }
-    Ok(Manifest::read(root, paths, &mut Vec::new())?.digest())
+    Ok(crate::sync::manifest::read(root, paths, &mut Vec::new())?.digest())
 }
 
 /// A git work tree with one commit.

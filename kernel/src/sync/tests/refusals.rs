@@ -86,7 +86,7 @@ fn a_file_that_cannot_be_read_is_named() {
         Err(_) => (repo.root(), "locked"),
         Ok(_) => (Path::new("/proc/self"), "mem"),
     };
-    let error = Manifest::read(root, vec![file.into()], &mut Vec::new()).unwrap_err();
+    let error = crate::sync::manifest::read(root, vec![file.into()], &mut Vec::new()).unwrap_err();
     assert_eq!((error.code, error.message), (ErrorCode::SyncRead, format!("cannot read {file}")));
     assert!(error.hint.is_some() && !error.causes.is_empty());
 }

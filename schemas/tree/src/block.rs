@@ -1,0 +1,105 @@
+//! Blocks: pieces packed one behind the other, compressed when that helps.
+//!
+//! A sealed block is a codec byte (0 as is, 1 zstd), the unpacked length as a little-endian `u32`, and the
+//! packed bytes. Unpacked, it is a row of records: the piece's hash, its length as `u32`, its bytes.
+
+use crate::TreeError;
+use crate::entry::Hash;
+
+/// How much a block is filled to before it is sealed. A record may overfill it. Bytes.
+pub const FULL: usize = 1 << 20;
+
+/// Most bytes a block may hold unpacked.
+pub const MAX: usize = FULL + crate::WHOLE as usize + RECORD;
+
+/// Bytes before a record's content.
+const RECORD: usize = 36;
+/// Bytes before a block's packed bytes.
+const HEAD: usize = 5;
+
+/// A block being filled.
+#[derive(Debug, Default)]
+pub struct Block {
+    raw: Vec<u8>,
+}
+
+impl Block {
+    /// Adds a piece.
+    pub fn push(&mut self, sha256: &Hash, bytes: &[u8]) {
+        self.raw.reserve(RECORD + bytes.len());
+        self.raw.extend_from_slice(sha256);
+        self.raw.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+        self.raw.extend_from_slice(bytes);
+    }
+
+    /// Whether it should be sealed now.
+    pub fn is_full(&self) -> bool {
+        self.raw.len() >= FULL
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.raw.is_empty()
+    }
+
+    /// The bytes for the wire; `level` is zstd's, `None` leaves them as they are.
+    pub fn seal(self, level: Option<i32>) -> Result<Vec<u8>, TreeError> {
+        let len = u32::try_from(self.raw.len()).map_err(|_| TreeError::new("a block too large"))?;
+        let packed = match level {
+            Some(level) => Some(
+                zstd::bulk::compress(&self.raw, level)
+                    .map_err(|e| TreeError::new(format!("cannot compress a block: {e}")))?,
+            ),
+            None => None,
+        };
+        let (codec, body) = match &packed {
+            Some(packed) if packed.len() < self.raw.len() => (1, packed),
+            _ => (0, &self.raw),
+        };
+        let mut out = Vec::with_capacity(HEAD + body.len());
+        out.push(codec);
+        out.extend_from_slice(&len.to_le_bytes());
+        out.extend_from_slice(body);
+        Ok(out)
+    }
+}
+
+/// Unpacks a sealed block. Never takes more memory than a block may hold.
+pub fn open(sealed: &[u8]) -> Result<Vec<u8>, TreeError> {
+    let bad = || TreeError::new("a damaged block");
+    let (&[codec, a, b, c, d], body) = sealed.split_first_chunk::<HEAD>().ok_or_else(bad)?;
+    let len = u32::from_le_bytes([a, b, c, d]) as usize;
+    if len > MAX {
+        return Err(TreeError::new("a block larger than allowed"));
+    }
+    let raw = match codec {
+        0 => body.to_vec(),
+        1 => zstd::bulk::decompress(body, len).map_err(|_| bad())?,
+        _ => return Err(TreeError::new("a block packed in an unknown way")),
+    };
+    if raw.len() == len { Ok(raw) } else { Err(bad()) }
+}
+
+/// The records of an unpacked block: hash and bytes, in order. The hashes are claims; check them.
+pub fn records(raw: &[u8]) -> impl Iterator<Item = Result<(Hash, &[u8]), TreeError>> {
+    let mut rest = raw;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let record = split(rest);
+        rest = record.map_or(&[], |(_, _, after)| after);
+        Some(
+            record
+                .map(|(hash, bytes, _)| (hash, bytes))
+                .ok_or_else(|| TreeError::new("a damaged record in a block")),
+        )
+    })
+}
+
+fn split(raw: &[u8]) -> Option<(Hash, &[u8], &[u8])> {
+    let (hash, rest) = raw.split_first_chunk::<32>()?;
+    let (len, rest) = rest.split_first_chunk::<4>()?;
+    let (bytes, after) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+    Some((*hash, bytes, after))
+}
