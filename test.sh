@@ -44,6 +44,7 @@ cargo clippy --workspace --all-targets --quiet -- -D warnings
 
 step "build"
 cargo build --workspace
+./build-helper.sh debug
 
 step "test"
 log=$(mktemp)

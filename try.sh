@@ -6,4 +6,5 @@ cd "$(dirname "$0")"
 command -v cargo >/dev/null || { echo "Rust is missing: see https://rustup.rs"; exit 1; }
 [ $# -gt 0 ] || set -- cargo test -p crabbox-schemas
 cargo build --workspace
+./build-helper.sh debug
 exec target/debug/crabbox run --provider local --timing-json -- "$@"

@@ -214,6 +214,10 @@ pub trait Remote {
         command: &str,
         pty: Option<&Pty>,
     ) -> impl Future<Output = Result<(Self::Input, Self::Output)>>;
+    /// A byte stream to a helper that somebody keeps open on this box; `None` when one has to be started.
+    fn kept_helper(&self) -> impl Future<Output = Result<Option<(Self::Input, Self::Output)>>> {
+        std::future::ready(Ok(None))
+    }
     /// The host and port that answered, for people.
     fn peer(&self) -> &str;
     /// Ends the connection politely.

@@ -11,6 +11,7 @@ pub mod config;
 pub mod error;
 pub mod event;
 pub mod exit;
+pub mod helper;
 pub mod ids;
 pub mod journal;
 pub mod lease;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crabbox_schemas::{claim, config, error, event, journal, manifest, plugin, run, view};
+use crabbox_schemas::{claim, config, error, event, helper, journal, manifest, plugin, run, view};
 use schemars::{JsonSchema, SchemaGenerator, schema_for};
 use serde_json::{Value, json};
 
@@ -13,6 +13,7 @@ fn documents() -> Vec<(&'static str, Value)> {
         ("config", one::<config::ConfigFile>()),
         ("plugin-manifest", one::<manifest::Manifest>()),
         ("plugin-protocol", protocol()),
+        ("box-channel", box_channel()),
         ("event", one::<event::RunEvent>()),
         ("run", one::<run::RunRecord>()),
         ("timing", one::<run::Timing>()),
@@ -50,6 +51,40 @@ fn protocol() -> Value {
     root.extend(table.map(|(name, value)| (name.to_owned(), value)));
     root.insert("$defs".to_owned(), generator.take_definitions(true).into());
     root.into()
+}
+
+/// One document for the box channel: params and result of each method and notification.
+fn box_channel() -> Value {
+    use helper::{self as h, method as m, note as n};
+    let mut generator = SchemaGenerator::default();
+    let g = &mut generator;
+    let methods = json!({
+        m::FLIGHT: call::<h::FlightParams, h::FlightResult>(g),
+        m::RUN_ATTACH: call::<h::AttachParams, h::RunState>(g),
+        m::RUN_SIGNAL: call::<h::SignalParams, h::SignalResult>(g),
+        m::RUN_LIST: call::<h::RunsParams, h::RunsResult>(g),
+        m::RUN_FORGET: call::<h::RunsParams, Nothing>(g),
+        m::BOX_STAT: call::<h::RunsParams, h::BoxStat>(g),
+    });
+    let notes = json!({
+        n::HELLO: note::<h::Hello>(g),
+        n::CREDIT: note::<h::Grant>(g),
+        n::CANCEL: note::<h::CancelParams>(g),
+        n::SESSION_END: note::<Nothing>(g),
+        n::WAITING: note::<h::Waiting>(g),
+        n::NEED: note::<h::Need>(g),
+        n::STARTED: note::<h::Started>(g),
+        n::EXITED: note::<h::Exited>(g),
+        n::GAP: note::<h::Gap>(g),
+        n::RESIZE: note::<h::ResizeParams>(g),
+    });
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "crabbox box channel 1",
+        "methods": methods,
+        "notes": notes,
+        "$defs": generator.take_definitions(true),
+    })
 }
 
 /// The answer of calls that only say that it is done: `{}`.

@@ -1,5 +1,7 @@
 //! Text forms come back exactly, deltas lead where they say, and damaged bytes are refused.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;

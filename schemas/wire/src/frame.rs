@@ -86,7 +86,7 @@ impl WireError {
         Self::TooLong { max, sample: sample(line) }
     }
 
-    fn bad(line: &[u8], reason: impl Into<String>) -> Self {
+    pub(crate) fn bad(line: &[u8], reason: impl Into<String>) -> Self {
         Self::NotAFrame { reason: reason.into(), sample: sample(line) }
     }
 

@@ -1,0 +1,3 @@
+//! `crabbox-helper`: the small program that serves trees and runs on a box.
+
+fn main() {}
