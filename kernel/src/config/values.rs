@@ -72,6 +72,10 @@ pub struct SyncRules {
     pub include: Vec<String>,
     /// Remove files from the box that are gone here.
     pub delete: bool,
+    /// Read every byte on both sides instead of trusting times and sizes.
+    pub checksum: bool,
+    /// Make the tree on the box a git checkout that knows this reference.
+    pub base_ref: Option<String>,
     /// `--full-resync`, never a setting: trust nothing on the box and replace every file.
     pub full_resync: bool,
     /// Longest a sync may take.
@@ -201,6 +205,8 @@ impl Reader<'_> {
             exclude: self.list("sync.exclude"),
             include: self.list("sync.include"),
             delete: self.flag("sync.delete"),
+            checksum: self.flag("sync.checksum"),
+            base_ref: self.optional("sync.baseRef"),
             full_resync: false,
             timeout: self.duration("sync.timeout"),
             warn_files: self.number("sync.warnFiles"),
