@@ -181,13 +181,13 @@ pub struct SyncBlock {
     pub include: Option<OneOrMany>,
     /// Remove files from the box that are gone here. Default `true`.
     pub delete: Option<bool>,
-    /// Compare by content; this version always does. Default `false`.
+    /// Read every byte on both sides instead of trusting times and sizes. Default `false`.
     pub checksum: Option<bool>,
     /// Let the box fetch the repository before the sync. Default `true`.
     pub git_seed: Option<bool>,
     /// Skip the sync when nothing changed; this version asks the box itself. Default `true`.
     pub fingerprint: Option<bool>,
-    /// Git reference the seed starts from.
+    /// Make the tree on the box a git checkout that also knows this reference, for commands that ask what changed.
     pub base_ref: Option<String>,
     /// Longest a sync may take. Default `15m`.
     pub timeout: Option<TextOrNumber>,
