@@ -16,6 +16,7 @@ use crate::identity::Wallet;
 use crate::keypair;
 use crate::race::{Fault, connect};
 use crate::session::{Line, LinkError, SshRemote, Timing, shake_hands};
+use crate::wire::{Below, Leash};
 
 /// Between the first and the second attempt; doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -50,12 +51,13 @@ impl SshDialer {
         let mut peer = String::new();
         for hop in route {
             let timing = self.timing_before(deadline);
-            let (mut line, port) = match lines.last() {
+            let (mut line, leash, port) = match lines.last() {
                 None => first(hop, &timing).await?,
                 Some(last) => through(last, hop, &timing).await?,
             };
             peer = format!("{}:{port}", hop.host);
             self.wallet.log_in(&mut line, &hop.login, &peer, timing.auth).await?;
+            leash.loose();
             lines.push(line);
         }
         let line = lines.pop().ok_or_else(|| {
@@ -146,18 +148,19 @@ fn cancelled() -> KernelError {
     KernelError::new(ErrorCode::Cancelled, "interrupted while connecting").at("connect")
 }
 
-async fn first(hop: &Hop, timing: &Timing) -> Result<(Line, u16), Fault> {
-    let (stream, port) = connect(&hop.host, &hop.ports, timing.connect).await?;
-    Ok((greet(stream, hop, port, timing).await?, port))
+async fn first(hop: &Hop, timing: &Timing) -> Result<(Line, Leash, u16), Fault> {
+    let won = connect(&hop.host, &hop.ports, timing.connect).await?;
+    let (line, leash) = greet(won.tcp, won.greeted, hop, won.port, timing).await?;
+    Ok((line, leash, won.port))
 }
 
 /// The next hop as seen from the last one: its ports are tried one after the other.
-async fn through(last: &Line, hop: &Hop, timing: &Timing) -> Result<(Line, u16), Fault> {
+async fn through(last: &Line, hop: &Hop, timing: &Timing) -> Result<(Line, Leash, u16), Fault> {
     let mut fault = None;
     for port in &hop.ports {
         match last.open_tcp(&hop.host, *port, timing.connect).await {
-            Ok(channel) => match greet(channel.into_stream(), hop, *port, timing).await {
-                Ok(line) => return Ok((line, *port)),
+            Ok(channel) => match greet(channel.into_stream(), 0, hop, *port, timing).await {
+                Ok((line, leash)) => return Ok((line, leash, *port)),
                 Err(error) if !error.again => return Err(error),
                 Err(error) => fault = Some(error),
             },
@@ -173,17 +176,20 @@ async fn through(last: &Line, hop: &Hop, timing: &Timing) -> Result<(Line, u16),
     }))
 }
 
-async fn greet<S>(stream: S, hop: &Hop, port: u16, timing: &Timing) -> Result<Line, Fault>
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
+async fn greet<S: Below>(
+    stream: S,
+    greeted: usize,
+    hop: &Hop,
+    port: u16,
+    timing: &Timing,
+) -> Result<(Line, Leash), Fault> {
     let mut trust = hop.trust.clone();
     trust.port = port;
     let mut error = KernelError::new(
         ErrorCode::SshBanner,
         format!("no SSH handshake with {} port {port}", hop.host),
     );
-    match timeout(timing.connect, shake_hands(stream, trust, timing)).await {
+    match timeout(timing.connect, shake_hands(stream, greeted, trust, timing)).await {
         Ok(Ok(line)) => Ok(line),
         Ok(Err(LinkError::HostKey(error))) => Err(Fault::new("host-key", error).final_()),
         Ok(Err(LinkError::Ssh(cause @ russh::Error::NoCommonAlgo { .. }))) => {

@@ -15,6 +15,7 @@ mod process;
 mod race;
 mod session;
 mod ssh_config;
+mod wire;
 
 pub use dial::SshDialer;
 pub use hop::UserSsh;

@@ -9,6 +9,8 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::wire;
+
 /// How long a candidate has the field to itself before the next one starts.
 const HEAD_START: Duration = Duration::from_millis(250);
 /// How long a server that says something else first may take to come to its SSH greeting.
@@ -43,12 +45,16 @@ struct Miss {
     why: String,
 }
 
+/// A connection to a port that greets like an SSH server.
+pub(crate) struct Won {
+    pub(crate) tcp: TcpStream,
+    pub(crate) port: u16,
+    /// Bytes of our own greeting sent to it.
+    pub(crate) greeted: usize,
+}
+
 /// Connects to the first port, in order, that greets like an SSH server.
-pub(crate) async fn connect(
-    host: &str,
-    ports: &[u16],
-    limit: Duration,
-) -> Result<(TcpStream, u16), Fault> {
+pub(crate) async fn connect(host: &str, ports: &[u16], limit: Duration) -> Result<Won, Fault> {
     let candidates = resolve(host, ports, limit).await?;
     let mut racing = JoinSet::new();
     let mut waiting = candidates.into_iter();
@@ -92,15 +98,15 @@ async fn resolve(host: &str, ports: &[u16], limit: Duration) -> Result<Vec<Socke
     Ok(ports.iter().flat_map(|port| with_port(*port)).collect())
 }
 
-async fn greet(address: SocketAddr, limit: Duration) -> Result<(TcpStream, u16), Miss> {
+async fn greet(address: SocketAddr, limit: Duration) -> Result<Won, Miss> {
     let port = address.port();
     let miss = |answered, why: String| Miss { answered, port, why };
     let late = || miss(false, format!("no answer within {} s", limit.as_secs_f32().round()));
-    let stream = timeout(limit, TcpStream::connect(address)).await.map_err(|_| late())?;
-    let stream = stream.map_err(|e| miss(false, e.to_string()))?;
-    stream.set_nodelay(true).map_err(|e| miss(false, e.to_string()))?;
-    await_greeting(&stream, limit).await.map_err(|why| miss(true, why))?;
-    Ok((stream, port))
+    let tcp = timeout(limit, TcpStream::connect(address)).await.map_err(|_| late())?;
+    let tcp = tcp.map_err(|e| miss(false, e.to_string()))?;
+    let greeted = wire::greet(&tcp).map_err(|e| miss(false, e.to_string()))?;
+    await_greeting(&tcp, limit).await.map_err(|why| miss(true, why))?;
+    Ok(Won { tcp, port, greeted })
 }
 
 /// Looks at what the server says without taking it from the stream.

@@ -1,7 +1,7 @@
 //! One connection: russh's side of it, and the [`Remote`] made of it.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crabbox_kernel::error::{KernelError, Result};
@@ -9,15 +9,20 @@ use crabbox_kernel::ports::{Pty, Remote};
 use crabbox_schemas::error::{ErrorCode, Outcome};
 use russh::client::{self, DisconnectReason, Handle, Msg};
 use russh::keys::PublicKeyOrCertificate;
-use russh::{Channel, ChannelStream, Disconnect, Preferred};
-use tokio::io::{AsyncRead, AsyncWrite};
+use russh::{Channel, ChannelStream, Disconnect, Preferred, SshId, cipher};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::hostkey::Trust;
 use crate::process::{SshInput, SshOutput, start};
+use crate::wire::{Below, GREETING, Leash, Wire};
 
-/// How much one channel may send ahead of us.
-const WINDOW: u32 = 8 << 20;
+/// How much one channel may send ahead of us: a channel carries at most half of it in one round trip.
+const WINDOW: u32 = 16 << 20;
+/// The largest packet we take.
+const PACKET: u32 = 65_535;
+/// Packets of one channel that may wait for their reader before the connection does.
+const WAITING: usize = 32;
 /// How long a polite goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -48,9 +53,16 @@ impl Default for Timing {
     }
 }
 
-/// Why the connection ended, once it has.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Fate(Arc<OnceLock<String>>);
+impl Timing {
+    /// Silence after which a connection counts as broken.
+    fn silence(&self) -> Duration {
+        self.keepalive * u32::try_from(self.keepalive_max + 1).unwrap_or(u32::MAX)
+    }
+}
+
+/// Whether the connection has ended, and why.
+#[derive(Debug, Clone)]
+pub(crate) struct Fate(watch::Receiver<Option<String>>);
 
 impl Fate {
     /// The error for work that needed the connection.
@@ -58,15 +70,21 @@ impl Fate {
         let mut error = KernelError::new(ErrorCode::ConnectionLost, what)
             .at("connection")
             .hint("check that the box is still up; the command may have gone on without us");
-        error.causes.extend(self.0.get().cloned());
+        error.causes.extend(self.0.borrow().clone());
         error
+    }
+
+    /// Waits for the end of the connection.
+    pub(crate) async fn sealed(&self) {
+        let mut fate = self.0.clone();
+        while fate.changed().await.is_ok() {}
     }
 }
 
-/// What russh tells us about one connection.
+/// What russh tells us about one connection; it drops this when the connection has ended.
 pub(crate) struct Link {
-    pub(crate) trust: Trust,
-    pub(crate) fate: Fate,
+    trust: Trust,
+    fate: watch::Sender<Option<String>>,
 }
 
 /// Why a connection could not be made or ended.
@@ -114,7 +132,7 @@ impl client::Handler for Link {
             DisconnectReason::Error(error) => error.to_string(),
         };
         tracing::debug!(why, "connection ended");
-        let _ = self.fate.0.set(why);
+        self.fate.send_replace(Some(why));
         match reason {
             DisconnectReason::ReceivedDisconnect(_) => Ok(()),
             DisconnectReason::Error(error) => Err(error),
@@ -122,37 +140,59 @@ impl client::Handler for Link {
     }
 }
 
-/// A connection to one hop, before anything is known about the user.
+/// A connection to one hop.
 pub(crate) struct Line {
     pub(crate) handle: Handle<Link>,
     pub(crate) fate: Fate,
 }
 
-/// Shakes hands over a stream that leads to an SSH server.
-pub(crate) async fn shake_hands<S>(
+/// Shakes hands over a stream that leads to an SSH server and has taken `greeted` bytes of our greeting.
+/// Unless the leash is let loose, the connection ends with it.
+pub(crate) async fn shake_hands<S: Below>(
     stream: S,
+    greeted: usize,
     trust: Trust,
     timing: &Timing,
-) -> Result<Line, LinkError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+) -> Result<(Line, Leash), LinkError> {
     let config = client::Config {
         window_size: WINDOW,
-        maximum_packet_size: 65_535,
+        maximum_packet_size: PACKET,
+        channel_buffer_size: WAITING,
         keepalive_interval: Some(timing.keepalive),
         keepalive_max: timing.keepalive_max,
-        nodelay: true,
-        preferred: Preferred { key: trust.preferred().into(), ..Preferred::DEFAULT },
-        client_id: russh::SshId::Standard(
-            concat!("SSH-2.0-crabbox_", env!("CARGO_PKG_VERSION")).into(),
-        ),
+        preferred: Preferred {
+            key: trust.preferred().into(),
+            cipher: ciphers().into(),
+            ..Preferred::DEFAULT
+        },
+        client_id: SshId::Standard(GREETING.into()),
         ..client::Config::default()
     };
-    let fate = Fate::default();
-    let link = Link { trust, fate: fate.clone() };
-    let handle = client::connect_stream(Arc::new(config), stream, link).await?;
-    Ok(Line { handle, fate })
+    let (wire, leash) = Wire::new(stream, greeted, timing.silence());
+    let (tell, fate) = watch::channel(None);
+    let link = Link { trust, fate: tell };
+    let handle = client::connect_stream(Arc::new(config), wire, link).await?;
+    Ok((Line { handle, fate: Fate(fate) }, leash))
+}
+
+/// Ciphers in the order of their speed on this machine.
+fn ciphers() -> Vec<cipher::Name> {
+    let mut order = vec![cipher::AES_128_GCM, cipher::AES_256_GCM];
+    order.insert(if quick_aes() { order.len() } else { 0 }, cipher::CHACHA20_POLY1305);
+    order.extend([cipher::AES_256_CTR, cipher::AES_192_CTR, cipher::AES_128_CTR]);
+    order
+}
+
+/// Whether the processor knows AES and the multiplication its authentication needs.
+fn quick_aes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("aes")
+        && std::arch::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes")
+        && std::arch::is_aarch64_feature_detected!("pmull");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return false;
 }
 
 /// One connection to a box. All its processes and streams share it.
@@ -219,7 +259,7 @@ impl Line {
 
     async fn hang_up(self) {
         let _ = self.handle.disconnect(Disconnect::ByApplication, "done", "").await;
-        let _ = self.handle.await;
+        self.fate.sealed().await;
     }
 }
 
