@@ -67,7 +67,7 @@ impl SshDialer {
             )
             .final_()
         })?;
-        Ok(SshRemote { line, jumps: lines, peer, timing: self.timing.clone() })
+        Ok(SshRemote::new(line, lines, peer, self.timing.clone()))
     }
 
     /// Stages get shorter as patience runs out.

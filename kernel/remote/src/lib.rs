@@ -14,6 +14,7 @@ mod pattern;
 mod process;
 mod race;
 mod session;
+mod spare;
 mod ssh_config;
 mod wire;
 

@@ -1,7 +1,6 @@
 //! A process on a box: one channel, pumped into a bounded store so that a slow reader disturbs no other channel.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use crabbox_kernel::error::{KernelError, Result};
@@ -70,19 +69,14 @@ enum Ended {
     Lost,
 }
 
-/// Starts a command, or the login shell when the command is empty.
+/// Starts a command, or the login shell when the command is empty, on a channel just opened.
 pub(crate) async fn start(
     line: &Line,
+    mut channel: Channel<Msg>,
     command: &str,
     pty: Option<&Pty>,
-    limit: Duration,
+    deadline: Instant,
 ) -> Result<(SshInput, SshOutput)> {
-    let deadline = Instant::now() + limit;
-    let mut channel = match timeout_at(deadline, line.handle.channel_open_session()).await {
-        Ok(Ok(channel)) => channel,
-        Ok(Err(error)) => return Err(line.refused("the box opens no further channel", &error)),
-        Err(late) => return Err(line.refused("the box opens no channel", &late)),
-    };
     if let Some(pty) = pty {
         let (columns, rows) = (pty.columns, pty.rows);
         let asked = channel.request_pty(true, &pty.term, columns, rows, 0, 0, &[]).await;

@@ -11,10 +11,11 @@ use russh::client::{self, DisconnectReason, Handle, Msg};
 use russh::keys::PublicKeyOrCertificate;
 use russh::{Channel, ChannelStream, Disconnect, Preferred, SshId, cipher};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::hostkey::Trust;
 use crate::process::{SshInput, SshOutput, start};
+use crate::spare::Spare;
 use crate::wire::{Below, GREETING, Leash, Wire};
 
 /// How much one channel may send ahead of us: a channel carries at most half of it in one round trip.
@@ -197,11 +198,12 @@ fn quick_aes() -> bool {
 
 /// One connection to a box. All its processes and streams share it.
 pub struct SshRemote {
-    pub(crate) line: Line,
+    line: Arc<Line>,
     /// The connections it runs through, nearest first.
-    pub(crate) jumps: Vec<Line>,
-    pub(crate) peer: String,
-    pub(crate) timing: Timing,
+    jumps: Vec<Line>,
+    peer: String,
+    timing: Timing,
+    spare: Spare,
 }
 
 impl fmt::Debug for SshRemote {
@@ -211,10 +213,28 @@ impl fmt::Debug for SshRemote {
 }
 
 impl SshRemote {
+    /// The box at the end of `line`, which runs through `jumps`.
+    pub(crate) fn new(line: Line, jumps: Vec<Line>, peer: String, timing: Timing) -> Self {
+        let (line, spare) = (Arc::new(line), Spare::default());
+        spare.lay_by(&line);
+        Self { line, jumps, peer, timing, spare }
+    }
+
     /// Opens a stream from the box to a host and port as seen from there.
     pub async fn open_tcp(&self, host: &str, port: u16) -> Result<ChannelStream<Msg>> {
         let channel = self.line.open_tcp(host, port, self.timing.reply).await?;
         Ok(channel.into_stream())
+    }
+
+    /// A channel for a process; the next one is on its way then.
+    async fn channel(&self, deadline: Instant) -> Result<Channel<Msg>> {
+        let opened = timeout_at(deadline, self.spare.channel(&self.line)).await;
+        self.spare.lay_by(&self.line);
+        match opened {
+            Ok(Ok(channel)) => Ok(channel),
+            Ok(Err(error)) => Err(self.line.refused("the box opens no further channel", &error)),
+            Err(late) => Err(self.line.refused("the box opens no channel", &late)),
+        }
     }
 
     /// Whether the connection has ended.
@@ -257,7 +277,7 @@ impl Line {
         error.outcome(Outcome::NotStarted)
     }
 
-    async fn hang_up(self) {
+    async fn hang_up(&self) {
         let _ = self.handle.disconnect(Disconnect::ByApplication, "done", "").await;
         self.fate.sealed().await;
     }
@@ -268,7 +288,9 @@ impl Remote for SshRemote {
     type Output = SshOutput;
 
     async fn start(&self, command: &str, pty: Option<&Pty>) -> Result<(SshInput, SshOutput)> {
-        start(&self.line, command, pty, self.timing.reply).await
+        let deadline = Instant::now() + self.timing.reply;
+        let channel = self.channel(deadline).await?;
+        start(&self.line, channel, command, pty, deadline).await
     }
 
     fn peer(&self) -> &str {
