@@ -63,7 +63,7 @@ const DOORS: &[Door] = &[
         instead: "children start in one named file a crate",
         files: &[
             "cli/src/tools.rs",
-            "kernel/src/sync/checkout.rs",
+            "kernel/src/sync/git.rs",
             "kernel/host/src/spawn.rs",
             "plugin-sdk/src/testkit/peer.rs",
             "plugins/local/src/program.rs",

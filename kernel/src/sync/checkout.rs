@@ -1,36 +1,20 @@
-//! Finds the files of a directory: by asking git in a work tree, by walking anywhere else. Starts `git`.
+//! Finds the files of a directory: by asking git in a work tree, by walking anywhere else.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Output;
 
 use crabbox_schemas::error::ErrorCode;
 
 use crate::error::{KernelError, Result};
 use crate::sync::excludes::{Excludes, LeftOut};
 use crate::sync::manifest::unreadable;
-use crate::sync::{SyncRules, TreeKind};
+use crate::sync::{SyncRules, TreeKind, git};
 
 /// How deep repositories inside repositories are followed.
 const MAX_NESTING: usize = 16;
-
-/// Variables that would point git at another repository; set inside hooks.
-const GIT_VARIABLES: &[&str] = &[
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-    "GIT_COMMON_DIR",
-    "GIT_NAMESPACE",
-    "GIT_PREFIX",
-    "GIT_LITERAL_PATHSPECS",
-    "GIT_GLOB_PATHSPECS",
-    "GIT_EXTERNAL_DIFF",
-    "GIT_DIFF_OPTS",
-];
 
 /// The files of a directory, not yet read.
 #[derive(Debug)]
@@ -125,23 +109,7 @@ fn refused(out: &Output, dir: &Path) -> KernelError {
 }
 
 fn git(dir: &Path, args: &[&str]) -> std::io::Result<Output> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the kernel's one place that starts a process: git"
-    )]
-    let mut command = std::process::Command::new("git");
-    for name in GIT_VARIABLES {
-        command.env_remove(name);
-    }
-    command
-        .arg("-C")
-        .arg(dir)
-        .args(args)
-        .env("GIT_OPTIONAL_LOCKS", "0")
-        .env("GIT_TERMINAL_PROMPT", "0")
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .output()
+    git::command(dir, args).output()
 }
 
 fn list(dir: &Path, args: &[&str]) -> Result<Vec<u8>> {

@@ -6,7 +6,9 @@
 
 pub mod archive;
 pub mod checkout;
+pub mod commits;
 pub mod excludes;
+mod git;
 pub mod guard;
 pub mod manifest;
 pub mod push;
