@@ -89,8 +89,8 @@ pub struct About {
     pub kind: ProviderKind,
     /// Its optional powers.
     pub features: Vec<String>,
-    /// The plugin behind it.
-    pub plugin: PluginPin,
+    /// Digest of its settings: a lease is as it was described only while these are the same.
+    pub settings: String,
 }
 
 /// What an acquire needs.
@@ -145,6 +145,8 @@ pub struct DelegatedRun {
 pub trait Provider {
     /// What is known without asking.
     fn about(&self) -> &About;
+    /// The plugin behind it, with the digest of its program.
+    fn pin(&self) -> Result<PluginPin>;
     /// Makes a box (for delegated providers: warms one). Resources go to `trail` before it goes on.
     fn acquire(
         &self,
@@ -214,8 +216,12 @@ pub trait Remote {
         command: &str,
         pty: Option<&Pty>,
     ) -> impl Future<Output = Result<(Self::Input, Self::Output)>>;
-    /// A byte stream to a helper that somebody keeps open on this box; `None` when one has to be started.
-    fn kept_helper(&self) -> impl Future<Output = Result<Option<(Self::Input, Self::Output)>>> {
+    /// A byte stream to a helper that somebody keeps open on this box, or opens and keeps now; `None` when the
+    /// caller has to start one. `work_root` is a folder on the box where the helper's program may be put.
+    fn kept_helper(
+        &self,
+        _work_root: &str,
+    ) -> impl Future<Output = Result<Option<(Self::Input, Self::Output)>>> {
         std::future::ready(Ok(None))
     }
     /// The host and port that answered, for people.
