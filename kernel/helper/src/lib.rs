@@ -1,0 +1,5 @@
+//! The helper: the small program that serves trees and runs on a box.
+
+mod fault;
+
+pub use fault::Fault;
