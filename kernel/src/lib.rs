@@ -8,6 +8,7 @@
 pub mod config;
 pub mod error;
 pub mod event;
+pub mod helper;
 pub mod lease;
 pub mod plan;
 pub mod ports;

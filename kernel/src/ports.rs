@@ -206,9 +206,9 @@ pub trait Dialer {
 /// One connection to a box.
 pub trait Remote {
     /// Input half of a process.
-    type Input: ProcessInput;
+    type Input: ProcessInput + 'static;
     /// Output half of a process.
-    type Output: ProcessOutput;
+    type Output: ProcessOutput + 'static;
     /// Starts a command line with the login user's shell. An error means it did not start, unless its
     /// outcome says `uncertain`.
     fn start(

@@ -49,6 +49,11 @@ impl State {
         self.root.join("runs")
     }
 
+    /// What each lease's box was last seen to hold, a folder a lease.
+    pub fn boxes(&self) -> PathBuf {
+        self.root.join("boxes")
+    }
+
     /// Private folder of each plugin.
     pub fn plugins(&self) -> PathBuf {
         self.root.join("plugins")

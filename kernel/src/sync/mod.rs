@@ -8,6 +8,7 @@ pub mod archive;
 pub mod checkout;
 pub mod commits;
 pub mod excludes;
+pub mod flight;
 mod git;
 pub mod guard;
 pub mod manifest;
