@@ -1,5 +1,6 @@
 //! What end-to-end tests stand on: a sealed room, a bounded process, a real OpenSSH server, odd trees.
 
+pub mod line;
 mod process;
 mod room;
 mod sshd;
