@@ -8,6 +8,7 @@
 
 pub mod claim;
 pub mod config;
+pub mod daemon;
 pub mod error;
 pub mod event;
 pub mod exit;

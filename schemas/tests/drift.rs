@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crabbox_schemas::{claim, config, error, event, helper, journal, manifest, plugin, run, view};
+use crabbox_schemas::{claim, config, daemon, error, event, helper, journal, manifest, plugin, run, view};
 use schemars::{JsonSchema, SchemaGenerator, schema_for};
 use serde_json::{Value, json};
 
@@ -14,6 +14,8 @@ fn documents() -> Vec<(&'static str, Value)> {
         ("plugin-manifest", one::<manifest::Manifest>()),
         ("plugin-protocol", protocol()),
         ("box-channel", box_channel()),
+        ("daemon", one::<daemon::DaemonView>()),
+        ("daemon-socket", daemon_socket()),
         ("event", one::<event::RunEvent>()),
         ("run", one::<run::RunRecord>()),
         ("timing", one::<run::Timing>()),
@@ -81,6 +83,38 @@ fn box_channel() -> Value {
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "crabbox box channel 1",
+        "methods": methods,
+        "notes": notes,
+        "$defs": generator.take_definitions(true),
+    })
+}
+
+/// One document for the warm daemon's socket.
+fn daemon_socket() -> Value {
+    use daemon::{self as d, Answer, method as m, note as n};
+    let mut generator = SchemaGenerator::default();
+    let g = &mut generator;
+    let methods = json!({
+        m::DIAL: call::<d::DialParams, Answer<d::Dialled>>(g),
+        m::START: call::<d::StartParams, Answer<Nothing>>(g),
+        m::HELPER: call::<d::HelperParams, Answer<d::HelperKept>>(g),
+        m::CHANGES: call::<d::ChangesParams, Answer<d::Changes>>(g),
+        m::STATUS: call::<Nothing, Answer<d::DaemonView>>(g),
+        m::PING: call::<Nothing, Answer<Nothing>>(g),
+        m::RETIRE: call::<Nothing, Answer<Nothing>>(g),
+        m::STOP: call::<Nothing, Answer<Nothing>>(g),
+    });
+    let notes = json!({
+        n::HELLO: note::<d::Hello>(g),
+        n::DIALLING: note::<d::Dialling>(g),
+        n::SIGNAL: note::<d::Signal>(g),
+        n::RESIZE: note::<d::Resize>(g),
+        n::EXITED: note::<d::Exited>(g),
+        n::LOST: note::<d::Lost>(g),
+    });
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "crabbox daemon socket",
         "methods": methods,
         "notes": notes,
         "$defs": generator.take_definitions(true),

@@ -106,6 +106,11 @@ impl PacketReader {
         self.greeted
     }
 
+    /// What was fed and not yet taken, for a stream that goes on as something else.
+    pub fn into_rest(self) -> BytesMut {
+        self.buffer
+    }
+
     /// What came before the greeting and is not part of it, for people.
     pub fn noise(&self) -> &[u8] {
         if self.greeted { &[] } else { &self.buffer }
