@@ -20,12 +20,10 @@ fn code(asked: &str, kind: ErrorKind) -> ErrorCode {
         ErrorKind::Cancelled => ErrorCode::Cancelled,
         ErrorKind::NotFound => ErrorCode::NotFound,
         ErrorKind::Unsupported => ErrorCode::Unsupported,
-        ErrorKind::Internal | ErrorKind::InvalidRequest | ErrorKind::ProviderBug => {
-            ErrorCode::Internal
-        }
+        ErrorKind::InvalidRequest | ErrorKind::ProviderBug => ErrorCode::Internal,
         _ if asked == method::FLIGHT => ErrorCode::SyncWrite,
         ErrorKind::Permission => ErrorCode::Permission,
-        ErrorKind::Timeout => ErrorCode::Transient,
-        _ => ErrorCode::Transient,
+        ErrorKind::Transient | ErrorKind::Timeout => ErrorCode::Transient,
+        _ => ErrorCode::Internal,
     }
 }

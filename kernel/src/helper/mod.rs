@@ -10,4 +10,4 @@ mod start;
 
 pub use binaries::Binaries;
 pub use link::{Helper, Incoming};
-pub use start::{Opened, open};
+pub use start::{Brought, Opened, Running, bring, open};
