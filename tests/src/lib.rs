@@ -1,6 +1,8 @@
 //! What end-to-end tests stand on: a sealed room, a bounded process, a real OpenSSH server, odd trees.
 
 pub mod line;
+#[cfg(target_os = "linux")]
+pub mod netns;
 mod process;
 mod room;
 mod sshd;

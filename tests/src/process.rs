@@ -52,6 +52,20 @@ impl Call {
         self
     }
 
+    /// The same, started by another program that takes the command line as its last arguments.
+    pub fn through<S: Into<OsString>>(
+        mut self,
+        program: impl Into<PathBuf>,
+        args: impl IntoIterator<Item = S>,
+    ) -> Self {
+        let program = std::mem::replace(&mut self.program, program.into());
+        let rest = std::mem::take(&mut self.args);
+        self.args.extend(args.into_iter().map(Into::into));
+        self.args.push(program.into());
+        self.args.extend(rest);
+        self
+    }
+
     /// Starts somewhere else.
     pub fn dir(mut self, dir: &Path) -> Self {
         self.dir = dir.to_path_buf();

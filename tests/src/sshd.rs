@@ -8,18 +8,22 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Room, Running};
+use crate::{Call, Room, Running};
 
 /// Where systems keep the server.
 const PLACES: &[&str] = &["/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/bin/sshd"];
+
+const LOOPBACK: &str = "127.0.0.1";
 
 /// A running server, its sessions, and the key that opens it.
 pub struct Sshd {
     server: Running,
     dir: PathBuf,
+    /// The address it listens on.
+    pub host: String,
     /// The account it lets in.
     pub user: String,
-    /// Where it listens, on 127.0.0.1.
+    /// Where it listens on that address.
     pub port: u16,
     /// Private key it accepts.
     pub key: PathBuf,
@@ -35,6 +39,24 @@ impl Sshd {
 
     /// Starts one with its own folder name and extra lines of `sshd_config`.
     pub fn with(room: &Room, name: &str, extra: &str) -> Self {
+        let dir = Self::furnish(room, name);
+        let tries = (0..5).find_map(|_| Self::listen(room, &dir, free_port(), extra).ok());
+        tries.unwrap_or_else(|| {
+            panic!("{}", Self::listen(room, &dir, free_port(), extra).err().unwrap_or_default())
+        })
+    }
+
+    /// Starts one on the far machine of a network.
+    #[cfg(target_os = "linux")]
+    pub fn far(room: &Room, net: &crate::netns::Net) -> Self {
+        let dir = Self::furnish(room, "sshd");
+        let server = net.far(server(room, &dir, crate::netns::Net::FAR, 22, "")).start();
+        server.says("Server listening");
+        Self::of(room, server, &dir, crate::netns::Net::FAR, 22)
+    }
+
+    /// Its folders and keys.
+    fn furnish(room: &Room, name: &str) -> PathBuf {
         let dir = room.at(name);
         for folder in ["", "home", "work"] {
             fs::create_dir_all(dir.join(folder)).expect("a folder for the server");
@@ -44,36 +66,35 @@ impl Sshd {
         }
         fs::copy(dir.join("id_ed25519.pub"), dir.join("authorized_keys"))
             .expect("an authorized key");
-        let tries = (0..5).find_map(|_| Self::listen(room, &dir, free_port(), extra).ok());
-        tries.unwrap_or_else(|| {
-            panic!("{}", Self::listen(room, &dir, free_port(), extra).err().unwrap_or_default())
-        })
+        dir
     }
 
-    /// The server on a port, or what it said instead of listening.
+    /// The server on a loopback port, or what it said instead of listening.
     fn listen(room: &Room, dir: &Path, port: u16, extra: &str) -> Result<Self, String> {
-        let program = PLACES.iter().map(Path::new).find(|p| p.is_file());
-        let program = program.expect("sshd is missing: sudo apt-get install openssh-server");
-        // Root's server insists on its privilege-separation folder.
-        let _ = fs::create_dir_all("/run/sshd");
-        let config = dir.join("sshd_config");
-        fs::write(&config, settings(dir, port, extra)).expect("a server configuration");
-        let call = room.call(program).args(["-D", "-e", "-f"]).arg(&config);
-        let mut server = call.limit(Duration::from_secs(600)).start();
-        if !answers(port, &mut server) {
-            return Err(format!("sshd did not start:\n{}", server.stderr()));
+        let mut server = server(room, dir, LOOPBACK, port, extra).start();
+        match answers(port, &mut server) {
+            true => Ok(Self::of(room, server, dir, LOOPBACK, port)),
+            false => Err(format!("sshd did not start:\n{}", server.stderr())),
         }
+    }
+
+    fn of(room: &Room, server: Running, dir: &Path, host: &str, port: u16) -> Self {
         let user = room.call("id").arg("-un").ok().out().trim().to_owned();
         let (key, work_root) = (dir.join("id_ed25519"), dir.join("work"));
-        Ok(Self { server, dir: dir.to_path_buf(), user, port, key, work_root })
+        Self { server, dir: dir.to_path_buf(), host: host.to_owned(), user, port, key, work_root }
     }
 
     /// Configuration of crabbox for this box.
     pub fn config(&self) -> String {
-        let (user, port) = (&self.user, self.port);
+        self.config_through(&self.host, self.port)
+    }
+
+    /// Configuration of crabbox for this box when the way to it begins elsewhere.
+    pub fn config_through(&self, host: &str, port: u16) -> String {
+        let user = &self.user;
         let (key, root) = (self.key.display(), self.work_root.display());
         format!(
-            "provider: ssh\nstatic:\n  host: 127.0.0.1\n  user: {user}\n  port: {port}\n  workRoot: {root}\n  \
+            "provider: ssh\nstatic:\n  host: {host}\n  user: {user}\n  port: {port}\n  workRoot: {root}\n  \
              key: {key}\n"
         )
     }
@@ -108,10 +129,21 @@ impl Drop for Sshd {
     }
 }
 
-fn settings(dir: &Path, port: u16, extra: &str) -> String {
+/// The call that runs a server.
+fn server(room: &Room, dir: &Path, host: &str, port: u16, extra: &str) -> Call {
+    let program = PLACES.iter().map(Path::new).find(|p| p.is_file());
+    let program = program.expect("sshd is missing: sudo apt-get install openssh-server");
+    // Root's server insists on its privilege-separation folder.
+    let _ = fs::create_dir_all("/run/sshd");
+    let config = dir.join("sshd_config");
+    fs::write(&config, settings(dir, host, port, extra)).expect("a server configuration");
+    room.call(program).args(["-D", "-e", "-f"]).arg(&config).limit(Duration::from_secs(600))
+}
+
+fn settings(dir: &Path, host: &str, port: u16, extra: &str) -> String {
     let dir = dir.display();
     format!(
-        "{extra}Port {port}\nListenAddress 127.0.0.1\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/authorized_keys\n\
+        "{extra}Port {port}\nListenAddress {host}\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/authorized_keys\n\
          PidFile none\nStrictModes no\nUsePAM no\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n\
          KbdInteractiveAuthentication no\nPrintMotd no\nLogLevel VERBOSE\nMaxStartups 100\nMaxSessions 100\n\
          SetEnv HOME={dir}/home CRABBOX_TEST_BOX=1\n"
