@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crabbox_host::{Catalog, Entry, Lookup, OpenOptions, Session, Timeouts};
+use crabbox_host::{Catalog, Entry, Lazy, Lookup, OpenOptions, Session, Timeouts};
 use crabbox_kernel::config::{Layer, Settings, Values};
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::lease::claim::Claims;
 use crabbox_kernel::lease::{Bench, NewLease};
-use crabbox_kernel::ports::{Clock, Stop};
+use crabbox_kernel::ports::{Clock, Provider, Stop};
 use crabbox_kernel::run::record::{Limits, Retention, RunStore};
 use crabbox_kernel::slug::normalise;
 use crabbox_kernel::state::State;
@@ -190,6 +190,16 @@ impl Context {
 
     /// Starts a provider's plugin with its settings, checked against its schema.
     pub(crate) async fn open_provider(&self, name: &str) -> Result<Session> {
+        crabbox_host::open(self.plugin(name)?).await.map_err(|e| e.at("provider"))
+    }
+
+    /// A provider whose plugin is started when something is asked of it.
+    pub(crate) fn provider(&self, name: &str) -> Result<Lazy<'_>> {
+        self.plugin(name).map(Lazy::new)
+    }
+
+    /// What a provider's plugin is started with.
+    fn plugin(&self, name: &str) -> Result<OpenOptions<'_>> {
         let entry = self.entry(name)?;
         let env = Arc::new(self.env.clone());
         let user = UserFacts {
@@ -197,10 +207,10 @@ impl Context {
             path: self.env.get("PATH").cloned().unwrap_or_default(),
             login: self.login(),
         };
-        crabbox_host::open(OpenOptions {
+        Ok(OpenOptions {
             entry,
             config: self.provider_config(entry)?,
-            plugins_dir: &self.state.plugins(),
+            plugins_dir: self.state.plugins(),
             user,
             secrets: secrets(entry, Arc::clone(&env)),
             env: Arc::new(move |name| env.get(name).cloned()),
@@ -212,8 +222,6 @@ impl Context {
                 ..Timeouts::default()
             },
         })
-        .await
-        .map_err(|e| e.at("provider"))
     }
 
     /// The user's configuration file, whether or not it exists.
@@ -259,11 +267,11 @@ impl Context {
     }
 
     /// The doors a lease is worked through.
-    pub(crate) fn bench<'a>(
+    pub(crate) fn bench<'a, P: Provider>(
         &'a self,
-        provider: &'a Session,
+        provider: &'a P,
         dialer: &'a SshDialer,
-    ) -> Bench<'a, Session, SshDialer, SystemClock> {
+    ) -> Bench<'a, P, SshDialer, SystemClock> {
         Bench { provider, dialer, clock: &self.clock, state: &self.state }
     }
 

@@ -22,10 +22,11 @@ use crabbox_kernel::run::{Outcome, run};
 use crabbox_kernel::sync::{SyncRules, scan};
 use crabbox_schemas::error::{ErrorCode, Outcome as World};
 use crabbox_schemas::ids::RunId;
+use crabbox_schemas::lease::SshEndpoint;
 use crabbox_schemas::plugin::{ProviderKind, RunStartResult};
 use tokio::sync::{mpsc, watch};
 
-use fakes::{Room, checkout, error, existing, one_shot, warnings};
+use fakes::{Act, Room, checkout, error, existing, one_shot, warnings};
 
 fn script(text: &str) -> Option<Command> {
     Some(Command {
@@ -211,6 +212,37 @@ async fn without_sync_the_tree_on_the_box_is_not_touched() {
     assert_eq!((outcome.exit_code, outcome.fate), (0, Some(Fate::Kept)));
     assert_eq!(printed(&events), "changed\n");
     assert!(!events.iter().any(|e| matches!(e, Event::SyncStarted { .. })));
+}
+
+#[tokio::test]
+async fn a_known_box_that_moved_is_found_again_by_its_provider() {
+    let room = Room::new();
+    let kept = room.kept().await;
+    *room.shell.moved_to.borrow_mut() = Some("elsewhere".into());
+    room.toy.boxes.borrow_mut().get_mut(&kept.lease_id).unwrap().ssh =
+        Some(SshEndpoint { host: "elsewhere".into(), ..SshEndpoint::default() });
+    for run in [1, 2] {
+        let run_id = RunId::mint([run; 6]);
+        let plan = Plan { run_id, ask: existing(&kept.slug), ..plan("echo found") };
+        let (outcome, events) = go(&room, &plan).await;
+        assert_eq!((outcome.exit_code, printed(&events).as_str()), (0, "found\n"), "{events:?}");
+        assert_eq!(room.toy.count("resolve Use"), 1, "then it is known where it is");
+    }
+}
+
+#[tokio::test]
+async fn a_known_box_that_is_gone_is_said_to_be_gone() {
+    let room = Room::new();
+    let kept = room.kept().await;
+    room.toy.boxes.borrow_mut().clear();
+    room.shell.unreachable.set(Some(ErrorCode::SshTcp));
+    let plan = Plan { ask: existing(&kept.slug), ..plan("true") };
+    let error = go(&room, &plan).await.0.error.unwrap();
+    assert_eq!((error.code, error.stage), (ErrorCode::NotFound, Some("resolve")));
+    room.toy.will("resolve", Act::Refuse(ErrorCode::Transient, None));
+    let plan = Plan { run_id: RunId::mint([9; 6]), ..plan };
+    let error = go(&room, &plan).await.0.error.unwrap();
+    assert_eq!((error.code, error.stage), (ErrorCode::SshTcp, Some("connect")));
 }
 
 /// Raises a wish to stop when the command prints.

@@ -26,7 +26,7 @@ pub struct Claim {
     pub repo_root: String,
     /// When it was claimed, or claimed anew.
     pub claimed_at: String,
-    /// When it was last used.
+    /// When its provider last heard that it is used.
     pub last_used_at: String,
     /// Idle limit in seconds.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -43,6 +43,9 @@ pub struct Claim {
     /// The plugin that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugin: Option<PluginPin>,
+    /// Digest of the provider's settings when it described the lease: with others it is asked again.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub settings: String,
     /// The lease as the provider last described it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<Lease>,

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::lease::adopt;
-use crabbox_kernel::lease::heartbeat::keep_alive;
+use crabbox_kernel::lease::in_use;
 use crabbox_kernel::ports::Remote;
 use crabbox_kernel::run::process::{End, Killer, pump};
-use crabbox_kernel::run::ssh_lease::connect as dial;
+use crabbox_kernel::run::reach::reach;
 use crabbox_schemas::error::ErrorCode;
 
 use crate::args::ByName;
@@ -75,23 +75,20 @@ pub(crate) async fn ssh(ctx: &Context, args: SshArgs) -> Result<i32> {
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     let name = ctx.name_or_only_claim(args.by.name())?;
     let provider = ctx.choose_provider(Some(&name), args.by.provider.as_deref())?;
-    let session = ctx.open_provider(&provider).await?;
+    let provider = ctx.provider(&provider)?;
     let dialer = ctx.dialer();
-    let bench = ctx.bench(&session, &dialer);
+    let bench = ctx.bench(&provider, &dialer);
     let root = checkout::find(ctx)?.root;
     let mut screen = Screen::plain(ctx);
     let worked = async {
-        let held = adopt::adopt(&bench, &name, &root, args.reclaim, &mut Vec::new()).await?;
-        let remote = dial(&bench, &held.lease, true, &mut screen, &ctx.stop).await?;
-        let end = tokio::select! {
-            end = shell(ctx, &remote, &mut screen) => end,
-            gone = keep_alive(&session, &ctx.clock, &held.lease, held.idle_timeout()) => Err(gone),
-        };
+        let held = adopt::take(&bench, &name, &root, args.reclaim, &mut Vec::new()).await?;
+        let remote = reach(&bench, &held, &mut screen, &ctx.stop).await?.remote;
+        let end = in_use(&bench, &held, &ctx.stop, shell(ctx, &remote, &mut screen)).await;
         remote.close().await;
         end
     }
     .await;
-    session.close().await;
+    provider.close().await;
     match worked? {
         End::Exited(exit) => Ok(exit.code),
         End::Stopped | End::TimedOut => Err(KernelError::new(ErrorCode::Cancelled, "interrupted")),

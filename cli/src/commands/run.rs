@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crabbox_host::Lazy;
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::lease::Ask;
 use crabbox_kernel::lease::acquire::random;
@@ -170,12 +171,12 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     }
     let mut console = if args.command.script_stdin { console::closed() } else { console::open() };
     let raw = args.command.pty.then(console::RawMode::enter).flatten();
-    let outcome = match ctx.open_provider(&provider).await {
-        Ok(session) => {
+    let outcome = match provider_for(ctx, &plan, &provider).await {
+        Ok(provider) => {
             let dialer = ctx.dialer();
-            let bench = ctx.bench(&session, &dialer);
+            let bench = ctx.bench(&provider, &dialer);
             let outcome = run_plan(&bench, &plan, &mut console, &mut screen, &ctx.stop).await;
-            session.close().await;
+            provider.close().await;
             outcome
         }
         Err(error) => {
@@ -189,6 +190,15 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
         ctx.terminal.err_json(&outcome.timing);
     }
     Ok(outcome.exit_code)
+}
+
+/// The provider of a run. Only a new box needs its plugin in any case.
+async fn provider_for<'a>(ctx: &'a Context, plan: &Plan, name: &str) -> Result<Lazy<'a>> {
+    let provider = ctx.provider(name)?;
+    if matches!(plan.ask, Ask::New(_)) {
+        provider.session().await?;
+    }
+    Ok(provider)
 }
 
 fn plan(ctx: &Context, provider: &str, args: &Args) -> Result<Plan> {

@@ -7,7 +7,7 @@ use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::lease::adopt;
 use crabbox_kernel::ports::Dialer;
 use crabbox_kernel::ports::{Clock, Provider, Remote, Stop, Urgency};
-use crabbox_kernel::run::ssh_lease::address;
+use crabbox_kernel::run::reach::address;
 use crabbox_kernel::time::{format_duration, parse_duration};
 use crabbox_schemas::claim::Claim;
 use crabbox_schemas::error::ErrorCode;

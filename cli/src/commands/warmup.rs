@@ -3,7 +3,7 @@
 use crabbox_kernel::error::Result;
 use crabbox_kernel::lease::{Fate, with_lease};
 use crabbox_kernel::ports::{Clock, Provider, Remote};
-use crabbox_kernel::run::ssh_lease::connect;
+use crabbox_kernel::run::reach::connect;
 use crabbox_schemas::plugin::ProviderKind;
 
 use crate::args::LeaseFlags;

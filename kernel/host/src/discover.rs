@@ -1,14 +1,16 @@
 //! Finds plugins beside the executable, without running any and without searching PATH.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::ports::About;
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::manifest::{Artifact, Manifest, ProviderEntry};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::manifest;
@@ -47,6 +49,18 @@ impl Entry {
             version: self.manifest.version.clone(),
             digest,
         })
+    }
+
+    /// What is known of the provider with these settings, without running it.
+    pub fn about(&self, config: &Map<String, Value>) -> About {
+        let sorted: BTreeMap<_, _> = config.iter().collect();
+        let digest = Sha256::digest(serde_json::json!(sorted).to_string());
+        About {
+            provider: self.provider.name.clone(),
+            kind: self.provider.kind,
+            features: self.provider.features.clone(),
+            settings: digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect(),
+        }
     }
 
     fn missing(&self, error: &std::io::Error) -> KernelError {

@@ -14,6 +14,7 @@ mod exec;
 mod fault;
 mod handshake;
 mod kv;
+mod lazy;
 mod link;
 mod manifest;
 mod provider;
@@ -24,6 +25,7 @@ mod spawn;
 
 pub use broker::{Lookup, NowMs, Prompt};
 pub use discover::{Catalog, Entry, discover};
+pub use lazy::Lazy;
 pub use manifest::FILE as MANIFEST_FILE;
 pub use session::{OpenOptions, Session, Timeouts, open};
 pub use settings::{Flag, FlagKind, check as check_settings};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::lease::trail::Trail;
 use crabbox_kernel::ports::{About, DelegatedRun, EventSink, Provider, Query, Stop, Wanted};
+use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::{ErrorCode, Outcome};
 use crabbox_schemas::ids::LeaseId;
 use crabbox_schemas::lease::{Expected, Lease, ReleaseOutcome};
@@ -96,6 +97,10 @@ impl Session {
 impl Provider for Session {
     fn about(&self) -> &About {
         &self.about
+    }
+
+    fn pin(&self) -> Result<PluginPin> {
+        Ok(self.plugin.clone())
     }
 
     async fn acquire(

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::ports::{About, Stop};
 use crabbox_kernel::state::make_dir;
+use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::plugin::{BareParams, Limits, UserFacts, method};
 use rustix::process::Signal;
@@ -37,7 +38,7 @@ pub struct OpenOptions<'a> {
     /// Its settings; secrets by reference.
     pub config: Map<String, Value>,
     /// The folder all plugins share; each gets a private folder below it.
-    pub plugins_dir: &'a Path,
+    pub plugins_dir: PathBuf,
     /// Facts some providers need.
     pub user: UserFacts,
     /// Finds a secret by the name in the manifest's grants.
@@ -94,6 +95,7 @@ impl Default for Timeouts {
 /// One live plugin process, ready for calls. Dropping it kills the process group.
 pub struct Session {
     pub(crate) about: About,
+    pub(crate) plugin: PluginPin,
     pub(crate) link: Arc<Link>,
     pub(crate) timeouts: Timeouts,
     _guard: KillOnDrop,
@@ -111,7 +113,7 @@ pub async fn open(options: OpenOptions<'_>) -> Result<Session> {
     check_protocols(&entry.manifest)?;
     settings::check(entry, &options.config)?;
     let plugin = entry.pin()?;
-    let folder = private_folder(options.plugins_dir, &entry.manifest.id);
+    let folder = private_folder(&options.plugins_dir, &entry.manifest.id);
     make_dir(&folder)?;
     let env = environment(&options, &folder);
     let program = Program {
@@ -125,13 +127,8 @@ pub async fn open(options: OpenOptions<'_>) -> Result<Session> {
     let broker = broker(&options, env, &folder);
     let link = Link::attach(&entry.provider.name, options.limits, running, broker);
     shake(&link, &options).await?;
-    let about = About {
-        provider: entry.provider.name.clone(),
-        kind: entry.provider.kind,
-        features: entry.provider.features.clone(),
-        plugin,
-    };
-    Ok(Session { about, link, timeouts: options.timeouts, _guard: guard })
+    let about = entry.about(&options.config);
+    Ok(Session { about, plugin, link, timeouts: options.timeouts, _guard: guard })
 }
 
 impl Session {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crabbox_schemas::claim::Claim;
+use crabbox_schemas::claim::{Claim, PluginPin};
 use crabbox_schemas::error::{ErrorCode, Outcome};
 use crabbox_schemas::ids::LeaseId;
 use crabbox_schemas::journal::TrailLine;
@@ -42,7 +42,8 @@ pub async fn acquire<P: Provider, D: Dialer, C: Clock>(
         desired = choose(bench, new) => desired?,
     };
     let idem: String = random()?.iter().chain(&random()?).map(|b| format!("{b:02x}")).collect();
-    let intent = intent(bench, new, &desired, &idem, repo_root);
+    let plugin = bench.provider.pin().map_err(|e| e.at("provider"))?;
+    let intent = intent(bench, new, &desired, &idem, repo_root, &plugin);
     let mut trail = Trail::begin(&bench.state.journal(), intent)?;
     let wanted = match wanted(bench, new, &desired, idem) {
         Ok(wanted) => wanted,
@@ -61,11 +62,12 @@ pub async fn acquire<P: Provider, D: Dialer, C: Clock>(
     let own_ids = about.features.iter().any(|feature| feature == OWN_LEASE_IDS);
     let done = match acquired {
         Ok(lease) if lease.lease_id == desired.lease_id => {
-            claim_new(bench, new, repo_root, lease, &mut trail)
+            claim_new(bench, new, repo_root, lease, &plugin, &mut trail)
         }
         Ok(lease) if own_ids => {
             forget(bench, trail, &desired)?;
-            let held = claim_found(bench, new, repo_root, lease).map_err(|e| e.at("acquire"))?;
+            let held =
+                claim_found(bench, new, repo_root, lease, &plugin).map_err(|e| e.at("acquire"))?;
             announce(&held, events);
             return Ok(held);
         }
@@ -75,7 +77,8 @@ pub async fn acquire<P: Provider, D: Dialer, C: Clock>(
     match done {
         Ok((lease, claim)) => {
             let provider = about.provider.clone();
-            let held = Held { lease, claim, provider, reused: false, trail: Some(trail) };
+            let held =
+                Held { lease, claim, provider, reused: false, known: false, trail: Some(trail) };
             announce(&held, events);
             Ok(held)
         }
@@ -89,9 +92,10 @@ fn claim_new<P: Provider, D: Dialer, C: Clock>(
     new: &NewLease,
     repo_root: &Path,
     lease: Lease,
+    plugin: &PluginPin,
     trail: &mut Trail,
 ) -> Result<(Lease, Claim)> {
-    let claim = claim(bench, new, repo_root, &lease);
+    let claim = claim(bench, new, repo_root, &lease, plugin);
     bench.claims().put(&claim)?;
     trail.append(TrailLine::Claimed { at: claim.claimed_at.clone() })?;
     Ok((lease, claim))
@@ -103,9 +107,10 @@ fn claim_found<P: Provider, D: Dialer, C: Clock>(
     new: &NewLease,
     repo_root: &Path,
     lease: Lease,
+    plugin: &PluginPin,
 ) -> Result<Held> {
     let earlier = bench.claims().get(&lease.lease_id)?;
-    let mut claim = claim(bench, new, repo_root, &lease);
+    let mut claim = claim(bench, new, repo_root, &lease, plugin);
     let mut reused = false;
     if let Some(earlier) = earlier {
         check_checkout(&earlier, repo_root, new.reclaim)?;
@@ -116,7 +121,7 @@ fn claim_found<P: Provider, D: Dialer, C: Clock>(
     }
     bench.claims().put(&claim)?;
     let provider = bench.provider.about().provider.clone();
-    Ok(Held { lease, claim, provider, reused, trail: None })
+    Ok(Held { lease, claim, provider, reused, known: false, trail: None })
 }
 
 fn claim<P: Provider, D: Dialer, C: Clock>(
@@ -124,6 +129,7 @@ fn claim<P: Provider, D: Dialer, C: Clock>(
     new: &NewLease,
     repo_root: &Path,
     lease: &Lease,
+    plugin: &PluginPin,
 ) -> Claim {
     let about = bench.provider.about();
     let now = rfc3339(bench.clock.now_ms());
@@ -138,7 +144,8 @@ fn claim<P: Provider, D: Dialer, C: Clock>(
         ttl_seconds: new.request.ttl_secs,
         created_at: now,
         keep: new.request.keep,
-        plugin: Some(about.plugin.clone()),
+        plugin: Some(plugin.clone()),
+        settings: about.settings.clone(),
         lease: Some(lease.clone()),
         other: BTreeMap::new(),
     }
@@ -201,12 +208,13 @@ fn intent<P: Provider, D: Dialer, C: Clock>(
     desired: &Desired,
     idem: &str,
     repo_root: &Path,
+    plugin: &PluginPin,
 ) -> TrailLine {
     let about = bench.provider.about();
     TrailLine::Intent {
         desired: desired.clone(),
         provider: about.provider.clone(),
-        plugin: about.plugin.clone(),
+        plugin: plugin.clone(),
         idem: idem.to_owned(),
         repo_root: repo_root.to_string_lossy().into_owned(),
         keep: new.request.keep,

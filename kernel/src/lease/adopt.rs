@@ -9,13 +9,80 @@ use crabbox_schemas::lease::Lease;
 use crabbox_schemas::plugin::Purpose;
 
 use crate::error::{KernelError, Result};
+use crate::lease::acquire::OWN_LEASE_IDS;
 use crate::lease::claim::{ambiguous, check_checkout};
 use crate::lease::{Bench, Held, announce};
 use crate::ports::{Clock, Dialer, EventSink, Provider, Query};
 use crate::slug::normalise;
-use crate::time::rfc3339;
+use crate::time::{parse_instant, rfc3339};
 
-/// Takes an existing box in hand for this checkout.
+/// Takes an existing box in hand for this checkout: as its claim describes it while that must still be true, else
+/// as its provider does.
+pub async fn take<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    name: &str,
+    repo_root: &Path,
+    reclaim: bool,
+    events: &mut dyn EventSink,
+) -> Result<Held> {
+    bench.state.prepare()?;
+    let claim = bench.claims().find(name).map_err(|e| e.at("resolve"))?;
+    let Some((mut claim, lease)) = claim.and_then(|claim| as_known(bench, claim)) else {
+        return adopt(bench, name, repo_root, reclaim, events).await;
+    };
+    check_checkout(&claim, repo_root, reclaim).map_err(|e| e.at("resolve"))?;
+    let root = repo_root.to_string_lossy();
+    if claim.repo_root != root {
+        claim.claimed_at = rfc3339(bench.clock.now_ms());
+        claim.repo_root = root.into_owned();
+        bench.claims().put(&claim)?;
+    }
+    let provider = bench.provider.about().provider.clone();
+    let held = Held { lease, claim, provider, reused: true, known: true, trail: None };
+    announce(&held, events);
+    Ok(held)
+}
+
+/// The lease a claim describes, when its provider would surely say the same: it has an address, its settings are
+/// the same, and neither of its two ends has come.
+fn as_known<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    claim: Claim,
+) -> Option<(Claim, Lease)> {
+    let about = bench.provider.about();
+    let lease = claim.lease.clone().filter(|lease| lease.ssh.is_some())?;
+    let ended = matches!(&*lease.status, "failed" | "released" | "expired");
+    let lasts = |from: &str, secs: u64| {
+        let end = parse_instant(from)?.checked_add(secs.checked_mul(1000)?)?;
+        (secs > 0).then_some(end > bench.clock.now_ms())
+    };
+    let own = about.features.iter().any(|feature| feature == OWN_LEASE_IDS);
+    let lives = own
+        || lasts(&claim.created_at, claim.ttl_seconds) == Some(true)
+            && lasts(&claim.last_used_at, claim.idle_timeout_seconds) == Some(true);
+    (!ended && lives && claim.settings == about.settings).then_some((claim, lease))
+}
+
+/// What the provider says now of a box that was taken as known; its claim learns it too.
+pub(crate) async fn ask_again<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    held: &Held,
+) -> Result<Lease> {
+    let id = held.lease.lease_id.to_string();
+    let known = Some(held.lease.clone());
+    let query = Query { id, known, resources: Vec::new(), purpose: Purpose::Use };
+    let Some(lease) = bench.provider.resolve(&query).await? else {
+        return Err(gone(&held.lease.slug, &held.provider).at("resolve"));
+    };
+    if let Some(mut claim) = bench.claims().get(&lease.lease_id)? {
+        claim.last_used_at = rfc3339(bench.clock.now_ms());
+        claim.lease = Some(lease.clone());
+        bench.claims().put(&claim)?;
+    }
+    Ok(lease)
+}
+
+/// Takes an existing box in hand for this checkout, as its provider describes it now.
 pub async fn adopt<P: Provider, D: Dialer, C: Clock>(
     bench: &Bench<'_, P, D, C>,
     name: &str,
@@ -26,7 +93,10 @@ pub async fn adopt<P: Provider, D: Dialer, C: Clock>(
     bench.state.prepare()?;
     let (known, claim) = find(bench, name, Purpose::Use).await.map_err(|e| e.at("resolve"))?;
     let now = rfc3339(bench.clock.now_ms());
-    let mut claim = claim.unwrap_or_else(|| fresh_claim(bench, &known, &now));
+    let mut claim = match claim {
+        Some(claim) => claim,
+        None => fresh_claim(bench, &known, &now)?,
+    };
     check_checkout(&claim, repo_root, reclaim).map_err(|e| e.at("resolve"))?;
     let root = repo_root.to_string_lossy().into_owned();
     if claim.repo_root != root {
@@ -35,12 +105,14 @@ pub async fn adopt<P: Provider, D: Dialer, C: Clock>(
     }
     claim.last_used_at = now;
     claim.lease = Some(known.clone());
+    claim.settings.clone_from(&bench.provider.about().settings);
     bench.claims().put(&claim)?;
     let held = Held {
         lease: known,
         claim,
         provider: bench.provider.about().provider.clone(),
         reused: true,
+        known: false,
         trail: None,
     };
     announce(&held, events);
@@ -100,25 +172,6 @@ pub fn among(leases: Vec<Lease>, name: &str) -> Result<Lease> {
         .hint("`crabbox list` and `crabbox claims list` show what there is"))
 }
 
-/// After work on a reused box: it is idle again.
-pub(super) async fn put_down<P: Provider, D: Dialer, C: Clock>(
-    bench: &Bench<'_, P, D, C>,
-    held: &Held,
-) {
-    if let Err(error) = bench.provider.touch(&held.lease, "ready").await {
-        tracing::debug!(%error, "could not touch the lease after the run");
-    }
-    // Another command may have stopped or reclaimed the box meanwhile: only what stands there is updated.
-    let noted = bench.claims().get(&held.lease.lease_id).and_then(|claim| {
-        let Some(mut claim) = claim else { return Ok(()) };
-        claim.last_used_at = rfc3339(bench.clock.now_ms());
-        bench.claims().put(&claim)
-    });
-    if let Err(error) = noted {
-        tracing::warn!(%error, "could not update the claim");
-    }
-}
-
 fn gone(name: &str, provider: &str) -> KernelError {
     KernelError::new(ErrorCode::NotFound, format!("lease {name} no longer exists at {provider}"))
         .hint(format!("`crabbox stop {name}` forgets it; `crabbox warmup` leases a new box"))
@@ -128,9 +181,9 @@ fn fresh_claim<P: Provider, D: Dialer, C: Clock>(
     bench: &Bench<'_, P, D, C>,
     lease: &Lease,
     now: &str,
-) -> Claim {
+) -> Result<Claim> {
     let secs = |label: &str| lease.labels.get(label).and_then(|v| v.parse().ok()).unwrap_or(0);
-    Claim {
+    Ok(Claim {
         lease_id: lease.lease_id.clone(),
         slug: lease.slug.clone(),
         provider: bench.provider.about().provider.clone(),
@@ -141,10 +194,11 @@ fn fresh_claim<P: Provider, D: Dialer, C: Clock>(
         ttl_seconds: secs("ttl_secs"),
         created_at: now.to_owned(),
         keep: true,
-        plugin: Some(bench.provider.about().plugin.clone()),
+        plugin: Some(bench.provider.pin()?),
+        settings: bench.provider.about().settings.clone(),
         lease: Some(lease.clone()),
         other: BTreeMap::new(),
-    }
+    })
 }
 
 #[cfg(test)]

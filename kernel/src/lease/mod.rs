@@ -20,7 +20,7 @@ use crabbox_schemas::lease::{BoxRequest, Lease};
 use crate::error::{KernelError, Result};
 use crate::event::Event;
 use crate::lease::claim::Claims;
-use crate::lease::heartbeat::keep_alive;
+use crate::lease::heartbeat::Pulse;
 use crate::lease::trail::Trail;
 use crate::ports::{Clock, Dialer, EventSink, Provider, Stop, Urgency};
 use crate::state::State;
@@ -80,6 +80,8 @@ pub struct Held {
     pub provider: String,
     /// It existed before this command.
     pub reused: bool,
+    /// It is as its claim describes it; the provider was not asked.
+    pub known: bool,
     /// Its trail, for a lease this command made.
     pub trail: Option<Trail>,
 }
@@ -105,7 +107,8 @@ pub enum Fate {
 /// Gets a box, works with it, and gives it back or keeps it: on success, failure and interruption alike.
 ///
 /// `keep` looks at the outcome and says why the box stays, or `None` to give it back. A box that existed
-/// before is never given back. The lease is touched while `work` goes on; should it vanish, work ends.
+/// before is never given back, and is used as it is known where that must still be true. The lease is touched
+/// while `work` goes on; should it vanish, work ends.
 pub async fn with_lease<P: Provider, D: Dialer, C: Clock, T>(
     bench: &Bench<'_, P, D, C>,
     ask: &Ask,
@@ -118,7 +121,7 @@ pub async fn with_lease<P: Provider, D: Dialer, C: Clock, T>(
     let held = match ask {
         Ask::New(new) => acquire::acquire(bench, new, &repo_root, events, stop).await?,
         Ask::Existing { name, reclaim } => tokio::select! {
-            held = adopt::adopt(bench, name, &repo_root, *reclaim, events) => held?,
+            held = adopt::take(bench, name, &repo_root, *reclaim, events) => held?,
             () = stop.reaches(Urgency::Gentle) => {
                 return Err(interrupted("interrupted before the box was found").at("resolve"));
             }
@@ -127,13 +130,9 @@ pub async fn with_lease<P: Provider, D: Dialer, C: Clock, T>(
     let outcome = if stop.urgency() >= Urgency::Gentle {
         Err(interrupted("interrupted before the work began"))
     } else {
-        tokio::select! {
-            outcome = work(&held, events) => outcome,
-            gone = keep_alive(bench.provider, bench.clock, &held.lease, held.idle_timeout()) => Err(gone),
-        }
+        in_use(bench, &held, stop, work(&held, events)).await
     };
     if held.reused {
-        adopt::put_down(bench, &held).await;
         return Ok((outcome, Fate::Kept));
     }
     let gone = matches!(&outcome, Err(error) if error.code == ErrorCode::LeaseExpired);
@@ -152,6 +151,34 @@ pub async fn with_lease<P: Provider, D: Dialer, C: Clock, T>(
         }
     };
     Ok((outcome, fate))
+}
+
+/// Works with a box while its heartbeat goes on. Only a touch that is overdue is waited for, and not by a user
+/// who asked to stop.
+pub async fn in_use<P: Provider, D: Dialer, C: Clock, T>(
+    bench: &Bench<'_, P, D, C>,
+    held: &Held,
+    stop: &Stop,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let pulse = Pulse::of(bench, held);
+    let working = async {
+        tokio::select! {
+            outcome = work => outcome,
+            gone = pulse.beat() => Err(gone),
+        }
+    };
+    let caught_up = async {
+        tokio::select! {
+            () = pulse.catch_up() => {}
+            () = stop.reaches(Urgency::Gentle) => {}
+        }
+    };
+    let (outcome, ()) = tokio::join!(working, caught_up);
+    if held.reused && stop.urgency() == Urgency::None {
+        pulse.rest().await;
+    }
+    outcome
 }
 
 /// How long a user in a hurry waits for a box to be given back; its trail remembers.

@@ -40,6 +40,7 @@ fn claim() -> Claim {
         created_at: "2026-05-07T10:00:00Z".into(),
         keep: true,
         plugin: None,
+        settings: String::new(),
         lease: None,
         other: BTreeMap::new(),
     }

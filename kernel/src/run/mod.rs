@@ -7,6 +7,7 @@ pub mod collect;
 pub mod command;
 pub mod delegated;
 pub mod process;
+pub mod reach;
 pub mod record;
 pub mod results;
 pub mod ssh_lease;

@@ -1,12 +1,11 @@
 //! The work on a box we connect to: ready, sync, command, evidence.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
 use crabbox_schemas::error::{ErrorCode, Outcome};
 use crabbox_schemas::ids::RunId;
-use crabbox_schemas::lease::{Lease, SshAuth};
+use crabbox_schemas::lease::Lease;
 use crabbox_schemas::plugin::Purpose;
 use crabbox_schemas::run::Timing;
 
@@ -15,21 +14,14 @@ use crate::event::Event;
 use crate::lease::lock::lock;
 use crate::lease::{Bench, Held};
 use crate::plan::{Plan, Sync};
-use crate::ports::{
-    Address, Clock, Dialer, EventSink, Exit, Provider, Query, Remote, Stop, Urgency,
-};
+use crate::ports::{Clock, Dialer, EventSink, Exit, Provider, Query, Remote, Stop, Urgency};
 use crate::run::collect;
 use crate::run::command::{self, Action, Command, Places};
 use crate::run::process::{Console, End, Killer, capture, pump};
+use crate::run::reach::{Reached, reach};
 use crate::shell;
-use crate::state::State;
 use crate::sync::push::{PushSpec, push};
 
-/// How long a fresh box may take until it answers, one that was used before, and a host of the user's own,
-/// which is there or is not.
-const FRESH_PATIENCE: Duration = Duration::from_secs(20 * 60);
-const USED_PATIENCE: Duration = Duration::from_secs(2 * 60);
-const OWN_PATIENCE: Duration = Duration::from_secs(15);
 /// How long evidence may take to come back, and the last broom.
 const COLLECT_LIMIT: Duration = Duration::from_secs(30 * 60);
 const TIDY_LIMIT: Duration = Duration::from_secs(2);
@@ -52,11 +44,11 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
     let places = places(plan, &held.lease)?;
     timing.workdir = Some(places.workdir.clone());
     let from = bench.clock.monotonic_ms();
-    let remote = connect(bench, &held.lease, held.reused, events, stop).await?;
+    let Reached { remote, lease } = reach(bench, held, events, stop).await?;
     timing.bootstrap_ms = bench.clock.monotonic_ms() - from;
     let synced = sync(bench, plan, &places, &remote, timing, events, stop).await;
     if let Err(error) = synced {
-        let error = explain(bench, &held.lease, error).await;
+        let error = explain(bench, &lease, error).await;
         return Err(KernelError { outcome: Some(Outcome::NotStarted), ..error.at("sync") });
     }
     let Some(command) = &plan.command else {
@@ -71,7 +63,7 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
     }
     match exit {
         Ok(exit) => Ok(Some(exit)),
-        Err(error) => Err(explain(bench, &held.lease, error).await.at("command")),
+        Err(error) => Err(explain(bench, &lease, error).await.at("command")),
     }
 }
 
@@ -99,42 +91,6 @@ async fn explain<P: Provider, D: Dialer, C: Clock>(
         },
         _ => error,
     }
-}
-
-/// Opens the one connection to a box.
-pub async fn connect<P: Provider, D: Dialer, C: Clock>(
-    bench: &Bench<'_, P, D, C>,
-    lease: &Lease,
-    used: bool,
-    events: &mut dyn EventSink,
-    stop: &Stop,
-) -> Result<D::Remote> {
-    let address = address(bench.state, lease, used)?;
-    bench.dialer.dial(&address, events, stop).await.map_err(|e| e.at("connect"))
-}
-
-/// How to reach a lease.
-pub fn address(state: &State, lease: &Lease, used: bool) -> Result<Address> {
-    let Some(endpoint) = lease.ssh.clone() else {
-        return Err(KernelError::new(
-            ErrorCode::Unsupported,
-            format!(
-                "lease {} has no SSH endpoint: its provider runs commands itself",
-                lease.lease_id
-            ),
-        ));
-    };
-    let keys = state.keys(&lease.lease_id);
-    let key = match (&endpoint.auth, &endpoint.key_file) {
-        (SshAuth::KeyFile, Some(file)) => PathBuf::from(file),
-        _ => keys.join("id_ed25519"),
-    };
-    let patience = match endpoint.auth {
-        SshAuth::User | SshAuth::KeyFile => OWN_PATIENCE,
-        SshAuth::KernelKey if used => USED_PATIENCE,
-        SshAuth::KernelKey => FRESH_PATIENCE,
-    };
-    Ok(Address { endpoint, key, known_hosts: keys.join("known_hosts"), patience })
 }
 
 fn places(plan: &Plan, lease: &Lease) -> Result<Places> {

@@ -71,6 +71,7 @@ type Watch = Box<dyn Fn(&str)>;
 /// A provider whose boxes are entries of a map.
 pub(crate) struct Toy {
     pub(crate) about: About,
+    plugin: PluginPin,
     /// The boxes that exist.
     pub(crate) boxes: RefCell<BTreeMap<LeaseId, Lease>>,
     /// Where its boxes keep their work.
@@ -95,7 +96,13 @@ impl Toy {
             digest: "sha256:0".into(),
         };
         Self {
-            about: About { provider: "toy".into(), kind, features: Vec::new(), plugin },
+            about: About {
+                provider: "toy".into(),
+                kind,
+                features: Vec::new(),
+                settings: "0".into(),
+            },
+            plugin,
             boxes: RefCell::default(),
             work_root: None,
             host: None,
@@ -182,6 +189,10 @@ async fn cancelled(stop: &Stop, outcome: Outcome) -> KernelError {
 impl Provider for Toy {
     fn about(&self) -> &About {
         &self.about
+    }
+
+    fn pin(&self) -> Result<PluginPin> {
+        Ok(self.plugin.clone())
     }
 
     async fn acquire(

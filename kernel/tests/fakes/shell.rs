@@ -26,12 +26,14 @@ pub(crate) struct Shell {
     pub(crate) started: Rc<RefCell<Vec<String>>>,
     /// Dialling fails with this.
     pub(crate) unreachable: Rc<Cell<Option<ErrorCode>>>,
+    /// The only host name it answers at, when it moved; elsewhere nobody answers.
+    pub(crate) moved_to: Rc<RefCell<Option<String>>>,
 }
 
 impl Shell {
     pub(crate) fn new(home: PathBuf) -> Self {
         std::fs::create_dir_all(&home).unwrap();
-        Self { home, started: Rc::default(), unreachable: Rc::default() }
+        Self { home, started: Rc::default(), unreachable: Rc::default(), moved_to: Rc::default() }
     }
 }
 
@@ -43,8 +45,9 @@ impl Dialer for Shell {
         Ok("ssh-ed25519 AAAA".to_owned())
     }
 
-    async fn dial(&self, _: &Address, _: &mut dyn EventSink, _: &Stop) -> Result<Self> {
-        match self.unreachable.get() {
+    async fn dial(&self, at: &Address, _: &mut dyn EventSink, _: &Stop) -> Result<Self> {
+        let moved = self.moved_to.borrow().as_ref().is_some_and(|to| *to != at.endpoint.host);
+        match self.unreachable.get().or(moved.then_some(ErrorCode::SshTcp)) {
             Some(code) => Err(super::error(code, None)),
             None => Ok(self.clone()),
         }

@@ -15,8 +15,9 @@ async fn an_open_session_knows_its_provider_and_hands_over_its_settings() {
     let session = stage.open(json!({"token": "env:SCRIPTED_TOKEN", "color": "red"})).await.unwrap();
     let about = session.about();
     assert_eq!((&*about.provider, about.kind), ("scripted", ProviderKind::SshLease));
-    assert_eq!(about.plugin.id, "example.dev/scripted");
-    assert_eq!(about.plugin.digest.len(), "sha256:".len() + 64);
+    let plugin = session.pin().unwrap();
+    assert_eq!(plugin.id, "example.dev/scripted");
+    assert_eq!(plugin.digest.len(), "sha256:".len() + 64);
     assert_eq!(session.doctor().await.unwrap()[0].id, "script");
     let hello = &stage.calls()[0]["params"];
     assert_eq!(hello["instance"]["config"]["token"], json!({"$secret": "token"}));

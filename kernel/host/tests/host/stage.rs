@@ -79,7 +79,7 @@ impl Stage {
         open(OpenOptions {
             entry: catalog.find(self.provider).unwrap(),
             config,
-            plugins_dir: &self.dir.path().join("plugins"),
+            plugins_dir: self.dir.path().join("plugins"),
             user: UserFacts {
                 home: "/nowhere".into(),
                 path: "/usr/bin:/bin".into(),

@@ -1,0 +1,119 @@
+//! The one connection to a box: where it is, and what to do when it does not answer where it was.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::lease::{Lease, SshAuth};
+
+use crate::error::{KernelError, Result};
+use crate::lease::adopt::ask_again;
+use crate::lease::{Bench, Held};
+use crate::ports::{Address, Clock, Dialer, EventSink, Provider, Stop};
+use crate::state::State;
+
+/// How long a fresh box may take until it answers, one that was used before, and a host of the user's own,
+/// which is there or is not.
+const FRESH_PATIENCE: Duration = Duration::from_secs(20 * 60);
+const USED_PATIENCE: Duration = Duration::from_secs(2 * 60);
+const OWN_PATIENCE: Duration = Duration::from_secs(15);
+/// How long a box that was taken as known may be silent before its provider is asked about it.
+const DOUBT: Duration = Duration::from_secs(2);
+
+/// A connection, and the lease as it was reached.
+pub struct Reached<R> {
+    /// The connection.
+    pub remote: R,
+    /// The lease, perhaps with a newer address than the one in hand.
+    pub lease: Lease,
+}
+
+/// Connects to a box in hand. One that was taken as known may have moved or ended since: when it does not answer,
+/// its provider is asked, and a new address is tried once.
+pub async fn reach<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    held: &Held,
+    events: &mut dyn EventSink,
+    stop: &Stop,
+) -> Result<Reached<D::Remote>> {
+    let lease = held.lease.clone();
+    if !held.known {
+        let remote = connect(bench, &lease, held.reused, events, stop).await?;
+        return Ok(Reached { remote, lease });
+    }
+    let mut address = address(bench.state, &lease, true)?;
+    address.endpoint.ready_check = None; // it was ready when it was used before
+    let in_doubt = async {
+        bench.clock.sleep(DOUBT).await;
+        match news(bench, held).await {
+            Some(news) => news,
+            None => std::future::pending().await,
+        }
+    };
+    let now = tokio::select! {
+        biased;
+        dialled = bench.dialer.dial(&address, events, stop) => match dialled {
+            Ok(remote) => return Ok(Reached { remote, lease }),
+            Err(error) if error.code == ErrorCode::Cancelled => return Err(error.at("connect")),
+            Err(error) => match news(bench, held).await {
+                Some(news) => news?,
+                None => return Err(error.at("connect")),
+            },
+        },
+        news = in_doubt => news?,
+    };
+    let remote = connect(bench, &now, true, events, stop).await?;
+    Ok(Reached { remote, lease: now })
+}
+
+/// What the provider knows better of a box than its claim: that it is gone, or where it is now. `None` when it
+/// says the same, or cannot say.
+async fn news<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    held: &Held,
+) -> Option<Result<Lease>> {
+    match ask_again(bench, held).await {
+        Ok(now) => (now.ssh != held.lease.ssh).then_some(Ok(now)),
+        Err(error) if error.code == ErrorCode::NotFound => Some(Err(error)),
+        Err(error) => {
+            tracing::debug!(%error, "the provider cannot say what became of the box");
+            None
+        }
+    }
+}
+
+/// Opens the one connection to a box.
+pub async fn connect<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    lease: &Lease,
+    used: bool,
+    events: &mut dyn EventSink,
+    stop: &Stop,
+) -> Result<D::Remote> {
+    let address = address(bench.state, lease, used)?;
+    bench.dialer.dial(&address, events, stop).await.map_err(|e| e.at("connect"))
+}
+
+/// How to reach a lease.
+pub fn address(state: &State, lease: &Lease, used: bool) -> Result<Address> {
+    let Some(endpoint) = lease.ssh.clone() else {
+        return Err(KernelError::new(
+            ErrorCode::Unsupported,
+            format!(
+                "lease {} has no SSH endpoint: its provider runs commands itself",
+                lease.lease_id
+            ),
+        ));
+    };
+    let keys = state.keys(&lease.lease_id);
+    let key = match (&endpoint.auth, &endpoint.key_file) {
+        (SshAuth::KeyFile, Some(file)) => PathBuf::from(file),
+        _ => keys.join("id_ed25519"),
+    };
+    let patience = match endpoint.auth {
+        SshAuth::User | SshAuth::KeyFile => OWN_PATIENCE,
+        SshAuth::KernelKey if used => USED_PATIENCE,
+        SshAuth::KernelKey => FRESH_PATIENCE,
+    };
+    Ok(Address { endpoint, key, known_hosts: keys.join("known_hosts"), patience })
+}
