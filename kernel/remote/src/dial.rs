@@ -1,6 +1,6 @@
 //! Dialling: hop by hop and stage by stage, again and again until the box is ready or patience runs out.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crabbox_kernel::error::{KernelError, Result};
@@ -48,7 +48,7 @@ impl SshDialer {
     /// Connects hop by hop.
     async fn reach(&self, route: &[Hop], deadline: Instant) -> Result<SshRemote, Fault> {
         let mut lines: Vec<Line> = Vec::new();
-        let mut peer = String::new();
+        let (mut peer, mut dir) = (String::new(), PathBuf::new());
         for hop in route {
             let timing = self.timing_before(deadline);
             let (mut line, leash, port) = match lines.last() {
@@ -59,6 +59,7 @@ impl SshDialer {
             self.wallet.log_in(&mut line, &hop.login, &peer, timing.auth).await?;
             leash.loose();
             lines.push(line);
+            dir = hop.trust.pins.parent().map(Path::to_owned).unwrap_or_default();
         }
         let line = lines.pop().ok_or_else(|| {
             Fault::new(
@@ -67,7 +68,7 @@ impl SshDialer {
             )
             .final_()
         })?;
-        Ok(SshRemote::new(line, lines, peer, self.timing.clone()))
+        Ok(SshRemote::new(line, lines, peer, self.timing.clone(), dir))
     }
 
     /// Stages get shorter as patience runs out.

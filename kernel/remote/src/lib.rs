@@ -15,6 +15,7 @@ mod process;
 mod race;
 mod session;
 mod spare;
+mod spool;
 mod ssh_config;
 mod wire;
 

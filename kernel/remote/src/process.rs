@@ -1,6 +1,8 @@
-//! A process on a box: one channel, pumped into a bounded store so that a slow reader disturbs no other channel.
+//! A process on a box: one channel, pumped into a spool so that a slow reader disturbs no other channel.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use crabbox_kernel::error::{KernelError, Result};
@@ -9,15 +11,14 @@ use crabbox_kernel::ports::{Exit, Piece, ProcessInput, ProcessOutput, Pty};
 use crabbox_schemas::error::{ErrorCode, Outcome};
 use russh::client::Msg;
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::session::{Fate, Line};
+use crate::spool::{Inlet, Outlet, spool};
 
-/// Output kept for a reader that does not read. Beyond it the whole connection waits for that reader.
-const STORE: usize = 64 << 20;
-/// What a piece costs besides its bytes.
-const PIECE: usize = 64;
+/// How long a process that ended with its connection may take to be known as ended.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// SSH's code for standard error.
 const STDERR: u32 = 1;
 
@@ -54,7 +55,7 @@ pub struct SshInput {
 /// Output half of a process over SSH. Dropping it gives the process up.
 #[derive(Debug)]
 pub struct SshOutput {
-    pieces: mpsc::UnboundedReceiver<(Piece, Option<OwnedSemaphorePermit>)>,
+    pieces: Outlet,
     fate: Fate,
     exited: bool,
 }
@@ -76,6 +77,7 @@ pub(crate) async fn start(
     command: &str,
     pty: Option<&Pty>,
     deadline: Instant,
+    dir: PathBuf,
 ) -> Result<(SshInput, SshOutput)> {
     if let Some(pty) = pty {
         let (columns, rows) = (pty.columns, pty.rows);
@@ -91,7 +93,7 @@ pub(crate) async fn start(
     };
     asked.map_err(|e| line.refused("the command could not be sent", &e))?;
     granted(&mut channel, line, deadline, "the box refuses to start the command").await?;
-    Ok(split(channel, line.fate.clone()))
+    Ok(split(channel, line.fate.clone(), dir))
 }
 
 /// Waits for the answer to the last request.
@@ -125,40 +127,39 @@ async fn granted(
     }
 }
 
-fn split(channel: Channel<Msg>, fate: Fate) -> (SshInput, SshOutput) {
+fn split(channel: Channel<Msg>, fate: Fate, dir: PathBuf) -> (SshInput, SshOutput) {
     let (read, write) = channel.split();
     let write = Arc::new(write);
     let (ended_to, ended) = watch::channel(Ended::No);
-    let (pieces_to, pieces) = mpsc::unbounded_channel();
+    let (pieces_to, pieces) = spool(dir);
     let pump = Pump { write: write.clone(), ended: ended_to, pieces: pieces_to };
     tokio::spawn(pump.run(read));
     let input = SshInput { channel: write, ended, fate: fate.clone() };
     (input, SshOutput { pieces, fate, exited: false })
 }
 
-/// Carries what the channel says to the reader, never holding more than the store.
+/// Carries what the channel says to the reader.
 struct Pump {
     write: Arc<ChannelWriteHalf<Msg>>,
     ended: watch::Sender<Ended>,
-    pieces: mpsc::UnboundedSender<(Piece, Option<OwnedSemaphorePermit>)>,
+    pieces: Inlet,
 }
 
 impl Pump {
     async fn run(self, mut read: ChannelReadHalf) {
-        let store = Arc::new(Semaphore::new(STORE));
         let mut exit = None;
         loop {
             let said = tokio::select! {
                 said = read.wait() => said,
-                () = self.pieces.closed() => {
+                () = self.pieces.given_up() => {
                     let _ = self.write.close().await;
                     break;
                 }
             };
             match said {
-                Some(ChannelMsg::Data { data }) => self.keep(&store, Stream::Stdout, data).await,
+                Some(ChannelMsg::Data { data }) => self.pieces.put(Stream::Stdout, data).await,
                 Some(ChannelMsg::ExtendedData { data, ext: STDERR }) => {
-                    self.keep(&store, Stream::Stderr, data).await;
+                    self.pieces.put(Stream::Stderr, data).await;
                 }
                 Some(ChannelMsg::ExitStatus { exit_status }) => {
                     exit = Some(status(exit_status));
@@ -173,18 +174,7 @@ impl Pump {
             }
         }
         self.ended.send_replace(if exit.is_some() { Ended::Process } else { Ended::Lost });
-        if let Some(exit) = exit {
-            let _ = self.pieces.send((Piece::Exited(exit), None));
-        }
-    }
-
-    async fn keep(&self, store: &Arc<Semaphore>, stream: Stream, data: Bytes) {
-        let cost = u32::try_from((data.len() + PIECE).min(STORE)).unwrap_or(u32::MAX);
-        let permit = tokio::select! {
-            permit = store.clone().acquire_many_owned(cost) => permit.ok(),
-            () = self.pieces.closed() => return,
-        };
-        let _ = self.pieces.send((Piece::Data(stream, data), permit));
+        self.pieces.end(exit);
     }
 }
 
@@ -203,8 +193,12 @@ fn signalled(signal: &Sig) -> Exit {
 
 impl ProcessOutput for SshOutput {
     async fn next(&mut self) -> Result<Piece> {
-        match self.pieces.recv().await {
-            Some((piece, _permit)) => {
+        let aside = |e| {
+            let what = "the output that was set aside cannot be read";
+            KernelError::new(ErrorCode::State, what).because(&e).outcome(Outcome::Uncertain)
+        };
+        match self.pieces.next().await.map_err(aside)? {
+            Some(piece) => {
                 self.exited |= matches!(piece, Piece::Exited(_));
                 Ok(piece)
             }
@@ -226,10 +220,16 @@ impl SshInput {
         ask: impl Future<Output = Result<(), russh::Error>>,
     ) -> Result<()> {
         let mut ended = self.ended.clone();
+        let mut over = async || ended.wait_for(|ended| *ended > Ended::No).await.is_ok();
         let sent = tokio::select! {
             biased;
-            _ = ended.wait_for(|ended| *ended > Ended::No) => Ok(()),
+            _ = over() => Ok(()),
             sent = ask => sent,
+            // What arrived before the connection ended may still say that the process did.
+            () = self.fate.sealed() => {
+                let _ = timeout(LAST_WORD, over()).await;
+                Err(russh::Error::Disconnect)
+            }
         };
         let now = *self.ended.borrow();
         match (sent, now) {

@@ -1,6 +1,7 @@
 //! One connection: russh's side of it, and the [`Remote`] made of it.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -204,6 +205,8 @@ pub struct SshRemote {
     peer: String,
     timing: Timing,
     spare: Spare,
+    /// Where output that nobody reads may be set aside.
+    dir: PathBuf,
 }
 
 impl fmt::Debug for SshRemote {
@@ -214,10 +217,16 @@ impl fmt::Debug for SshRemote {
 
 impl SshRemote {
     /// The box at the end of `line`, which runs through `jumps`.
-    pub(crate) fn new(line: Line, jumps: Vec<Line>, peer: String, timing: Timing) -> Self {
+    pub(crate) fn new(
+        line: Line,
+        jumps: Vec<Line>,
+        peer: String,
+        timing: Timing,
+        dir: PathBuf,
+    ) -> Self {
         let (line, spare) = (Arc::new(line), Spare::default());
         spare.lay_by(&line);
-        Self { line, jumps, peer, timing, spare }
+        Self { line, jumps, peer, timing, spare, dir }
     }
 
     /// Opens a stream from the box to a host and port as seen from there.
@@ -240,6 +249,17 @@ impl SshRemote {
     /// Whether the connection has ended.
     pub fn is_closed(&self) -> bool {
         self.line.handle.is_closed()
+    }
+
+    /// Waits for the end of the connection, however it comes.
+    pub async fn closed(&self) {
+        self.line.fate.sealed().await;
+    }
+
+    /// Whether the other side shows a sign of life in time: after a sleep, sooner than the keep-alive can tell.
+    pub async fn answers(&self, limit: Duration) -> bool {
+        timeout(limit, self.line.handle.send_ping()).await.is_ok_and(|sent| sent.is_ok())
+            && !self.is_closed()
     }
 }
 
@@ -290,7 +310,7 @@ impl Remote for SshRemote {
     async fn start(&self, command: &str, pty: Option<&Pty>) -> Result<(SshInput, SshOutput)> {
         let deadline = Instant::now() + self.timing.reply;
         let channel = self.channel(deadline).await?;
-        start(&self.line, channel, command, pty, deadline).await
+        start(&self.line, channel, command, pty, deadline, self.dir.clone()).await
     }
 
     fn peer(&self) -> &str {

@@ -2,12 +2,17 @@
 
 use std::future::ready;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use russh::client::Msg;
 use russh::{Channel, Error};
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 use crate::session::Line;
+
+/// What a server takes to forget a session that has just ended.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// A channel on its way.
 type Opening = oneshot::Receiver<Result<Channel<Msg>, Error>>;
@@ -32,7 +37,13 @@ impl Spare {
         {
             return Ok(channel);
         }
-        open(line).await.unwrap_or(Err(Error::Disconnect))
+        match open(line).await.unwrap_or(Err(Error::Disconnect)) {
+            Err(Error::ChannelOpenFailure(_)) => {
+                sleep(MOMENT).await;
+                open(line).await.unwrap_or(Err(Error::Disconnect))
+            }
+            opened => opened,
+        }
     }
 }
 

@@ -47,7 +47,7 @@ impl Sshd {
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {dir}/host_ed25519\nHostKey {dir}/host_ecdsa\n\
              AuthorizedKeysFile {dir}/authorized_keys\nPidFile none\nStrictModes no\nUsePAM no\n\
              PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n\
-             MaxSessions 64\nMaxAuthTries 20\nAllowTcpForwarding yes\n{more}\n"
+             {more}\nMaxSessions 64\nMaxAuthTries 20\nAllowTcpForwarding yes\n"
         );
         fs::write(self.path("sshd_config"), config).unwrap();
     }
