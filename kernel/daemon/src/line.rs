@@ -77,6 +77,12 @@ impl Reader {
         (ahead, self)
     }
 
+    /// Ends the connection in both directions, whoever holds the other half.
+    pub(crate) fn shut(&self) {
+        let stream: &UnixStream = self.half.as_ref();
+        let _ = rustix::net::shutdown(stream, rustix::net::Shutdown::Both);
+    }
+
     /// The next bytes as they come.
     pub(crate) async fn bytes(&mut self) -> io::Result<Bytes> {
         self.buffer.reserve(READ);
@@ -103,6 +109,11 @@ impl Writer {
             self.unsent.pop_front();
         }
         Ok(())
+    }
+
+    /// Lets go of this half without telling the other side.
+    pub(crate) fn forget(self) {
+        self.half.forget();
     }
 
     /// Sends a frame.
