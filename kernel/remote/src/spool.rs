@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 
 /// Output kept in memory.
-const MEMORY: usize = 8 << 20;
+const MEMORY: usize = 4 << 20;
 /// Output kept in the file. Beyond it the whole connection waits for the reader.
 const DISK: u64 = 4 << 30;
 /// What a piece costs besides its bytes.
