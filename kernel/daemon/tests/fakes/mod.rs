@@ -1,0 +1,235 @@
+//! A box in this process: programs that echo, flood and pretend to be a helper, and a count of who dialled.
+
+use std::cell::{Cell, RefCell};
+use std::path::Path;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use crabbox_daemon::{Caller, Channel, OpenHelper, Place, Server, WarmDialer, serve};
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::event::{Event, Stream};
+use crabbox_kernel::ports::{
+    Address, Dialer, EventSink, Exit, Piece, ProcessInput, ProcessOutput, Pty, Remote, Stop,
+};
+use crabbox_kernel::state::State;
+use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::lease::SshEndpoint;
+use crabbox_wire::{Frame, GREETING, Packet, PacketReader};
+use serde_json::json;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::spawn_local;
+
+/// What the tests see of the box, and how it should behave.
+#[derive(Clone, Default)]
+pub struct Town {
+    pub dials: Rc<Cell<u32>>,
+    pub abandoned: Rc<Cell<u32>>,
+    pub helpers: Rc<Cell<u32>>,
+    /// Dialling ends with this.
+    pub refuses: Rc<RefCell<Option<KernelError>>>,
+    /// Dialling never ends.
+    pub hangs: Rc<Cell<bool>>,
+    /// Every packet the helper got, its session before it.
+    pub heard: Rc<RefCell<Vec<(u32, Packet)>>>,
+    /// What kills the helper.
+    pub hearts: Rc<RefCell<Vec<mpsc::UnboundedSender<Piece>>>>,
+}
+
+struct Abandon(Rc<Cell<u32>>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+impl Dialer for Town {
+    type Remote = Town;
+
+    fn key_pair(&self, _: &Path, _: &str) -> Result<String> {
+        Ok("ssh-ed25519 AAAA".to_owned())
+    }
+
+    async fn dial(&self, _: &Address, events: &mut dyn EventSink, _: &Stop) -> Result<Town> {
+        self.dials.set(self.dials.get() + 1);
+        events.emit(Event::BootstrapWaiting { stage: "tcp".into(), message: "not yet".into() });
+        tokio::task::yield_now().await;
+        if self.hangs.get() {
+            let _abandon = Abandon(Rc::clone(&self.abandoned));
+            std::future::pending::<()>().await;
+        }
+        let refused = self.refuses.borrow().clone();
+        refused.map_or_else(|| Ok(self.clone()), Err)
+    }
+}
+
+pub struct Input(Option<mpsc::UnboundedSender<Bytes>>);
+pub struct Output(mpsc::UnboundedReceiver<Piece>);
+
+impl Remote for Town {
+    type Input = Input;
+    type Output = Output;
+
+    async fn start(&self, command: &str, _: Option<&Pty>) -> Result<(Input, Output)> {
+        let (to, stdin) = mpsc::unbounded_channel();
+        let (pieces, output) = mpsc::unbounded_channel();
+        let (program, word) = command.split_once(' ').unwrap_or((command, ""));
+        match program {
+            "echo" => drop(spawn_local(echo(stdin, pieces))),
+            "flood" => flood(word.parse().expect("a number"), &pieces),
+            "helper" => {
+                self.helpers.set(self.helpers.get() + 1);
+                self.hearts.borrow_mut().push(pieces.clone());
+                drop(spawn_local(helper(stdin, pieces, Rc::clone(&self.heard))));
+            }
+            _ => {
+                let what = "the box opens no further channel";
+                return Err(KernelError::new(ErrorCode::ConnectionLost, what).hint("look"));
+            }
+        }
+        Ok((Input(Some(to)), Output(output)))
+    }
+
+    fn peer(&self) -> &str {
+        "10.0.0.1:22"
+    }
+
+    async fn close(self) {}
+}
+
+async fn echo(mut stdin: mpsc::UnboundedReceiver<Bytes>, to: mpsc::UnboundedSender<Piece>) {
+    while let Some(bytes) = stdin.recv().await {
+        let _ = to.send(Piece::Data(Stream::Stdout, bytes));
+    }
+    let _ = to.send(Piece::Data(Stream::Stderr, Bytes::from_static(b"bye")));
+    let _ = to.send(Piece::Exited(Exit { code: 143, signal: Some("TERM".into()) }));
+}
+
+fn flood(pieces: usize, to: &mpsc::UnboundedSender<Piece>) {
+    for n in 0..pieces {
+        let byte = u8::try_from(n % 251).unwrap();
+        let _ = to.send(Piece::Data(Stream::Stdout, vec![byte; 64 << 10].into()));
+    }
+    let _ = to.send(Piece::Exited(Exit { code: 0, signal: None }));
+}
+
+/// Greets, then answers each packet with the same packet; a body `send N` with N packets of 64 KiB.
+async fn helper(
+    mut stdin: mpsc::UnboundedReceiver<Bytes>,
+    to: mpsc::UnboundedSender<Piece>,
+    heard: Rc<RefCell<Vec<(u32, Packet)>>>,
+) {
+    let say = |bytes: Bytes| {
+        let _ = to.send(Piece::Data(Stream::Stdout, bytes));
+    };
+    let hello = Frame::notification("hello", &json!({"pid": 7})).unwrap();
+    say([b"motd", GREETING, &Packet::message(0, &hello).unwrap().to_bytes()].concat().into());
+    let mut packets = PacketReader::without_greeting();
+    while let Some(bytes) = stdin.recv().await {
+        packets.feed(&bytes);
+        while let Some(packet) = packets.next_packet() {
+            let packet = packet.expect("only whole packets arrive");
+            let session = packet.session;
+            heard.borrow_mut().push((session, packet.clone()));
+            let flood =
+                std::str::from_utf8(&packet.body).ok().and_then(|t| t.strip_prefix("send "));
+            match flood.and_then(|n| n.parse::<u64>().ok()) {
+                Some(n) => (0..n).for_each(|at| {
+                    let body = vec![1; 64 << 10].into();
+                    say(Packet::data(session, 21, at << 16, false, body).to_bytes());
+                }),
+                None => say(packet.to_bytes()),
+            }
+        }
+    }
+}
+
+impl ProcessInput for Input {
+    async fn write(&mut self, data: Bytes) -> Result<()> {
+        let sent = self.0.as_ref().map(|to| to.send(data));
+        match sent {
+            Some(Ok(())) => Ok(()),
+            _ => Err(KernelError::new(ErrorCode::ConnectionLost, "it takes no more input")),
+        }
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.0 = None;
+        Ok(())
+    }
+
+    async fn signal(&mut self, _: &str) -> Result<()> {
+        self.finish().await
+    }
+
+    async fn resize(&mut self, _: u32, _: u32) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl ProcessOutput for Output {
+    async fn next(&mut self) -> Result<Piece> {
+        let lost = || KernelError::new(ErrorCode::ConnectionLost, "the connection broke");
+        self.0.recv().await.ok_or_else(lost)
+    }
+}
+
+/// Starts the pretended helper, unless the work root says that none can run.
+pub struct Opener;
+
+impl OpenHelper<Town> for Opener {
+    async fn open(&self, remote: &Town, work_root: &str) -> Result<Option<Channel<Town>>> {
+        if work_root == "/noexec" {
+            return Ok(None);
+        }
+        let (input, output) = remote.start("helper", None).await?;
+        Ok(Some(Channel { input, output, seen: Bytes::new() }))
+    }
+}
+
+pub fn place(dir: &Path) -> Place {
+    let state = State { root: dir.join("state"), config: dir.join("config") };
+    Place::find(None, &state).unwrap()
+}
+
+/// A caller whose daemon, when it is started, keeps connections to this box.
+pub fn caller(dir: &Path, town: &Town, build: &str, idle: Duration) -> Rc<Caller> {
+    let (place, town, name) = (place(dir), town.clone(), build.to_owned());
+    let at = place.clone();
+    Rc::new(Caller {
+        place,
+        build: build.to_owned(),
+        spawn: Box::new(move || {
+            let (dialer, opener) = (town.clone(), Opener);
+            let server = Server { place: at.clone(), build: name.clone(), idle, dialer, opener };
+            spawn_local(async move { serve(server, &Stop::never()).await.unwrap() });
+            Ok(())
+        }),
+    })
+}
+
+pub fn dialer(caller: &Rc<Caller>, direct: &Town) -> WarmDialer<Town> {
+    WarmDialer::through(Rc::clone(caller), direct.clone())
+}
+
+pub fn address(host: &str) -> Address {
+    Address {
+        endpoint: SshEndpoint { host: host.to_owned(), ..SshEndpoint::default() },
+        key: "/nowhere/id".into(),
+        known_hosts: "/".into(),
+        patience: Duration::from_secs(5),
+    }
+}
+
+/// Everything a process prints, and how it ends.
+pub async fn drain(output: &mut impl ProcessOutput) -> (Vec<u8>, Vec<u8>, Exit) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    loop {
+        match output.next().await.unwrap() {
+            Piece::Data(Stream::Stdout, data) => out.extend_from_slice(&data),
+            Piece::Data(Stream::Stderr, data) => err.extend_from_slice(&data),
+            Piece::Exited(exit) => return (out, err, exit),
+        }
+    }
+}
