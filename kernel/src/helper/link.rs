@@ -233,11 +233,6 @@ impl Helper {
         }
     }
 
-    /// Waits until the answer to a request is there, and leaves it there.
-    pub async fn answered(&mut self, id: u64) -> Result<()> {
-        self.until(|line| line.has_answer(id).then_some(())).await
-    }
-
     /// The oldest thing the helper said that is wanted, in the order it was said; others stay for others to take.
     pub async fn next(&mut self, mut wanted: impl FnMut(&Incoming) -> bool) -> Result<Incoming> {
         self.until(|line| {
@@ -276,12 +271,15 @@ impl Helper {
         self.until(|line| line.has_room(channel).then_some(())).await
     }
 
-    /// The same, or until the answer to a request is there: true when there is room and no answer.
-    pub async fn room_unless_answered(&mut self, channel: u32, id: u64) -> Result<bool> {
-        self.until(|line| match (line.has_answer(id), line.has_room(channel)) {
-            (true, _) => Some(false),
-            (false, true) => Some(true),
-            (false, false) => None,
+    /// What [`Helper::next`] gives, or `None` when there is nothing yet and the channel has room.
+    pub async fn next_or_room(
+        &mut self,
+        channel: u32,
+        mut wanted: impl FnMut(&Incoming) -> bool,
+    ) -> Result<Option<Incoming>> {
+        self.until(|line| match line.inbox.iter().position(&mut wanted) {
+            Some(at) => line.inbox.remove(at).map(Some),
+            None => line.has_room(channel).then_some(None),
         })
         .await
     }
@@ -325,10 +323,6 @@ impl Helper {
 }
 
 impl Line {
-    fn has_answer(&self, id: u64) -> bool {
-        self.inbox.iter().any(|i| matches!(i, Incoming::Answer { id: of, .. } if *of == id))
-    }
-
     fn has_room(&self, channel: u32) -> bool {
         self.queued < QUEUE && self.written.get(&channel).is_none_or(|(_, c)| c.may_send())
     }

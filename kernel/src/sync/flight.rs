@@ -1,13 +1,27 @@
 //! A flight: the delta, its content and the command in one exchange with the helper, corrected until it lands.
 
-use bytes::Bytes;
-use crabbox_schemas::helper::{LockAsk, RunSpec, Started};
-use crabbox_schemas::ids::LeaseId;
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
 
-use crate::error::Result;
-use crate::helper::Helper;
-use crate::ports::{Clock, EventSink, Stop};
+use bytes::Bytes;
+use crabbox_schemas::error::{ErrorCode, Outcome};
+use crabbox_schemas::helper::{
+    Applied, FlightParams, FlightResult, LockAsk, Refused, RunSpec, Started, TreeChange, method,
+};
+use crabbox_schemas::ids::LeaseId;
+use crabbox_schemas::run::SyncPhase;
+use crabbox_tree::Have;
+
+use crate::error::{KernelError, Result};
+use crate::helper::{Helper, Incoming};
+use crate::ports::{Clock, EventSink, Stop, Urgency};
 use crate::state::State;
+use crate::sync::blocks::{self, Spoiled};
+use crate::sync::course::{Course, Leg};
+use crate::sync::exchange::{self, Exchange, Log};
+use crate::sync::known::{self, Known};
 use crate::sync::push::Pushed;
 use crate::sync::{LocalTree, SyncRules};
 
@@ -68,12 +82,20 @@ pub struct Flown {
     pub channels: u32,
 }
 
+/// How often a refusal is answered with a corrected flight.
+const TRIES: u32 = 5;
+/// How often files that change meanwhile may upset a flight.
+const UPSETS: u32 = 50;
+/// How long a flight without a tree may take, besides the queue.
+const BARE: Duration = Duration::from_secs(60);
+/// How long the answer of a flight that was called off may take.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
 /// Makes the tree on the box equal the one here and starts the command in it: both, or neither.
 ///
-/// After [`crabbox_schemas::error::ErrorCode::ConnectionLost`] the caller connects again and calls this again with
-/// the same launch: what arrived is not sent twice, and the command is not started twice. An
-/// error's outcome says whether the command may run. When the user stops it while it lands, it may still land:
-/// look at `stop` afterwards.
+/// After [`ErrorCode::ConnectionLost`] the caller connects again and calls this again with the same launch:
+/// what arrived is not sent twice, and the command is not started twice. An error's outcome says whether
+/// the command may run. When the user stops it while it lands, it may still land: look at `stop` afterwards.
 pub async fn fly(
     helper: &mut Helper,
     flight: &Flight<'_>,
@@ -82,9 +104,261 @@ pub async fn fly(
     stop: &Stop,
     clock: &impl Clock,
 ) -> Result<Flown> {
-    let _ = (helper, flight, state, events, stop, clock);
-    Err(crate::error::KernelError::new(
-        crabbox_schemas::error::ErrorCode::Internal,
-        "not built yet",
-    ))
+    let note = known::file(state, &flight.place.lease, &flight.place.repo);
+    let queued = Cell::new(Duration::ZERO);
+    let mut pilot = Pilot {
+        flight,
+        course: flight.tree.map(|(tree, rules)| Course::new(tree, rules, Known::load(&note))),
+        noted: String::new(),
+        note,
+        log: Log::new(events, clock, &queued),
+        air: None,
+    };
+    pilot.noted = pilot.course.as_ref().map_or_else(String::new, |c| c.base().to_owned());
+    let limit = flight.tree.map_or(BARE, |(_, rules)| rules.timeout);
+    let time_is_over = async {
+        clock.sleep(limit).await;
+        clock.sleep(queued.get()).await;
+    };
+    let error = tokio::select! {
+        biased;
+        () = stop.reaches(Urgency::Gentle) => stopped(),
+        () = time_is_over => late(limit),
+        done = pilot.run(helper) => return done.map_err(|error| pilot.judge(error)),
+    };
+    tokio::select! {
+        biased;
+        landed = pilot.call_off(helper, &error) => landed.map_err(|error| pilot.judge(error)),
+        () = clock.sleep(LAST_WORDS) => Err(pilot.judge(error)),
+    }
+}
+
+fn stopped() -> KernelError {
+    let what = "interrupted during the sync; the next one finishes it";
+    KernelError::new(ErrorCode::Cancelled, what)
+}
+
+fn late(limit: Duration) -> KernelError {
+    let limit = crate::time::format_duration(limit);
+    KernelError::new(ErrorCode::SyncWrite, format!("the sync was not finished after {limit}"))
+        .hint("raise sync.timeout, or see with `crabbox sync-plan` what is large; the next sync goes on from here")
+}
+
+struct Pilot<'a, C> {
+    flight: &'a Flight<'a>,
+    course: Option<Course<'a>>,
+    /// The file that remembers what the box holds, and the digest it has.
+    note: PathBuf,
+    noted: String,
+    log: Log<'a, C>,
+    /// The try whose answer is awaited.
+    air: Option<Air>,
+}
+
+/// A try on its way: its request, its channels, what it changes.
+#[derive(Clone)]
+struct Air {
+    id: u64,
+    channels: u32,
+    leg: Option<Rc<Leg>>,
+}
+
+impl<C: Clock> Pilot<'_, C> {
+    async fn run(&mut self, helper: &mut Helper) -> Result<Flown> {
+        let (mut tries, mut upsets) = (0, 0);
+        while tries <= TRIES && upsets <= UPSETS {
+            let leg = match &mut self.course {
+                Some(course) => Some(Rc::new(course.leg().await?)),
+                None => None,
+            };
+            let landing = match leg.as_ref().map_or(Ok(Vec::new()), |leg| self.unasked(leg)) {
+                Ok(blocks) => self.attempt(helper, leg.clone(), blocks).await?,
+                Err(Spoiled::Changed(path)) => Landing::Changed(path),
+                Err(Spoiled::Failed(error)) => return Err(error),
+            };
+            match landing {
+                Landing::Flown(flown) => return Ok(flown),
+                Landing::Changed(path) => {
+                    upsets += 1;
+                    self.course.as_mut().map_or(Ok(()), |course| course.amend(&path))?;
+                }
+                Landing::Refused(refused, manifest) => {
+                    tries += 1;
+                    self.correct(leg.as_deref(), refused, &manifest)?;
+                }
+            }
+        }
+        Err(KernelError::new(ErrorCode::SyncVerify, "the tree on the box does not hold still")
+            .hint("something on the box may be writing to it; what was left running there can be seen with `crabbox ssh`"))
+    }
+
+    /// The blocks of a flight that does not ask.
+    fn unasked(&self, leg: &Leg) -> Result<Vec<Bytes>, Spoiled> {
+        let Some(course) = self.course.as_ref().filter(|_| !leg.ask) else { return Ok(Vec::new()) };
+        let parcels = leg.parcels(&Have::nothing(leg.pieces.len()));
+        parcels.iter().map(|parcel| blocks::pack(course.root(), parcel, blocks::FAST)).collect()
+    }
+
+    /// One try, from the request to its answer.
+    async fn attempt(
+        &mut self,
+        helper: &mut Helper,
+        leg: Option<Rc<Leg>>,
+        blocks: Vec<Bytes>,
+    ) -> Result<Landing> {
+        self.log.step("preflight");
+        let channels = helper.channels();
+        let id = helper.request(method::FLIGHT, &self.params(channels, leg.as_deref()))?;
+        self.air = Some(Air { id, channels, leg: leg.clone() });
+        let mut exchange = Exchange::new(
+            id,
+            channels,
+            self.course.as_ref().zip(leg.as_deref()).map(|(course, leg)| (course.root(), leg)),
+            self.flight.launch.map(|launch| launch.spec.run_id.as_str()),
+            Duration::from_millis(self.flight.lock.wait_ms),
+        );
+        exchange.load(blocks, self.flight.launch.and_then(|launch| launch.script.clone()));
+        let answer = exchange.until_answered(helper, &mut self.log).await?;
+        self.log.step("apply");
+        let air = self.air.take();
+        let spoiled = exchange.spoiled();
+        let applied = match (answer, spoiled) {
+            (Ok(FlightResult::Applied(applied)), _) => applied,
+            (_, Some(Spoiled::Failed(error))) => return Err(error),
+            (_, Some(Spoiled::Changed(path))) => return Ok(Landing::Changed(path)),
+            (Ok(FlightResult::Refused(refused)), None) => {
+                helper.forget(channels);
+                return Ok(Landing::Refused(refused, exchange.manifest()));
+            }
+            (Err(error), None) if self.was_started_before(&error) => {
+                helper.forget(channels);
+                let launched = Launched::Earlier;
+                return Ok(Landing::Flown(Flown { pushed: None, launched, channels }));
+            }
+            (Err(error), None) => return Err(error),
+        };
+        match air {
+            Some(air) => self.landed(&air, &applied).map(Landing::Flown),
+            None => Err(KernelError::new(ErrorCode::Internal, "a flight landed twice")),
+        }
+    }
+
+    fn was_started_before(&self, error: &KernelError) -> bool {
+        error.code == ErrorCode::Conflict && self.flight.launch.is_some()
+    }
+
+    fn params(&self, channels: u32, leg: Option<&Leg>) -> FlightParams {
+        let place = self.flight.place;
+        FlightParams {
+            channels,
+            lease: place.lease.to_string(),
+            base_dir: place.base_dir.clone(),
+            repo: place.repo.clone(),
+            lock: self.flight.lock.clone(),
+            tree: leg.zip(self.course.as_ref()).map(|(leg, course)| TreeChange {
+                base: leg.base.clone(),
+                target: leg.target.digest.clone(),
+                ask: leg.ask,
+                checksum: course.rules().checksum,
+            }),
+            isolate: self.flight.isolate,
+            run: self.flight.launch.map(|launch| launch.spec.clone()),
+        }
+    }
+
+    /// The tree is as wanted and the command was started: what that means for both sides' books.
+    fn landed(&mut self, air: &Air, applied: &Applied) -> Result<Flown> {
+        let launched = match (self.flight.launch, self.log.started.take()) {
+            (None, _) => Launched::Nothing,
+            (Some(_), Some(started)) => Launched::Now(started),
+            (Some(_), None) => {
+                let what = "the box did not say whether the command was started";
+                let error = KernelError::new(ErrorCode::Internal, what);
+                return Err(error.outcome(Outcome::Uncertain));
+            }
+        };
+        let pushed = match (&air.leg, &self.course) {
+            (Some(leg), Some(course)) => Some(Pushed {
+                skipped: applied.written == 0 && applied.removed == 0,
+                sent_files: applied.written,
+                sent_bytes: applied.received_bytes,
+                deleted: applied.removed,
+                drifted: course.drifted(),
+                phases: self.remember(leg),
+            }),
+            _ => None,
+        };
+        Ok(Flown { pushed, launched, channels: air.channels })
+    }
+
+    /// Notes what the box holds now; the steps of the whole flight.
+    fn remember(&mut self, leg: &Leg) -> Vec<SyncPhase> {
+        if self.noted != leg.target.digest
+            && let Err(error) = leg.target.store(&self.note)
+        {
+            // The next flight asks the box instead.
+            self.log.debug(error.to_string());
+        }
+        self.log.step("finalize");
+        std::mem::take(&mut self.log.phases)
+    }
+
+    /// Learns from a refusal.
+    fn correct(&mut self, leg: Option<&Leg>, refused: Refused, manifest: &[u8]) -> Result<()> {
+        self.log.debug(format!("the box refuses the flight: {refused:.200?}"));
+        let lease = &self.flight.place.lease;
+        match (refused, &mut self.course, leg) {
+            (Refused::Busy { owner }, ..) => Err(KernelError::new(
+                ErrorCode::Busy,
+                format!("the work tree of lease {lease} is in use by {owner}"),
+            )
+            .hint("wait for it, stop it, use another lease, or run with --isolate")),
+            (Refused::Fence { lease: other }, ..) => Err(KernelError::new(
+                ErrorCode::Precondition,
+                format!("the work root on the box belongs to lease {other}, not to {lease}"),
+            )
+            .hint("nothing was touched; choose another workRoot, or stop that lease")),
+            (Refused::Base, Some(course), _) => course.rebase(manifest),
+            (Refused::Drift { paths }, Some(course), _) => course.drift(paths),
+            (Refused::Content, Some(course), Some(leg)) => course.distrust(leg),
+            _ => Err(KernelError::new(ErrorCode::Internal, "the box refuses what was not asked")),
+        }
+    }
+
+    /// Calls off the flight whose answer is awaited. It may land all the same.
+    async fn call_off(&mut self, helper: &mut Helper, error: &KernelError) -> Result<Flown> {
+        let Some(air) = self.air.clone() else { return Err(error.clone()) };
+        helper.cancel(air.id)?;
+        let run_id = self.flight.launch.map(|launch| launch.spec.run_id.as_str());
+        let answer = loop {
+            let incoming = helper.next(|i| exchange::answers(i, air.id, run_id)).await?;
+            match incoming {
+                Incoming::Answer { result, .. } => break exchange::read_answer(result)?,
+                note => self.log.hear_started(&note)?,
+            }
+        };
+        self.air = None;
+        match answer {
+            Ok(FlightResult::Applied(applied)) => self.landed(&air, &applied),
+            _ => Err(error.clone()),
+        }
+    }
+
+    /// Says whether the command may run, where nobody deeper did.
+    fn judge(&self, error: KernelError) -> KernelError {
+        if self.flight.launch.is_none() || error.outcome.is_some() {
+            return error;
+        }
+        let doubt = self.air.is_some() || self.log.started.is_some();
+        error.outcome(if doubt { Outcome::Uncertain } else { Outcome::NotStarted })
+    }
+}
+
+/// How one try ended.
+enum Landing {
+    Flown(Flown),
+    /// Refused; with the manifest the box holds, where that is why.
+    Refused(Refused, Vec<u8>),
+    /// A file here changed while it was sent.
+    Changed(PathBuf),
 }

@@ -5,12 +5,16 @@
 //! ([`survey`]), removes and sends the difference ([`archive`]), and asks again.
 
 pub mod archive;
+mod blocks;
 pub mod checkout;
 pub mod commits;
+mod course;
+mod exchange;
 pub mod excludes;
 pub mod flight;
 mod git;
 pub mod guard;
+pub mod known;
 pub mod manifest;
 pub mod push;
 pub mod survey;

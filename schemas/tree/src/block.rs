@@ -17,6 +17,10 @@ const RECORD: usize = 36;
 /// Bytes before a block's packed bytes.
 const HEAD: usize = 5;
 
+/// How many samples are compressed to judge a block, and how large each is. Bytes.
+const SAMPLES: usize = 4;
+const SAMPLE: usize = 8 << 10;
+
 /// A block being filled.
 #[derive(Debug, Default)]
 pub struct Block {
@@ -40,6 +44,14 @@ impl Block {
     /// Whether nothing is in it.
     pub fn is_empty(&self) -> bool {
         self.raw.is_empty()
+    }
+
+    /// Whether compressing it is worth the time, judged by samples of it.
+    pub fn shrinks(&self) -> bool {
+        let step = (self.raw.len() / SAMPLES).max(SAMPLE);
+        let sample: Vec<u8> =
+            self.raw.chunks(step).flat_map(|c| &c[..c.len().min(SAMPLE)]).copied().collect();
+        zstd::bulk::compress(&sample, 1).is_ok_and(|packed| packed.len() < sample.len() / 20 * 19)
     }
 
     /// The bytes for the wire; `level` is zstd's, `None` leaves them as they are.

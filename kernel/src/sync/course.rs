@@ -1,0 +1,247 @@
+//! What a flight has to change: from what the box is thought to hold to what it shall hold, corrected as more is known.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::helper::Blob;
+use crabbox_tree::{Delta, Have, Piece, Recipe, WHOLE, is_inside, pieces};
+use crabbox_wire::payload;
+
+use crate::error::{KernelError, Result};
+use crate::sync::blocks::{self, Spoiled};
+use crate::sync::known::Known;
+use crate::sync::manifest::{self, Entry, Hash, Kind, Manifest, bytes_of, changing, hex, whole};
+use crate::sync::survey::above;
+use crate::sync::{LocalTree, SyncRules};
+
+/// How often one file may change before we give up on it, and how many may in one flight.
+const CHANGES: u32 = 4;
+const CHANGED: usize = 1000;
+/// After this many refusals for drift everything is written anew.
+const DRIFTS: u32 = 2;
+/// Content up to this many bytes is sent without asking what the box has.
+const UNASKED: u64 = 1 << 20;
+
+/// What a flight has to change.
+pub(super) struct Course<'a> {
+    tree: &'a LocalTree,
+    rules: &'a SyncRules,
+    base: Known,
+    /// What changed here since the tree was read; `None` is gone.
+    amended: BTreeMap<PathBuf, (u32, Option<Entry>)>,
+    /// What must be made good although base and target agree on it.
+    repair: BTreeSet<PathBuf>,
+    drifts: u32,
+    recipes: HashMap<Hash, Recipe>,
+}
+
+/// One try: the change in the form it travels.
+pub(super) struct Leg {
+    /// What the box is thought to hold: its digest.
+    pub(super) base: String,
+    /// What it shall hold.
+    pub(super) target: Known,
+    pub(super) delta: Delta,
+    pub(super) pieces: Vec<Piece>,
+    /// Whether to ask which pieces are there.
+    pub(super) ask: bool,
+}
+
+impl<'a> Course<'a> {
+    pub(super) fn new(tree: &'a LocalTree, rules: &'a SyncRules, base: Known) -> Self {
+        Self {
+            tree,
+            rules,
+            base,
+            amended: BTreeMap::new(),
+            repair: BTreeSet::new(),
+            drifts: 0,
+            recipes: HashMap::new(),
+        }
+    }
+
+    /// The directory here.
+    pub(super) fn root(&self) -> &'a Path {
+        &self.tree.root
+    }
+
+    pub(super) fn rules(&self) -> &'a SyncRules {
+        self.rules
+    }
+
+    /// Paths that had changed on the box.
+    pub(super) fn drifted(&self) -> u64 {
+        self.repair.len() as u64
+    }
+
+    /// The digest of what the box is thought to hold.
+    pub(super) fn base(&self) -> &str {
+        &self.base.digest
+    }
+
+    /// The next try, with recipes for its large files.
+    pub(super) async fn leg(&mut self) -> Result<Leg> {
+        for _ in 0..CHANGED {
+            let target = self.target()?.into_owned();
+            let delta = self.delta(&target);
+            let large = self.unknown_large(&delta);
+            let made = match large.is_empty() {
+                true => Ok(Vec::new()),
+                false => blocks::recipes(self.root(), large).await,
+            };
+            match made {
+                Ok(made) => self.recipes.extend(made.into_iter().map(|r| (r.content, r))),
+                Err(Spoiled::Changed(path)) => {
+                    self.amend(&path)?;
+                    continue;
+                }
+                Err(Spoiled::Failed(error)) => return Err(error),
+            }
+            return self.plan(target, delta);
+        }
+        Err(changing(Path::new("the tree")))
+    }
+
+    fn plan(&self, target: Manifest, mut delta: Delta) -> Result<Leg> {
+        let mut seen = BTreeSet::new();
+        let large = delta.wanted.iter().filter_map(large);
+        delta.recipes = large
+            .filter(|hash| seen.insert(*hash))
+            .filter_map(|hash| self.recipes.get(&hash).cloned())
+            .collect();
+        let pieces = pieces(&delta).map_err(|e| {
+            KernelError::new(ErrorCode::Internal, "the tree cannot be cut in pieces").because(&e)
+        })?;
+        let digest = match delta.is_empty() {
+            true => self.base.digest.clone(),
+            false => hex(&target.digest()),
+        };
+        let needed: u64 = pieces.iter().map(|p| u64::from(p.len)).sum();
+        Ok(Leg {
+            base: self.base.digest.clone(),
+            target: Known { manifest: target, digest },
+            delta,
+            pieces,
+            ask: needed > UNASKED,
+        })
+    }
+
+    /// What the box shall hold.
+    fn target(&self) -> Result<Cow<'a, Manifest>> {
+        let mut target = Cow::Borrowed(&self.tree.manifest);
+        if !self.amended.is_empty() {
+            let kept = target.entries().iter().filter(|e| !self.amended.contains_key(&e.path));
+            let now = self.amended.values().filter_map(|(_, entry)| entry.as_ref());
+            target = Cow::Owned(whole(kept.chain(now).cloned().collect())?);
+        }
+        if !self.rules.delete {
+            target = Cow::Owned(self.kept(&target)?.with(&target));
+        }
+        Ok(target)
+    }
+
+    /// What the box holds, without what stands where the tree needs something else.
+    fn kept(&self, target: &Manifest) -> Result<Manifest> {
+        let dirs: BTreeSet<&Path> = target.entries().iter().flat_map(|e| above(&e.path)).collect();
+        let in_the_way = |e: &&Entry| {
+            dirs.contains(e.path.as_path()) || above(&e.path).any(|d| target.get(d).is_some())
+        };
+        whole(self.base.manifest.entries().iter().filter(|e| !in_the_way(e)).cloned().collect())
+    }
+
+    fn delta(&self, target: &Manifest) -> Delta {
+        let mut delta = self.base.manifest.delta(target);
+        if self.rules.full_resync || self.drifts > DRIFTS {
+            delta.wanted = target.entries().to_vec();
+            return delta;
+        }
+        for path in &self.repair {
+            match target.get(path) {
+                Some(entry) => delta.wanted.push(entry.clone()),
+                None => delta.removed.push(path.clone()),
+            }
+        }
+        if !self.repair.is_empty() {
+            delta.wanted.sort_by(|a, b| bytes_of(&a.path).cmp(bytes_of(&b.path)));
+            delta.wanted.dedup_by(|a, b| a.path == b.path);
+            delta.removed.sort_by(|a, b| bytes_of(a).cmp(bytes_of(b)));
+            delta.removed.dedup();
+        }
+        delta
+    }
+
+    fn unknown_large(&self, delta: &Delta) -> Vec<blocks::Large> {
+        let mut seen = BTreeSet::new();
+        let files = delta.wanted.iter().filter_map(|e| large(e).map(|hash| (e.path.clone(), hash)));
+        files.filter(|(_, hash)| !self.recipes.contains_key(hash) && seen.insert(*hash)).collect()
+    }
+
+    /// A file changed here after the tree was read: it is described again.
+    pub(super) fn amend(&mut self, path: &Path) -> Result<()> {
+        let now = manifest::read(self.root(), vec![path.to_owned()], &mut Vec::new())?;
+        let times = self.amended.get(path).map_or(0, |(times, _)| *times) + 1;
+        if times > CHANGES || self.amended.len() > CHANGED {
+            return Err(changing(path));
+        }
+        self.amended.insert(path.to_owned(), (times, now.into_entries().pop()));
+        Ok(())
+    }
+
+    /// The box says that content was not what was promised, and not whose.
+    pub(super) fn distrust(&mut self, leg: &Leg) -> Result<()> {
+        let paths = leg.delta.wanted.iter().map(|e| e.path.clone()).collect();
+        let now = manifest::read(self.root(), paths, &mut Vec::new())?;
+        for entry in leg.delta.wanted.iter().filter(|e| now.get(&e.path) != Some(e)) {
+            let times = self.amended.get(&entry.path).map_or(0, |(times, _)| *times) + 1;
+            self.amended.insert(entry.path.clone(), (times, now.get(&entry.path).cloned()));
+        }
+        Ok(())
+    }
+
+    /// The box holds something else than was thought.
+    pub(super) fn rebase(&mut self, text: &[u8]) -> Result<()> {
+        let text = std::str::from_utf8(text).ok();
+        self.base = text.and_then(Known::from_text).ok_or_else(|| {
+            KernelError::new(ErrorCode::SyncVerify, "the box sent a manifest that is not whole")
+        })?;
+        Ok(())
+    }
+
+    /// Paths were changed on the box.
+    pub(super) fn drift(&mut self, paths: Vec<Blob>) -> Result<()> {
+        self.drifts += 1;
+        for path in paths {
+            let bytes = match path {
+                Blob::Text(text) => payload::unpack(Some(text), None),
+                Blob::Bytes { b64 } => payload::unpack(None, Some(b64)),
+            };
+            let path = bytes.ok().map(|b| PathBuf::from(std::ffi::OsString::from_vec(b)));
+            match path.filter(|p| is_inside(p)) {
+                Some(path) => self.repair.insert(path),
+                None => {
+                    let what = "the box named a path that is not in its tree";
+                    return Err(KernelError::new(ErrorCode::SyncVerify, what));
+                }
+            };
+        }
+        Ok(())
+    }
+}
+
+impl Leg {
+    /// What has to travel of it, a block's worth each.
+    pub(super) fn parcels(&self, have: &Have) -> Vec<blocks::Parcel> {
+        blocks::parcels(&self.delta, &self.pieces, have)
+    }
+}
+
+/// The content of a file that travels in chunks.
+fn large(entry: &Entry) -> Option<Hash> {
+    match entry.kind {
+        Kind::File { size, sha256, .. } if size > WHOLE => Some(sha256),
+        _ => None,
+    }
+}
