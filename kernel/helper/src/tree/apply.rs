@@ -1,0 +1,293 @@
+//! The second half of a flight: the tree becomes exactly what is wanted, file by file, each at once.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use std::ffi::OsStr;
+
+use crabbox_schemas::helper::Applied;
+use crabbox_tree::{Delta, Entry, Kind, shown};
+use rustix::fs::{
+    AtFlags, FileType, Mode, fchmod, renameat, statat, symlinkat, unlinkat, utimensat,
+};
+use rustix::io::Errno;
+
+use crate::tree::dirs::{Dirs, is_gone, remove_all};
+use crate::tree::fault::{Fault, Result};
+use crate::tree::place::{NOW, Place};
+use crate::tree::plan::{How, Plan, Todo, above, has_below};
+use crate::tree::shelf::fresh;
+use crate::tree::staging::Staging;
+use crate::tree::stat::{Look, Record};
+use crate::tree::state::State;
+use crate::tree::{Tree, UNFINISHED, check, threads};
+
+/// How often somebody who puts things in our way is put up with.
+const PATIENCE: usize = 5;
+
+/// Makes the tree what the plan says, and notes it. Everything needed is in the staging folder.
+pub(super) fn apply(tree: &mut Tree, staging: &Staging) -> Result<Applied> {
+    let (plan, top, place) = (&staging.plan, &staging.top, tree.place.clone());
+    let mut applied = Applied::default();
+    if !plan.is_idle() {
+        let touched = Delta { removed: plan.touched(), ..Delta::default() };
+        place.write(UNFINISHED, &touched.to_text())?;
+        copy_twins(&place, plan)?;
+        applied.removed = remove(top, plan)?;
+    }
+    let looks = put_all(&place, top, plan)?;
+    applied.written =
+        plan.todo.iter().filter(|todo| !matches!(todo.how, How::Keep(_))).count() as u64;
+    let changed = plan.digest != tree.state.digest || !plan.todo.is_empty();
+    if changed || staging.repairs {
+        tree.state = known(tree, staging, &looks)?;
+        tree.save()?;
+        place.forget(UNFINISHED)?;
+        forget_shell_notes(&place)?;
+    }
+    Ok(applied)
+}
+
+/// Contents that are needed more than once get a file each: no two names ever share one.
+fn copy_twins(place: &Place, plan: &Plan) -> Result<()> {
+    let failed = |name: &str| Fault::of(format!("stage a copy of {name}"));
+    for (_, name) in plan.moves() {
+        let Some((first, _)) = name.split_once('.') else { continue };
+        let from = crate::tree::dirs::open_file(place.staging.as_fd(), OsStr::new(first))
+            .map_err(failed(first))?;
+        let into = fresh(&place.staging, name).map_err(failed(name))?;
+        copy(from, into)?;
+    }
+    Ok(())
+}
+
+/// Copies a file's bytes, by reference where the file system can.
+pub(crate) fn copy(from: OwnedFd, into: OwnedFd) -> Result<()> {
+    if rustix::fs::ioctl_ficlone(&into, &from).is_ok() {
+        return Ok(());
+    }
+    std::io::copy(&mut File::from(from), &mut File::from(into))
+        .map(drop)
+        .map_err(Fault::io("copy a file"))
+}
+
+/// Removes what goes, and the directories it leaves empty. How many entries went.
+fn remove(top: &OwnedFd, plan: &Plan) -> Result<u64> {
+    let mut dirs = Dirs::new(top);
+    let mut count = 0;
+    for path in &plan.removed {
+        let failed = || Fault::of(format!("remove {}", shown(path)));
+        let gone = dirs.parent(path).and_then(|(dir, name)| unlinkat(dir, name, AtFlags::empty()));
+        match gone {
+            Ok(()) => count += 1,
+            // A directory that took its place is not ours.
+            Err(Errno::ISDIR | Errno::PERM) => {
+                let look = dirs.look(path).map_err(failed())?;
+                if look.is_some_and(|look| look.kind() != FileType::Directory) {
+                    return Err(failed()(Errno::PERM));
+                }
+            }
+            Err(errno) if is_gone(errno) => {}
+            Err(errno) => return Err(failed()(errno)),
+        }
+    }
+    let mut last: &Path = Path::new("");
+    for path in plan.removed.iter().rev() {
+        if path.parent() == Some(last) {
+            continue;
+        }
+        last = path.parent().unwrap_or(last);
+        prune(&mut dirs, path, plan);
+    }
+    Ok(count)
+}
+
+/// Removes the directories above a removed path that are empty and not needed.
+fn prune(dirs: &mut Dirs<'_>, path: &Path, plan: &Plan) {
+    for dir in above(path) {
+        if has_below(&plan.target, dir) {
+            return;
+        }
+        let gone = dirs.parent(dir).and_then(|(up, name)| unlinkat(up, name, AtFlags::REMOVEDIR));
+        match gone {
+            Ok(()) => {}
+            Err(errno) if is_gone(errno) => {}
+            // What is not empty holds what we never sent.
+            Err(_) => return,
+        }
+    }
+}
+
+/// Puts every wanted entry in its place. How each was seen to be right.
+fn put_all(place: &Place, top: &OwnedFd, plan: &Plan) -> Result<Vec<Look>> {
+    let parts = threads::split(plan.todo.len(), |range| {
+        let mut dirs = Dirs::new(top);
+        plan.todo[range]
+            .iter()
+            .map(|todo| {
+                let entry = plan.entry(todo);
+                put(place, &mut dirs, plan, todo, entry)
+                    .map_err(Fault::of(format!("write {}", shown(&entry.path))))
+            })
+            .collect::<Result<Vec<Look>>>()
+    });
+    let mut looks = Vec::with_capacity(plan.todo.len());
+    for part in parts {
+        looks.extend(part?);
+    }
+    Ok(looks)
+}
+
+fn put(
+    place: &Place,
+    dirs: &mut Dirs<'_>,
+    plan: &Plan,
+    todo: &Todo,
+    entry: &Entry,
+) -> rustix::io::Result<Look> {
+    match (&todo.how, &entry.kind) {
+        (How::Keep(look), _) => Ok(*look),
+        (How::Chmod(look), Kind::File { exec, .. }) => {
+            let file = dirs.open_file(&entry.path)?;
+            fchmod(&file, mode(*exec)).map(|()| *look)
+        }
+        (How::Link, Kind::Symlink { target }) => {
+            let name = format!("link.{}", todo.wanted);
+            match symlinkat(target.as_os_str(), &place.staging, &name) {
+                Err(Errno::EXIST) => {
+                    unlinkat(&place.staging, &name, AtFlags::empty())?;
+                    symlinkat(target.as_os_str(), &place.staging, &name)?;
+                }
+                made => made?,
+            }
+            move_in(place, dirs, &name, entry)
+        }
+        (How::Move(name), Kind::File { exec, .. }) => {
+            ready(place, plan, name, *exec)?;
+            move_in(place, dirs, name, entry)
+        }
+        _ => Err(Errno::INVAL),
+    }
+}
+
+fn mode(exec: bool) -> Mode {
+    Mode::from_raw_mode(if exec { 0o755 } else { 0o644 })
+}
+
+/// Gives a staged file its mode, and the time of now when it comes from an earlier flight: what was built since
+/// then is older than this file.
+fn ready(place: &Place, plan: &Plan, name: &str, exec: bool) -> rustix::io::Result<()> {
+    let look = Look::of(&statat(&place.staging, name, AtFlags::SYMLINK_NOFOLLOW)?);
+    if look.mode & 0o7777 != mode(exec).as_raw_mode() {
+        rustix::fs::chmodat(&place.staging, name, mode(exec), AtFlags::empty())?;
+    }
+    if look.mtime < plan.stamp {
+        utimensat(&place.staging, name, &NOW, AtFlags::SYMLINK_NOFOLLOW)?;
+    }
+    Ok(())
+}
+
+/// Moves a staged file or link to its path, in the place of what stands there.
+fn move_in(
+    place: &Place,
+    dirs: &mut Dirs<'_>,
+    staged: &str,
+    entry: &Entry,
+) -> rustix::io::Result<Look> {
+    let look = Look::of(&statat(&place.staging, staged, AtFlags::SYMLINK_NOFOLLOW)?);
+    let (dir, name) = dirs.made(&entry.path)?;
+    for _ in 0..PATIENCE {
+        match renameat(&place.staging, staged, dir, name) {
+            Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) => make_way(dir, name)?,
+            moved => return moved.map(|()| look),
+        }
+    }
+    Err(Errno::NOTEMPTY)
+}
+
+/// Removes a directory that stands where a file belongs, with all it holds.
+fn make_way(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
+    match remove_all(dir, name) {
+        Err(Errno::NOTDIR | Errno::NOENT) => Ok(()),
+        done => done,
+    }
+}
+
+/// The state after the plan was carried out, from how the written entries look now.
+fn known(tree: &Tree, staging: &Staging, looks: &[Look]) -> Result<State> {
+    let plan = &staging.plan;
+    let stamp = tree.place.stamp()?;
+    let parts = threads::split(plan.todo.len(), |range| {
+        let mut dirs = Dirs::new(&staging.top);
+        let mut buffer = Vec::new();
+        range
+            .map(|at| seen(&mut dirs, plan.entry(&plan.todo[at]), &looks[at], stamp, &mut buffer))
+            .collect::<Result<Vec<Record>>>()
+    });
+    let mut records: HashMap<&Path, Record> = HashMap::with_capacity(plan.todo.len());
+    let mut todo = plan.todo.iter();
+    for part in parts {
+        for (record, todo) in part?.into_iter().zip(&mut todo) {
+            records.insert(&plan.entry(todo).path, record);
+        }
+    }
+    let old = &tree.state;
+    let mut rest = old.manifest.entries().iter().zip(&old.records).peekable();
+    let records = plan
+        .target
+        .entries()
+        .iter()
+        .map(|entry| {
+            let path = entry.path.as_os_str().as_bytes();
+            while rest.next_if(|(old, _)| old.path.as_os_str().as_bytes() < path).is_some() {}
+            let kept = rest.next_if(|(old, _)| old.path == entry.path).map(|(_, record)| *record);
+            records.get(entry.path.as_path()).copied().or(kept).unwrap_or_default()
+        })
+        .collect();
+    Ok(State { manifest: plan.target.clone(), records, digest: plan.digest })
+}
+
+/// The record of an entry that was just written. When it does not look like what was written, its bytes decide.
+fn seen(
+    dirs: &mut Dirs<'_>,
+    entry: &Entry,
+    written: &Look,
+    stamp: (i64, u32),
+    buffer: &mut Vec<u8>,
+) -> Result<Record> {
+    let look = dirs.look(&entry.path).ok().flatten();
+    let right = match look {
+        Some(look) if look.same_bytes(written) && right_mode(entry, &look) => Some(look),
+        Some(look) => check::stands(dirs, entry, &look, buffer)?,
+        None => None,
+    };
+    match right {
+        Some(look) => Ok(Record::taken(look, stamp)),
+        None => Err(Fault::Unequal(format!(
+            "{} is not what was written a moment ago: something on the box writes to its tree, or its file system does not keep such names apart",
+            shown(&entry.path)
+        ))),
+    }
+}
+
+fn right_mode(entry: &Entry, look: &Look) -> bool {
+    match &entry.kind {
+        Kind::File { exec, .. } => look.is_file() && look.exec() == *exec,
+        Kind::Symlink { .. } => look.kind() == FileType::Symlink,
+    }
+}
+
+/// Once the helper has a tree, what a sync without a helper noted of it is stale.
+fn forget_shell_notes(place: &Place) -> Result<()> {
+    let Some(notes) = place.shell_notes() else { return Ok(()) };
+    for name in ["manifest", "unfinished"] {
+        match unlinkat(&notes, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(Fault::of("forget the notes of an earlier sync")(errno)),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! The first half of a flight: is the base right, is the tree as recorded, and what has to be done?
+
+use std::collections::{BTreeSet, HashSet};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crabbox_schemas::helper::{Blob, Refused, TreeChange};
+use crabbox_tree::{Delta, Entry, Kind, bytes_of, hex};
+
+use crate::tree::check::{self, check, content};
+use crate::tree::dirs::Dirs;
+use crate::tree::fault::{Fault, Result};
+use crate::tree::plan::{How, Names, Plan, Todo, target};
+use crate::tree::staging::Staging;
+use crate::tree::stat::Record;
+use crate::tree::{Tree, UNFINISHED, threads};
+
+/// What became of the first half of a flight.
+#[derive(Debug)]
+pub enum Begin {
+    /// Nothing was written. With a refused base comes the text of the manifest that is held.
+    Refused(Refused, Option<String>),
+    /// Content can be put in, then applied.
+    Ready(Box<Staging>),
+}
+
+impl Tree {
+    /// Compares what the laptop believes with what is there. The caller holds the lock until the tree is applied
+    /// or given up. Nothing is written in the tree.
+    pub fn begin(&mut self, change: &TreeChange, delta: Delta) -> Result<Begin> {
+        let started = Instant::now();
+        self.place.check_fence()?;
+        self.reload()?;
+        if hex(&self.state.digest) != change.base {
+            return Ok(Begin::Refused(Refused::Base, Some(self.state.manifest.to_text())));
+        }
+        let aim = match delta.is_empty() && change.base == change.target {
+            true => None,
+            false => Some(target(&self.state.manifest, &delta, &change.target)?),
+        };
+        let (top, _) = self.place.top()?;
+        let stamp = self.place.stamp()?;
+        let unfinished = self.unfinished()?;
+        let drift = self.drifted(&top, unfinished.as_ref(), change.checksum)?;
+        let covered: HashSet<&Path> = delta
+            .wanted
+            .iter()
+            .map(|e| &e.path)
+            .chain(&delta.removed)
+            .map(PathBuf::as_path)
+            .collect();
+        let open: Vec<Blob> =
+            drift.iter().filter(|p| !covered.contains(p.as_path())).map(|p| blob(p)).collect();
+        if !open.is_empty() {
+            return Ok(Begin::Refused(Refused::Drift { paths: open }, None));
+        }
+        drop(covered);
+        let (target, digest) = match aim {
+            Some(aim) => aim,
+            None => (self.state.manifest.clone(), self.state.digest),
+        };
+        let wanted: HashSet<&Path> = delta.wanted.iter().map(|e| e.path.as_path()).collect();
+        let mut removed: Vec<PathBuf> = delta
+            .removed
+            .iter()
+            .chain(unfinished.iter().flatten().filter(|p| target.get(p).is_none()))
+            .filter(|p| !wanted.contains(p.as_path()))
+            .cloned()
+            .collect();
+        removed.sort_by(|a, b| bytes_of(a).cmp(bytes_of(b)));
+        removed.dedup();
+        let drift: HashSet<&Path> = drift.iter().map(PathBuf::as_path).collect();
+        let todo = self.todo(&top, &delta, &drift)?;
+        let plan = Plan { delta, target, digest, removed, todo, stamp };
+        let ready = Staging::new(self, top, plan, change.ask, unfinished.is_some(), started)?;
+        Ok(Begin::Ready(Box::new(ready)))
+    }
+
+    /// The paths that a flight which was cut off was about to change.
+    fn unfinished(&self) -> Result<Option<BTreeSet<PathBuf>>> {
+        let Some((text, _)) = self.place.read(UNFINISHED)? else { return Ok(None) };
+        // What is not whole was not acted upon: the note is there before anything is done.
+        let noted = Delta::from_text(&text).map(|d| d.removed).unwrap_or_default();
+        Ok(Some(noted.into_iter().collect()))
+    }
+
+    /// The paths that are not as recorded: managed ones that changed, and those that a flight cut off has left.
+    fn drifted(
+        &mut self,
+        top: &OwnedFd,
+        unfinished: Option<&BTreeSet<PathBuf>>,
+        bytes: bool,
+    ) -> Result<Vec<PathBuf>> {
+        let mut strays = Vec::new();
+        let mut dirs = Dirs::new(top);
+        for path in unfinished.into_iter().flatten() {
+            match self.state.find(path) {
+                Some(at) => self.state.records[at] = Record::default(),
+                None => strays.push(path),
+            }
+        }
+        let checked = check(top, &self.state, None, self.place.stamp()?, bytes)?;
+        for (at, record) in checked.fresh {
+            self.state.records[at] = record;
+        }
+        let entries = self.state.manifest.entries();
+        let mut drift: Vec<PathBuf> =
+            checked.drift.iter().map(|at| entries[*at].path.clone()).collect();
+        for path in strays {
+            let stands = dirs.look(path).map_err(Fault::of("look at the tree"))?;
+            if stands.is_some_and(|look| look.kind() != rustix::fs::FileType::Directory) {
+                drift.push(path.clone());
+            }
+        }
+        Ok(drift)
+    }
+
+    /// How each wanted entry comes to stand. What is right already stays as it is.
+    fn todo(&self, top: &OwnedFd, delta: &Delta, drift: &HashSet<&Path>) -> Result<Vec<Todo>> {
+        let mut order: Vec<usize> = (0..delta.wanted.len()).collect();
+        let path = |at: &usize| bytes_of(&delta.wanted[*at].path);
+        order.sort_by(|a, b| path(a).cmp(path(b)));
+        if order.windows(2).any(|two| path(&two[0]) == path(&two[1])) {
+            return Err(Fault::Protocol("the delta wants a path twice".into()));
+        }
+        let parts = threads::split(order.len(), |range| {
+            let mut dirs = Dirs::new(top);
+            let mut buffer = Vec::new();
+            let there = |at: &usize| {
+                let entry = &delta.wanted[*at];
+                self.there(&mut dirs, entry, drift.contains(entry.path.as_path()), &mut buffer)
+            };
+            order[range].iter().map(there).collect::<Result<Vec<_>>>()
+        });
+        let mut names = Names::default();
+        let mut todo = Vec::with_capacity(order.len());
+        let mut order = order.into_iter();
+        for part in parts {
+            for (there, wanted) in part?.into_iter().zip(&mut order) {
+                let how = there.unwrap_or_else(|| names.next(&delta.wanted[wanted].kind));
+                todo.push(Todo { wanted, how });
+            }
+        }
+        Ok(todo)
+    }
+
+    /// Whether an entry stands already, or all but its mode.
+    fn there(
+        &self,
+        dirs: &mut Dirs<'_>,
+        entry: &Entry,
+        drifted: bool,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<How>> {
+        let known = self.state.find(&entry.path).filter(|_| !drifted);
+        let look = match dirs.look(&entry.path) {
+            Ok(Some(look)) => look,
+            // What cannot be looked at is replaced.
+            Ok(None) | Err(_) => return Ok(None),
+        };
+        let Kind::File { size, sha256, exec } = &entry.kind else {
+            let stands = check::stands(dirs, entry, &look, buffer)?;
+            return Ok(stands.map(How::Keep));
+        };
+        if !look.is_file() || look.size != *size {
+            return Ok(None);
+        }
+        let (hash, look) = match known.map(|at| &self.state.manifest.entries()[at].kind) {
+            Some(Kind::File { sha256, .. }) => (*sha256, look),
+            _ => match content(dirs, &entry.path, buffer)? {
+                Some(found) => found,
+                None => return Ok(None),
+            },
+        };
+        Ok(match hash == *sha256 {
+            false => None,
+            true if look.exec() == *exec => Some(How::Keep(look)),
+            // The mode of a file with two names is not ours alone.
+            true => dirs.is_alone(&entry.path).then_some(How::Chmod(look)),
+        })
+    }
+}
+
+/// How a path is written on the wire.
+fn blob(path: &Path) -> Blob {
+    match String::from_utf8(bytes_of(path).to_vec()) {
+        Ok(text) => Blob::Text(text),
+        Err(_) => Blob::Bytes { b64: base64_of(bytes_of(path)) },
+    }
+}
+
+fn base64_of(bytes: &[u8]) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}

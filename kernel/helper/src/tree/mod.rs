@@ -1,0 +1,115 @@
+//! Trees on the box: what they hold, whether that is still so, and how they become what the laptop wants.
+//!
+//! [`Tree`] is one work tree. Under its [`Lock`], [`Tree::begin`] compares what the laptop believes with what is
+//! there, and either refuses or hands out a [`Staging`], which takes the missing content and then makes the
+//! tree exactly as wanted. A flight that is cut anywhere is finished by the next one.
+
+mod apply;
+mod begin;
+mod check;
+mod dirs;
+mod fault;
+mod lock;
+mod partial;
+mod place;
+mod plan;
+mod shelf;
+mod staging;
+mod stat;
+mod state;
+mod sweep;
+mod threads;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crabbox_schemas::helper::LockAsk;
+use crabbox_tree::Manifest;
+
+pub use begin::Begin;
+pub use fault::Fault;
+pub use lock::Lock;
+pub use staging::Staging;
+pub use sweep::Sweep;
+
+use fault::Result;
+use place::Place;
+use stat::Look;
+use state::State;
+
+/// The note that holds the state.
+const STATE: &str = "state";
+/// The note that names the paths a flight was about to change. While it is there, nothing is believed of them.
+const UNFINISHED: &str = "unfinished";
+
+/// One work tree on the box.
+#[derive(Debug)]
+pub struct Tree {
+    place: Arc<Place>,
+    workdir: PathBuf,
+    state: State,
+    /// How the state's file looked when it was read or written; another flight may have replaced it.
+    seen: Option<Look>,
+}
+
+impl Tree {
+    /// Opens the tree `repo` in a lease's folder: makes the folders, and checks the fence or sets it.
+    pub fn open(base_dir: &Path, repo: &str, lease: &str) -> Result<Self> {
+        let place = Arc::new(Place::open(base_dir, repo, lease)?);
+        let workdir = base_dir.join(repo);
+        let mut tree =
+            Self { place, workdir, state: State::unseen(Manifest::default()), seen: None };
+        tree.reload()?;
+        Ok(tree)
+    }
+
+    /// Where the tree stands.
+    pub fn workdir(&self) -> &Path {
+        &self.workdir
+    }
+
+    /// Takes the tree's lock, waiting as `ask` says; `waiting` is told who holds it, `cancelled` ends the wait.
+    pub fn lock(
+        &self,
+        ask: &LockAsk,
+        waiting: &mut dyn FnMut(&str),
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Lock> {
+        Lock::take(self.place.lock_file()?, ask, waiting, cancelled)
+    }
+
+    /// Reads the state again when its file is another one. A state that cannot be read is none; then the
+    /// notes of a sync without a helper are.
+    fn reload(&mut self) -> Result<()> {
+        let look = self.place.look(STATE);
+        if look.is_some() && look == self.seen {
+            return Ok(());
+        }
+        let read = self.place.read(STATE)?;
+        let known = read.and_then(|(bytes, look)| {
+            State::from_bytes(&bytes, self.place.boot).map(|state| (state, look))
+        });
+        (self.state, self.seen) = match known {
+            Some((state, look)) => (state, Some(look)),
+            None => (State::unseen(self.shell_manifest()), None),
+        };
+        Ok(())
+    }
+
+    /// What a sync without a helper left here.
+    fn shell_manifest(&self) -> Manifest {
+        let Some(notes) = self.place.shell_notes() else { return Manifest::default() };
+        let read = |name: &str| {
+            let bytes = place::read(&notes, name).ok()??.0;
+            Manifest::from_text(std::str::from_utf8(&bytes).ok()?)
+        };
+        let finished = read("manifest").unwrap_or_default();
+        finished.with(&read("unfinished").unwrap_or_default())
+    }
+
+    /// Writes the state down.
+    fn save(&mut self) -> Result<()> {
+        self.seen = Some(self.place.write(STATE, &self.state.to_bytes(self.place.boot))?);
+        Ok(())
+    }
+}

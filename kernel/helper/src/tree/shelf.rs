@@ -1,0 +1,221 @@
+//! The staging folder: the content a flight needs, each piece checked before it counts.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crabbox_tree::{Hash, Have, Kind, Piece, Recipe, WHOLE, block, content_hash, hex, pieces};
+use rustix::fs::{AtFlags, OFlags, openat, statat, unlinkat};
+use rustix::io::Errno;
+
+use crate::tree::check::content_of;
+use crate::tree::dirs::{list, open_file};
+use crate::tree::fault::{Fault, Result};
+use crate::tree::partial::Partial;
+use crate::tree::place::Place;
+use crate::tree::plan::Plan;
+use crate::tree::stat::Look;
+
+/// The staging folder of a flight.
+#[derive(Debug)]
+pub(crate) struct Shelf {
+    place: Arc<Place>,
+    /// The delta's pieces.
+    pub(crate) pieces: Vec<Piece>,
+    index: HashMap<Hash, usize>,
+    /// Whether each piece is here, or not needed.
+    here: Vec<AtomicBool>,
+    /// Small contents that are needed.
+    whole: HashSet<Hash>,
+    pub(crate) partials: Vec<Partial>,
+    /// Where each chunk belongs: which partial, and its number there.
+    spots: HashMap<Hash, Vec<(usize, usize)>>,
+    pub(crate) received: AtomicU64,
+}
+
+impl Shelf {
+    /// Makes room for what the plan needs. What an earlier flight left is kept when `reuse` and it is right.
+    pub(crate) fn new(place: Arc<Place>, plan: &Plan, reuse: bool) -> Result<Self> {
+        let pieces = pieces(&plan.delta)?;
+        let index = pieces.iter().enumerate().map(|(at, p)| (p.sha256, at)).collect();
+        let mut needed: HashMap<Hash, u64> = HashMap::new();
+        for (entry, _) in plan.moves() {
+            if let Kind::File { size, sha256, .. } = &entry.kind {
+                needed.insert(*sha256, *size);
+            }
+        }
+        let staged = sift(&place, &needed, reuse)?;
+        let missing = |size: u64| {
+            let staged = &staged;
+            needed
+                .iter()
+                .filter(move |(hash, len)| {
+                    (**len <= WHOLE) == (size == 0) && !staged.contains(*hash)
+                })
+                .map(|(hash, _)| *hash)
+        };
+        let whole: HashSet<Hash> = missing(0).collect();
+        let large: HashSet<Hash> = missing(1).collect();
+        let here = pieces.iter().map(|_| AtomicBool::new(true)).collect();
+        let mut shelf = Self {
+            place,
+            pieces,
+            index,
+            here,
+            whole,
+            partials: Vec::new(),
+            spots: HashMap::new(),
+            received: AtomicU64::new(0),
+        };
+        shelf.make_empty()?;
+        shelf.need(large, &plan.delta.recipes)?;
+        Ok(shelf)
+    }
+
+    /// An empty content needs no piece.
+    fn make_empty(&self) -> Result<()> {
+        let empty = content_hash(b"");
+        if self.whole.contains(&empty) { self.write(&empty, b"") } else { Ok(()) }
+    }
+
+    /// Notes which pieces are missing.
+    fn need(&mut self, mut large: HashSet<Hash>, recipes: &[Recipe]) -> Result<()> {
+        let miss = |here: &[AtomicBool], index: &HashMap<Hash, usize>, hash: &Hash| {
+            if let Some(at) = index.get(hash) {
+                here[*at].store(false, Ordering::Relaxed);
+            }
+        };
+        for hash in &self.whole {
+            miss(&self.here, &self.index, hash);
+        }
+        for recipe in recipes {
+            if !large.remove(&recipe.content) {
+                continue;
+            }
+            let (partial, present) = Partial::open(&self.place, recipe)?;
+            for (number, hash) in partial.hashes().enumerate() {
+                if !present.contains(&number) {
+                    miss(&self.here, &self.index, hash);
+                    self.spots.entry(*hash).or_default().push((self.partials.len(), number));
+                }
+            }
+            self.partials.push(partial);
+        }
+        Ok(())
+    }
+
+    /// Which pieces are here, or not needed.
+    pub(crate) fn have(&self) -> Have {
+        let mut have = Have::nothing(self.pieces.len());
+        for (at, here) in self.here.iter().enumerate() {
+            if here.load(Ordering::Relaxed) {
+                have.set(at);
+            }
+        }
+        have
+    }
+
+    /// How many pieces are missing.
+    pub(crate) fn missing(&self) -> u64 {
+        self.here.iter().filter(|here| !here.load(Ordering::Relaxed)).count() as u64
+    }
+
+    /// Unpacks a block and stages its pieces.
+    pub(crate) fn put_block(&self, sealed: &[u8]) -> Result<()> {
+        let raw = block::open(sealed)?;
+        let mut fault = None;
+        for record in block::records(&raw) {
+            let (hash, bytes) = record?;
+            if let Err(wrong) = self.put(&hash, bytes) {
+                fault.get_or_insert(wrong);
+            }
+        }
+        fault.map_or(Ok(()), Err)
+    }
+
+    fn put(&self, hash: &Hash, bytes: &[u8]) -> Result<()> {
+        let at = *self
+            .index
+            .get(hash)
+            .ok_or_else(|| Fault::Protocol("a piece came that the delta does not know".into()))?;
+        if bytes.len() != self.pieces[at].len as usize || content_hash(bytes) != *hash {
+            return Err(Fault::Content);
+        }
+        self.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if self.here[at].load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.place_piece(hash, bytes)?;
+        self.here[at].store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Stages a piece whose bytes were checked.
+    fn place_piece(&self, hash: &Hash, bytes: &[u8]) -> Result<()> {
+        if self.whole.contains(hash) {
+            self.write(hash, bytes)?;
+        }
+        for (partial, number) in self.spots.get(hash).into_iter().flatten() {
+            self.partials[*partial].put(*number, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, hash: &Hash, bytes: &[u8]) -> Result<()> {
+        let name = hex(hash);
+        let file = fresh(&self.place.staging, &name).map_err(Fault::of("stage a file"))?;
+        File::from(file).write_all(bytes).map_err(Fault::io("stage a file"))
+    }
+}
+
+/// Makes a new file, in the place of any that has its name.
+pub(crate) fn fresh(dir: impl AsFd, name: &str) -> rustix::io::Result<std::os::fd::OwnedFd> {
+    const MAKE: OFlags = OFlags::RDWR
+        .union(OFlags::CREATE)
+        .union(OFlags::EXCL)
+        .union(OFlags::NOFOLLOW)
+        .union(OFlags::CLOEXEC);
+    match openat(&dir, name, MAKE, 0o644.into()) {
+        Err(Errno::EXIST) => {
+            unlinkat(&dir, name, AtFlags::empty())?;
+            openat(&dir, name, MAKE, 0o644.into())
+        }
+        made => made,
+    }
+}
+
+/// Looks through what an earlier flight left: which needed contents are whole; the rest is removed.
+fn sift(place: &Place, needed: &HashMap<Hash, u64>, reuse: bool) -> Result<HashSet<Hash>> {
+    let failed = || Fault::of("look through the staging folder");
+    let mut whole = HashSet::new();
+    let mut buffer = Vec::new();
+    for (name, _) in list(place.staging.as_fd()).map_err(failed())? {
+        let text = name.to_string_lossy();
+        let (stem, kind) = text.split_once('.').unwrap_or((&text, ""));
+        let hash = crabbox_tree::unhex(stem).filter(|hash| needed.contains_key(hash));
+        let stat = statat(&place.staging, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed())?;
+        // A second name means that the tree has this very file.
+        let ours = stat.st_nlink == 1 && Look::of(&stat).is_file();
+        let keep = match (hash, kind) {
+            (Some(_), "part" | "log") => ours,
+            (Some(hash), "") if ours && reuse => {
+                let found = open_file(place.staging.as_fd(), &name)
+                    .and_then(|fd| content_of(&fd, &mut buffer))
+                    .map_err(failed())?;
+                let right = found.is_some_and(|(is, _)| is == hash);
+                if right {
+                    whole.insert(hash);
+                }
+                right
+            }
+            _ => false,
+        };
+        if !keep {
+            unlinkat(&place.staging, &name, AtFlags::empty()).map_err(failed())?;
+        }
+    }
+    Ok(whole)
+}

@@ -1,0 +1,164 @@
+//! A flight between its two halves: takes blocks, on several threads when there are many.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crabbox_schemas::helper::Applied;
+use crabbox_tree::{Have, Kind, Piece};
+
+use crate::tree::fault::{Fault, Result};
+use crate::tree::plan::{How, Plan};
+use crate::tree::shelf::Shelf;
+use crate::tree::{Tree, apply, threads};
+
+/// A block up to this size that comes alone is not worth a thread. Bytes.
+const SMALL: usize = 128 << 10;
+
+/// A flight whose content is being put in. Dropping it gives the flight up; what was put in is found by the next.
+#[derive(Debug)]
+pub struct Staging {
+    pub(super) top: OwnedFd,
+    pub(super) plan: Plan,
+    /// A flight before this one was cut off.
+    pub(super) repairs: bool,
+    shelf: Arc<Shelf>,
+    writers: Option<Writers>,
+    fault: Option<Fault>,
+    started: Instant,
+}
+
+#[derive(Debug)]
+struct Writers {
+    blocks: SyncSender<Vec<u8>>,
+    threads: Vec<JoinHandle<Result<()>>>,
+}
+
+impl Staging {
+    pub(super) fn new(
+        tree: &Tree,
+        top: OwnedFd,
+        plan: Plan,
+        ask: bool,
+        repairs: bool,
+        started: Instant,
+    ) -> Result<Self> {
+        let shelf = Arc::new(Shelf::new(tree.place.clone(), &plan, ask)?);
+        Ok(Self { top, plan, repairs, shelf, writers: None, fault: None, started })
+    }
+
+    /// The distinct pieces of the delta, in the order both ends know.
+    pub fn pieces(&self) -> &[Piece] {
+        &self.shelf.pieces
+    }
+
+    /// Which of them are not needed any more.
+    pub fn have(&self) -> Have {
+        self.shelf.have()
+    }
+
+    /// How many of them are missing.
+    pub fn missing(&self) -> u64 {
+        self.shelf.missing()
+    }
+
+    /// Takes a sealed block; blocks may come in any order. It may still be worked on when this returns, so a
+    /// fault may show with a later block, or when the flight is applied.
+    pub fn put(&mut self, sealed: &[u8]) -> Result<()> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone());
+        }
+        if self.writers.is_none() && sealed.len() <= SMALL {
+            let put = self.shelf.put_block(sealed);
+            self.fault = put.as_ref().err().cloned();
+            return put;
+        }
+        let writers = match &mut self.writers {
+            Some(writers) => writers,
+            none => none.insert(Writers::start(&self.shelf)?),
+        };
+        match writers.blocks.send(sealed.to_vec()) {
+            Ok(()) => Ok(()),
+            Err(_) => self.settle(),
+        }
+    }
+
+    /// Waits for the writers; the first fault counts.
+    fn settle(&mut self) -> Result<()> {
+        if let Some(writers) = self.writers.take() {
+            drop(writers.blocks);
+            for thread in writers.threads {
+                let lost = |_| Err(Fault::Io("a writer died".into()));
+                if let Err(fault) = thread.join().unwrap_or_else(lost) {
+                    self.fault.get_or_insert(fault);
+                }
+            }
+        }
+        self.fault.clone().map_or(Ok(()), Err)
+    }
+
+    /// Makes the tree exactly as wanted, once every piece is here.
+    pub fn apply(mut self, tree: &mut Tree) -> Result<Applied> {
+        self.settle()?;
+        if self.missing() > 0 {
+            return Err(Fault::Protocol(format!("{} pieces did not come", self.missing())));
+        }
+        for partial in &self.shelf.partials {
+            partial.finish(&tree.place)?;
+        }
+        let mut applied = apply::apply(tree, &self)?;
+        let sizes =
+            self.plan.todo.iter().map(|todo| match (&todo.how, &self.plan.entry(todo).kind) {
+                (How::Move(_), Kind::File { size, .. }) => *size,
+                _ => 0,
+            });
+        applied.received_bytes = self.shelf.received.load(Ordering::Relaxed);
+        applied.reused_bytes = sizes.sum::<u64>().saturating_sub(applied.received_bytes);
+        applied.ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Ok(applied)
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // The next flight must find the folder at rest.
+        let _ = self.settle();
+    }
+}
+
+impl Writers {
+    fn start(shelf: &Arc<Shelf>) -> Result<Self> {
+        let (blocks, queue) = sync_channel::<Vec<u8>>(1);
+        let queue = Arc::new(Mutex::new(queue));
+        let threads = (0..threads::cores())
+            .map(|_| {
+                let (shelf, queue) = (shelf.clone(), queue.clone());
+                std::thread::Builder::new().spawn(move || work(&shelf, &queue))
+            })
+            .collect::<std::io::Result<_>>()
+            .map_err(Fault::io("start a writer"))?;
+        Ok(Self { blocks, threads })
+    }
+}
+
+/// Stages blocks until there are no more. A writer that found a fault goes on: what is right is kept for the
+/// next flight.
+fn work(shelf: &Shelf, queue: &Mutex<Receiver<Vec<u8>>>) -> Result<()> {
+    let mut first = Ok(());
+    loop {
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(sealed) = next else { return first };
+        if let Err(fault) = shelf.put_block(&sealed)
+            && first.is_ok()
+        {
+            let full = matches!(fault, Fault::Full(_));
+            first = Err(fault);
+            if full {
+                return first;
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What the helper knows of a tree: the manifest it holds and how every file looked; a file of its own format.
+//!
+//! Magic, boot id, digest, count; for each entry its kind, path, content and record; last a checksum, which
+//! proves that the file is whole. All numbers are little-endian.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use crabbox_tree::{Entry, Hash, Kind, Manifest, bytes_of};
+
+use crate::tree::stat::{Look, Record};
+
+const MAGIC: &[u8; 16] = b"crabbox-state 1\n";
+/// A boot of the machine: what was remembered before it is not believed.
+pub(crate) type Boot = [u8; 16];
+
+/// What is known of a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) manifest: Manifest,
+    /// How each of its entries looked.
+    pub(crate) records: Vec<Record>,
+    /// The manifest's digest.
+    pub(crate) digest: Hash,
+}
+
+impl State {
+    /// A manifest of which nothing has been looked at.
+    pub(crate) fn unseen(manifest: Manifest) -> Self {
+        let records = vec![Record::default(); manifest.entries().len()];
+        let digest = manifest.digest();
+        Self { manifest, records, digest }
+    }
+
+    /// The record of a path.
+    pub(crate) fn find(&self, path: &std::path::Path) -> Option<usize> {
+        self.manifest.entries().binary_search_by(|e| bytes_of(&e.path).cmp(bytes_of(path))).ok()
+    }
+
+    /// Its bytes.
+    pub(crate) fn to_bytes(&self, boot: Boot) -> Vec<u8> {
+        let entries = self.manifest.entries();
+        let mut out = Vec::with_capacity(128 + entries.len() * 160);
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&boot);
+        out.extend_from_slice(&self.digest);
+        out.extend_from_slice(&(entries.len() as u64).to_le_bytes());
+        for (entry, record) in entries.iter().zip(&self.records) {
+            write_entry(entry, &mut out);
+            write_record(record, &mut out);
+        }
+        let sum = checksum(&out);
+        out.extend_from_slice(&sum.to_le_bytes());
+        out
+    }
+
+    /// Reads them; `None` when they are not whole. Records of another boot count as not looked at.
+    pub(crate) fn from_bytes(bytes: &[u8], boot: Boot) -> Option<Self> {
+        let (body, sum) = bytes.split_last_chunk::<8>()?;
+        if checksum(body) != u64::from_le_bytes(*sum) {
+            return None;
+        }
+        let mut cursor = Cursor(body);
+        if cursor.array::<16>()? != *MAGIC {
+            return None;
+        }
+        let same_boot = cursor.array::<16>()? == boot;
+        let digest = cursor.array::<32>()?;
+        let count = usize::try_from(cursor.u64()?).ok()?;
+        let mut entries = Vec::with_capacity(count.min(body.len() / 64));
+        let mut records = Vec::with_capacity(count.min(body.len() / 64));
+        for _ in 0..count {
+            entries.push(cursor.entry()?);
+            let record = cursor.record()?;
+            records.push(if same_boot { record } else { Record::default() });
+        }
+        let manifest = Manifest::new(entries).ok()?;
+        (manifest.entries().len() == records.len() && cursor.0.is_empty()).then_some(Self {
+            manifest,
+            records,
+            digest,
+        })
+    }
+}
+
+fn write_entry(entry: &Entry, out: &mut Vec<u8>) {
+    let path = bytes_of(&entry.path);
+    let mark = match &entry.kind {
+        Kind::Symlink { .. } => 0,
+        Kind::File { exec: false, .. } => 1,
+        Kind::File { exec: true, .. } => 2,
+    };
+    out.push(mark);
+    write_bytes(path, out);
+    match &entry.kind {
+        Kind::Symlink { target } => write_bytes(target.as_bytes(), out),
+        Kind::File { size, sha256, .. } => {
+            out.extend_from_slice(&size.to_le_bytes());
+            out.extend_from_slice(sha256);
+        }
+    }
+}
+
+fn write_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
+fn write_record(record: &Record, out: &mut Vec<u8>) {
+    let Look { ino, size, mtime, ctime, mode } = record.look;
+    out.push(u8::from(record.sure));
+    out.extend_from_slice(&ino.to_le_bytes());
+    out.extend_from_slice(&size.to_le_bytes());
+    for (secs, nanos) in [mtime, ctime] {
+        out.extend_from_slice(&secs.to_le_bytes());
+        out.extend_from_slice(&nanos.to_le_bytes());
+    }
+    out.extend_from_slice(&mode.to_le_bytes());
+}
+
+/// Bytes that are read from their beginning.
+struct Cursor<'a>(&'a [u8]);
+
+impl<'a> Cursor<'a> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let len = self.u32()? as usize;
+        let (head, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(head)
+    }
+
+    fn entry(&mut self) -> Option<Entry> {
+        let [mark] = self.array()?;
+        let path = PathBuf::from(OsString::from_vec(self.bytes()?.to_vec()));
+        let kind = match mark {
+            0 => Kind::Symlink { target: OsString::from_vec(self.bytes()?.to_vec()) },
+            1 | 2 => Kind::File { size: self.u64()?, sha256: self.array()?, exec: mark == 2 },
+            _ => return None,
+        };
+        Some(Entry { path, kind })
+    }
+
+    fn record(&mut self) -> Option<Record> {
+        let [sure] = self.array()?;
+        let (ino, size) = (self.u64()?, self.u64()?);
+        let mut moment = || Some((self.array().map(i64::from_le_bytes)?, self.u32()?));
+        let (mtime, ctime) = (moment()?, moment()?);
+        Some(Record { look: Look { ino, size, mtime, ctime, mode: self.u32()? }, sure: sure != 0 })
+    }
+}
+
+/// Tells torn and mixed-up files from whole ones; no secret is kept by it.
+fn checksum(bytes: &[u8]) -> u64 {
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut sum = bytes.len() as u64;
+    for word in words {
+        sum = (sum ^ u64::from_le_bytes(*word)).wrapping_mul(FACTOR).rotate_left(29);
+    }
+    for byte in rest {
+        sum = (sum ^ u64::from(*byte)).wrapping_mul(FACTOR).rotate_left(29);
+    }
+    sum ^ (sum >> 32)
+}

@@ -1,0 +1,177 @@
+//! Trees on the box become exactly what the laptop wants, and what was never sent stays.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
+#[path = "tree/laptop.rs"]
+mod laptop;
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use crabbox_helper::tree::{Fault, Tree};
+use laptop::{File, Files, Laptop, Manner, noise};
+
+struct Box {
+    dir: tempfile::TempDir,
+}
+
+impl Box {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn tree(&self) -> Tree {
+        self.lease("cbx_1")
+    }
+
+    fn lease(&self, lease: &str) -> Tree {
+        Tree::open(&self.dir.path().join(lease), "repo", lease).unwrap()
+    }
+}
+
+fn put(at: &Path, text: &str) {
+    std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+    std::fs::write(at, text).unwrap();
+}
+
+fn chmod(at: &Path, mode: u32) {
+    std::fs::set_permissions(at, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_tree_arrives_and_only_changes_are_sent_after_that() {
+    let on = Box::new();
+    let mut tree = on.tree();
+    let mut laptop = Laptop::new();
+    let mut files = Files::of(&[("a", "1"), ("dir/sub/b", "2"), ("empty", ""), ("same", "1")]);
+    files.0.insert("link".into(), File::Link("dir/none".into()));
+    files.0.insert("run".into(), File::Bytes(b"#!/bin/sh\n".to_vec(), true));
+    let flown = laptop.fly(&mut tree, &files);
+    assert_eq!((flown.applied.written, flown.sent, flown.refusals), (6, 3, 0));
+    assert_eq!(Files::read(tree.workdir()), files);
+    let mode = |path: &str| std::fs::metadata(tree.workdir().join(path)).unwrap().mode() & 0o7777;
+    assert_eq!((mode("a"), mode("run"), mode("dir/sub")), (0o644, 0o755, 0o755));
+
+    files.put("a", b"changed");
+    files.0.remove(Path::new("dir/sub/b"));
+    let flown = laptop.fly_so(&mut tree, &files, Manner::default()).unwrap();
+    assert_eq!((flown.applied.written, flown.applied.removed, flown.sent), (1, 1, 1));
+    assert_eq!(Files::read(tree.workdir()), files);
+    assert!(!tree.workdir().join("dir").exists(), "a directory emptied by us is removed");
+    let flown = laptop.fly(&mut tree, &files);
+    assert_eq!((flown.applied.written, flown.applied.removed, flown.sent), (0, 0, 0));
+}
+
+#[test]
+fn what_the_command_built_stays_unless_it_is_in_the_way() {
+    let on = Box::new();
+    let mut tree = on.tree();
+    let mut laptop = Laptop::new();
+    laptop.fly(&mut tree, &Files::of(&[("src/gone", "x"), ("a", "1")]));
+    put(&tree.workdir().join("src/built.o"), "output");
+    put(&tree.workdir().join("new/file/deep"), "in the way");
+    let files = Files::of(&[("a", "1"), ("new/file", "wanted")]);
+    laptop.fly(&mut tree, &files);
+    let mut all = files.clone();
+    all.put("src/built.o", b"output");
+    assert_eq!(Files::read(tree.workdir()), all);
+}
+
+#[test]
+fn changes_on_the_box_are_refused_until_the_delta_repairs_them() {
+    type Harm = fn(&Path);
+    let harms: &[(&str, Harm)] = &[
+        ("modified, same size", |w| std::fs::write(w.join("README"), "HELLO\n").unwrap()),
+        ("deleted", |w| std::fs::remove_file(w.join("dir/b")).unwrap()),
+        ("made executable", |w| chmod(&w.join("dir/b"), 0o755)),
+        ("link moved", |w| {
+            std::fs::remove_file(w.join("link")).unwrap();
+            symlink("elsewhere", w.join("link")).unwrap();
+        }),
+        ("file became link", |w| {
+            std::fs::remove_file(w.join("README")).unwrap();
+            symlink("dir/b", w.join("README")).unwrap();
+        }),
+        ("file became directory", |w| {
+            std::fs::remove_file(w.join("README")).unwrap();
+            put(&w.join("README/deep/x"), "x");
+        }),
+        ("directory became file", |w| {
+            std::fs::remove_dir_all(w.join("dir")).unwrap();
+            put(&w.join("dir"), "x");
+        }),
+        ("everything gone", |w| std::fs::remove_dir_all(w).unwrap()),
+        ("top became file", |w| {
+            std::fs::remove_dir_all(w).unwrap();
+            put(w, "x");
+        }),
+    ];
+    let on = Box::new();
+    let mut tree = on.tree();
+    let mut laptop = Laptop::new();
+    let mut files = Files::of(&[("README", "hello\n"), ("dir/sub/a", "a"), ("dir/b", "b")]);
+    files.0.insert("link".into(), File::Link("README".into()));
+    laptop.fly(&mut tree, &files);
+    for (what, harm) in harms {
+        harm(tree.workdir());
+        let flown = laptop.fly(&mut tree, &files);
+        assert_eq!(flown.refusals, 1, "{what}");
+        assert_eq!(Files::read(tree.workdir()), files, "{what}");
+    }
+}
+
+#[test]
+fn nothing_is_written_or_deleted_through_a_planted_link() {
+    let on = Box::new();
+    let outside = on.dir.path().join("outside");
+    for (link, path) in [("dir", "sub/a"), ("dir/sub", "a")] {
+        let mut tree = on.lease(&link.replace('/', "-"));
+        let mut laptop = Laptop::new();
+        let mut files = Files::of(&[("dir/sub/a", "a"), ("dir/b", "b")]);
+        laptop.fly(&mut tree, &files);
+        put(&outside.join(path), "theirs");
+        put(&outside.join("b"), "theirs");
+        std::fs::remove_dir_all(tree.workdir().join(link)).unwrap();
+        symlink(&outside, tree.workdir().join(link)).unwrap();
+        files.put("dir/sub/a", b"changed");
+        laptop.fly(&mut tree, &files);
+        assert_eq!(Files::read(tree.workdir()), files);
+        std::fs::remove_dir_all(tree.workdir().join(link)).unwrap();
+        symlink(&outside, tree.workdir().join(link)).unwrap();
+        laptop.fly(&mut tree, &Files::default());
+        assert_eq!(std::fs::read(outside.join(path)).unwrap(), b"theirs");
+        assert_eq!(std::fs::read(outside.join("b")).unwrap(), b"theirs");
+    }
+}
+
+#[test]
+fn a_cut_transfer_goes_on_where_it_was() {
+    let on = Box::new();
+    let mut tree = on.tree();
+    let mut laptop = Laptop::new();
+    let mut files = Files::default();
+    for n in 0..40 {
+        files.put(&format!("f{n}"), &noise(1000, n));
+    }
+    files.put("large", &noise(3 << 20, 99));
+    let manner = Manner { ask: true, cut: Some(50), ..Manner::default() };
+    assert!(matches!(laptop.fly_so(&mut tree, &files, manner), Err(None)));
+    assert_eq!(Files::read(tree.workdir()), Files::default());
+    let all = laptop.delta(&files.manifest(), &files, &[]);
+    let all = crabbox_tree::pieces(&all).unwrap().len();
+    let flown = laptop.fly(&mut on.tree(), &files);
+    assert_eq!(flown.sent, all - 50);
+    assert_eq!(Files::read(tree.workdir()), files);
+}
+
+#[test]
+fn another_lease_is_kept_out_and_strange_names_are_refused() {
+    let on = Box::new();
+    let base = on.dir.path().join("cbx_1");
+    let _tree = on.tree();
+    let other = Tree::open(&base, "repo", "cbx_2").unwrap_err();
+    assert_eq!(other, Fault::Fence { lease: "cbx_1".into() });
+    for repo in ["", "..", "a/b", "/etc", ".crabbox"] {
+        assert!(matches!(Tree::open(&base, repo, "cbx_1"), Err(Fault::Protocol(_))), "{repo}");
+    }
+}
