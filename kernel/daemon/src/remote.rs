@@ -57,7 +57,8 @@ impl Hold {
             let _life = life;
             loop {
                 sleep(PULSE).await;
-                let asked = client.call::<Value>(method::PING, &json!({}), |_, _| {});
+                let nothing = json!({});
+                let asked = client.call::<Value>(method::PING, &nothing, |_, _| {});
                 if !matches!(timeout(PONG, asked).await, Ok(Ok(Ok(_)))) {
                     return;
                 }

@@ -1,6 +1,6 @@
 //! The daemon itself: one on a place, for its own user only, gone when nobody needs it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -226,7 +226,8 @@ where
                 to.answer(id, Ok(json!({}))).await?;
             }
             method::RETIRE | method::STOP => {
-                to.answer(id, Ok(json!({}))).await?;
+                // Whoever asked may be gone already.
+                let _ = to.answer(id, Ok(json!({}))).await;
                 self.end.set(if asked == method::STOP { End::Now } else { End::Later });
                 self.changed.notify_one();
                 return Ok(Next::Close);
@@ -356,9 +357,10 @@ where
 
 /// Bytes of memory this process holds, where the system says so.
 fn memory() -> u64 {
-    let pages = fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let resident: u64 = pages.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
-    resident * rustix::param::page_size() as u64
+    let facts = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let resident = facts.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = resident.and_then(|text| text.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
 }
 
 /// Passes on what happens while dialling.
