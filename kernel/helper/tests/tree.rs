@@ -175,3 +175,38 @@ fn another_lease_is_kept_out_and_strange_names_are_refused() {
         assert!(matches!(Tree::open(&base, repo, "cbx_1"), Err(Fault::Protocol(_))), "{repo}");
     }
 }
+
+#[test]
+fn a_private_copy_holds_everything_with_modes_times_and_links() {
+    let on = Box::new();
+    let mut tree = on.tree();
+    let mut files = Files::of(&[("a/b", "1"), ("c", "2")]);
+    files.0.insert("run".into(), File::Bytes(b"x".to_vec(), true));
+    files.0.insert("a/link".into(), File::Link("../c".into()));
+    Laptop::new().fly(&mut tree, &files);
+    put(&tree.workdir().join("target/out"), "built");
+    chmod(&tree.workdir().join("target"), 0o751);
+    chmod(&tree.workdir().join("target/out"), 0o640);
+    std::fs::create_dir(tree.workdir().join("hollow")).unwrap();
+    let sparse = std::fs::File::create(tree.workdir().join("target/sparse")).unwrap();
+    sparse.set_len(8 << 30).unwrap();
+    let past = std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 123_456_789);
+    sparse.set_modified(past).unwrap();
+    let copy = tree.isolate("run_1").unwrap();
+    assert_eq!(copy, on.dir.path().join("cbx_1/.crabbox/isolated/run_1/repo"));
+    for path in ["", "a", "a/b", "a/link", "c", "run", "target", "target/out", "hollow"] {
+        let meta = |root: &Path| std::fs::symlink_metadata(root.join(path)).unwrap();
+        let (from, into) = (meta(tree.workdir()), meta(&copy));
+        assert_eq!((from.mode(), from.mtime_nsec()), (into.mode(), into.mtime_nsec()), "{path:?}");
+        assert_ne!(from.ino(), into.ino());
+    }
+    let meta = std::fs::metadata(copy.join("target/sparse")).unwrap();
+    assert_eq!((meta.len(), meta.modified().unwrap()), (8 << 30, past));
+    assert!(meta.blocks() < 100, "the hole was filled");
+    std::fs::remove_file(tree.workdir().join("target/sparse")).unwrap();
+    std::fs::remove_file(copy.join("target/sparse")).unwrap();
+    assert_eq!(Files::read(&copy), Files::read(tree.workdir()));
+    assert!(tree.isolate("../x").is_err());
+    crabbox_helper::tree::forget_isolated(&on.dir.path().join("cbx_1"), "run_1").unwrap();
+    assert!(!copy.parent().unwrap().exists());
+}

@@ -1,7 +1,6 @@
 //! The second half of a flight: the tree becomes exactly what is wanted, file by file, each at once.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -15,6 +14,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::tree::copy::copy;
 use crate::tree::dirs::{Dirs, is_gone, remove_all};
 use crate::tree::fault::{Fault, Result};
 use crate::tree::place::{NOW, Place};
@@ -59,19 +59,9 @@ fn copy_twins(place: &Place, plan: &Plan) -> Result<()> {
         let from = crate::tree::dirs::open_file(place.staging.as_fd(), OsStr::new(first))
             .map_err(failed(first))?;
         let into = fresh(&place.staging, name).map_err(failed(name))?;
-        copy(from, into)?;
+        copy(&from.into(), &into.into()).map_err(Fault::io(format!("stage a copy of {first}")))?;
     }
     Ok(())
-}
-
-/// Copies a file's bytes, by reference where the file system can.
-pub(crate) fn copy(from: OwnedFd, into: OwnedFd) -> Result<()> {
-    if rustix::fs::ioctl_ficlone(&into, &from).is_ok() {
-        return Ok(());
-    }
-    std::io::copy(&mut File::from(from), &mut File::from(into))
-        .map(drop)
-        .map_err(Fault::io("copy a file"))
 }
 
 /// Removes what goes, and the directories it leaves empty. How many entries went.

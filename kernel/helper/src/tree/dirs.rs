@@ -70,6 +70,12 @@ impl<'a> Dirs<'a> {
             .is_ok_and(|stat| stat.st_nlink == 1)
     }
 
+    /// A directory of the tree; an empty path names the top.
+    pub(crate) fn open_dir(&mut self, path: &Path) -> Result<BorrowedFd<'_>> {
+        self.enter(bytes_of(path), false)?;
+        Ok(self.here())
+    }
+
     /// Opens a regular file to read it.
     pub(crate) fn open_file(&mut self, path: &Path) -> Result<OwnedFd> {
         let (dir, name) = self.parent(path)?;

@@ -7,8 +7,10 @@
 mod apply;
 mod begin;
 mod check;
+mod copy;
 mod dirs;
 mod fault;
+mod isolate;
 mod lock;
 mod partial;
 mod place;
@@ -28,6 +30,7 @@ use crabbox_tree::Manifest;
 
 pub use begin::Begin;
 pub use fault::Fault;
+pub use isolate::forget_isolated;
 pub use lock::Lock;
 pub use staging::Staging;
 pub use sweep::Sweep;
