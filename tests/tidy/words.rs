@@ -51,12 +51,17 @@ const DOORS: &[Door] = &[
             "env::temp_dir",
         ],
         instead: "the environment is read once, in cli/src/start.rs, and passed down",
-        files: &["cli/src/start.rs", "plugin-sdk/src/serve.rs", "plugins/local/src/program.rs"],
+        files: &[
+            "cli/src/start.rs",
+            "kernel/helper/src/program.rs",
+            "plugin-sdk/src/serve.rs",
+            "plugins/local/src/program.rs",
+        ],
     },
     Door {
         words: &["SystemTime::now("],
         instead: "ask the Clock port",
-        files: &["cli/src/clock.rs"],
+        files: &["cli/src/clock.rs", "kernel/helper/src/clock.rs"],
     },
     Door {
         words: &["Command::new("],

@@ -1,6 +1,39 @@
 //! The helper: the small program that serves trees and runs on a box.
 
+mod attach;
+mod blob;
+mod clock;
+mod exec;
 mod fault;
+mod flight;
+mod follow;
+mod line;
+mod link;
+mod login;
+mod out;
+mod pool;
+mod processes;
+mod program;
+mod runs;
+mod serve;
+mod spool;
+mod stat;
 pub mod tree;
+mod worker;
+
+use std::process::ExitCode;
 
 pub use fault::Fault;
+
+/// The program: its first argument says what it is this time.
+pub fn main() -> ExitCode {
+    let args = program::arguments();
+    let Some((mode, rest)) = args.split_first() else { return ExitCode::from(64) };
+    match mode.to_str() {
+        Some("serve") => serve::serve(rest),
+        Some("work") => worker::work(),
+        Some("exec") => exec::exec(rest),
+        Some("environ") => login::environ(),
+        _ => ExitCode::from(64),
+    }
+}

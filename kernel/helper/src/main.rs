@@ -1,3 +1,5 @@
 //! `crabbox-helper`: the small program that serves trees and runs on a box.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    crabbox_helper::main()
+}

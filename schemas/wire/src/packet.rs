@@ -59,13 +59,18 @@ impl Packet {
 
     /// The head; the body goes behind it.
     pub fn head(&self) -> [u8; HEAD] {
+        Self::head_of(self.session, self.channel, self.offset, self.last, self.body.len())
+    }
+
+    /// The head of a packet whose body of `len` bytes is elsewhere.
+    pub fn head_of(session: u32, channel: u32, offset: u64, last: bool, len: usize) -> [u8; HEAD] {
         let mut head = [0; HEAD];
         let mut out = &mut head[..];
-        out.put_u32_le(u32::try_from(self.body.len()).unwrap_or(u32::MAX));
-        out.put_u32_le(self.session);
-        out.put_u32_le(self.channel);
-        out.put_u32_le(if self.last { LAST } else { 0 });
-        out.put_u64_le(self.offset);
+        out.put_u32_le(u32::try_from(len).unwrap_or(u32::MAX));
+        out.put_u32_le(session);
+        out.put_u32_le(channel);
+        out.put_u32_le(if last { LAST } else { 0 });
+        out.put_u64_le(offset);
         head
     }
 

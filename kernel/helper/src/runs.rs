@@ -1,0 +1,290 @@
+//! The folder of a run: proof that it was started, what it printed, how it ended.
+//!
+//! It appears complete and at once, so that of two who would start a run one is refused. `keeper` is locked by whoever
+//! keeps the run alive; `pid` is written by the command's own process before it begins; `exit.json` ends the story.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crabbox_schemas::error::{ErrorKind, Outcome};
+use crabbox_schemas::helper::{Action, Blob, RunExit, RunState};
+use crabbox_schemas::ids::RunId;
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::Pid;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::Fault;
+use crate::link::Link;
+use crate::processes;
+
+/// Runs older than this are forgotten, milliseconds.
+const OLD: u64 = 24 * 60 * 60 * 1000;
+/// More ended runs than this are forgotten, oldest first.
+const MANY: usize = 64;
+
+/// What is known of a run before it starts.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Meta {
+    /// For people.
+    pub(crate) command: Vec<String>,
+    /// How much of each stream is kept.
+    pub(crate) spool_bytes: u64,
+    /// Which start of the box it belongs to.
+    pub(crate) boot: String,
+    /// When the folder was made.
+    pub(crate) made_ms: u64,
+}
+
+/// The folder of one run.
+#[derive(Debug, Clone)]
+pub(crate) struct RunDir {
+    path: PathBuf,
+    run_id: String,
+}
+
+/// How things stand with a run.
+#[derive(Debug)]
+pub(crate) enum Standing {
+    Unknown,
+    Running,
+    Exited(RunExit),
+    Lost,
+}
+
+impl RunDir {
+    /// The folder of a run, whether it exists or not.
+    pub(crate) fn of(base_dir: &str, run_id: &str) -> Result<Self, Fault> {
+        let id = RunId::parse(run_id).ok_or_else(|| Fault::request("not the id of a run"))?;
+        Ok(Self { path: folder(base_dir)?.join(id.as_str()), run_id: run_id.to_owned() })
+    }
+
+    pub(crate) fn run_id(&self) -> &str {
+        &self.run_id
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Whether this run was ever begun here.
+    pub(crate) fn exists(&self) -> bool {
+        std::fs::symlink_metadata(&self.path).is_ok()
+    }
+
+    /// Refuses a run that was begun before.
+    pub(crate) fn refuse_twice(&self) -> Result<(), Fault> {
+        if self.exists() { Err(self.twice()) } else { Ok(()) }
+    }
+
+    fn twice(&self) -> Fault {
+        Fault::new(ErrorKind::Conflict, "this run was already started")
+            .hint("attach to it instead of starting it")
+            .outcome(Outcome::Completed)
+    }
+
+    /// Makes the folder; refused when it exists. The file that comes back keeps the run alive.
+    pub(crate) fn create(&self, meta: &Meta, script: Option<&[u8]>) -> Result<OwnedFd, Fault> {
+        let fresh = self.path.with_file_name(format!(".{}.{}", self.run_id, std::process::id()));
+        let keeper = fill(&fresh, meta, script).map_err(|e| {
+            let _ = std::fs::remove_dir_all(&fresh);
+            Fault::io(format!("cannot write {}", fresh.display()), e)
+        })?;
+        if let Err(e) = std::fs::rename(&fresh, &self.path) {
+            let _ = std::fs::remove_dir_all(&fresh);
+            let fault = Fault::io(format!("cannot write {}", self.path.display()), e);
+            return Err(if self.exists() { self.twice() } else { fault });
+        }
+        Ok(keeper)
+    }
+
+    /// How things stand.
+    pub(crate) fn standing(&self) -> Standing {
+        if !self.exists() {
+            return Standing::Unknown;
+        }
+        let kept = self.is_kept();
+        match self.exit() {
+            Some(exit) => Standing::Exited(exit),
+            None if kept => Standing::Running,
+            None => Standing::Lost,
+        }
+    }
+
+    /// How it ended, if it did.
+    pub(crate) fn exit(&self) -> Option<RunExit> {
+        read(&self.file("exit.json"))
+    }
+
+    pub(crate) fn meta(&self) -> Option<Meta> {
+        read(&self.file("meta.json"))
+    }
+
+    fn is_kept(&self) -> bool {
+        let Ok(file) = File::open(self.file("keeper")) else { return false };
+        flock(&file, FlockOperation::NonBlockingLockShared).is_err()
+    }
+
+    /// Who started, when it was born, and at what time.
+    pub(crate) fn started(&self) -> Option<(Pid, u64, u64)> {
+        let text = std::fs::read_to_string(self.file("pid")).ok()?;
+        let mut words = text.split_whitespace();
+        let pid = Pid::from_raw(words.next()?.parse().ok()?)?;
+        Some((pid, words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+    }
+
+    /// Ends what a lost run left behind; true when nothing is left of it.
+    pub(crate) fn end_leftovers(&self, now: bool) -> bool {
+        let Some((pid, born, _)) = self.started() else { return true };
+        let same_boot = self.meta().is_some_and(|meta| meta.boot == boot());
+        let reused = processes::born(pid).is_some_and(|other| other != born);
+        !same_boot || reused || processes::end(pid, now)
+    }
+
+    /// Calls its worker, which may be about to begin.
+    pub(crate) fn call(&self) -> Option<Link> {
+        for _ in 0..100 {
+            if let Ok(link) = self.connect() {
+                return Some(link);
+            }
+            if !matches!(self.standing(), Standing::Running) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        None
+    }
+
+    /// The folder is held open and named by its number: a socket's path must be short, a folder's need not.
+    fn connect(&self) -> io::Result<Link> {
+        use std::os::fd::AsRawFd;
+        let dir = File::open(&self.path)?;
+        let path = format!("/proc/self/fd/{}/sock", dir.as_raw_fd());
+        Ok(Link::new(UnixStream::connect(path)?))
+    }
+
+    /// The state of the run, for the laptop.
+    pub(crate) fn state(&self) -> RunState {
+        let (state, exit) = match self.standing() {
+            Standing::Unknown => ("unknown", None),
+            Standing::Running => ("running", None),
+            Standing::Exited(exit) => ("exited", Some(exit)),
+            Standing::Lost => ("lost", None),
+        };
+        RunState {
+            run_id: self.run_id.clone(),
+            state: state.to_owned(),
+            exit,
+            started_ms: self.started().map(|s| s.2).unwrap_or_default(),
+            command: self.meta().map(|m| m.command).unwrap_or_default(),
+            stdin_taken: 0,
+        }
+    }
+
+    /// Removes the folder, unless the run still runs.
+    pub(crate) fn forget(&self) -> Result<(), Fault> {
+        match self.standing() {
+            Standing::Unknown => return Ok(()),
+            Standing::Running => return Err(Fault::new(ErrorKind::Conflict, "the run still runs")),
+            Standing::Exited(_) => {}
+            Standing::Lost => drop(self.end_leftovers(true)),
+        }
+        if let Some(control) = self.path.ancestors().nth(2) {
+            let _ = std::fs::remove_dir_all(control.join("isolated").join(&self.run_id));
+        }
+        std::fs::remove_dir_all(&self.path)
+            .map_err(|e| Fault::io(format!("cannot remove {}", self.path.display()), e))
+    }
+}
+
+/// The words of an action, for people.
+pub(crate) fn shown(action: &Action) -> Vec<String> {
+    let text = |blob: &Blob| match crate::blob::os_string(blob) {
+        Ok(word) => word.to_string_lossy().into_owned(),
+        Err(_) => "?".to_owned(),
+    };
+    match action {
+        Action::Exec(words) => words.iter().map(text).collect(),
+        Action::Shell(line) => vec![text(line)],
+        Action::Script(args) => {
+            std::iter::once("script".to_owned()).chain(args.iter().map(text)).collect()
+        }
+    }
+}
+
+/// Which start of the box this is.
+pub(crate) fn boot() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    id.unwrap_or_default().trim().to_owned()
+}
+
+/// Every run of a lease, oldest first.
+pub(crate) fn list(base_dir: &str) -> Result<Vec<RunDir>, Fault> {
+    let mut found: Vec<(u64, RunDir)> = Vec::new();
+    for entry in std::fs::read_dir(folder(base_dir)?).into_iter().flatten().flatten() {
+        let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+        let Ok(run) = RunDir::of(base_dir, &name) else { continue };
+        found.push((run.meta().map(|m| m.made_ms).unwrap_or_default(), run));
+    }
+    found.sort_by(|a, b| (a.0, &a.1.run_id).cmp(&(b.0, &b.1.run_id)));
+    Ok(found.into_iter().map(|(_, run)| run).collect())
+}
+
+/// Forgets the runs that ended long ago, and the oldest ones when there are too many.
+pub(crate) fn prune(base_dir: &str, now_ms: u64) {
+    let ended: Vec<RunDir> = list(base_dir)
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|run| !matches!(run.standing(), Standing::Running))
+        .collect();
+    let too_many = ended.len().saturating_sub(MANY);
+    for (index, run) in ended.iter().enumerate() {
+        let at = run.exit().map(|e| e.ended_ms).or(run.meta().map(|m| m.made_ms));
+        if index < too_many || at.unwrap_or_default().saturating_add(OLD) < now_ms {
+            let _ = run.forget();
+        }
+    }
+}
+
+/// Where a lease keeps its runs.
+fn folder(base_dir: &str) -> Result<PathBuf, Fault> {
+    let base = Path::new(base_dir);
+    if !base.is_absolute() {
+        return Err(Fault::request("the lease's folder is not absolute"));
+    }
+    Ok(base.join(".crabbox/run"))
+}
+
+fn fill(dir: &Path, meta: &Meta, script: Option<&[u8]>) -> io::Result<OwnedFd> {
+    if let Some(parent) = dir.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    }
+    DirBuilder::new().mode(0o700).create(dir)?;
+    write(&dir.join("meta.json"), 0o600, &serde_json::to_vec(meta)?)?;
+    if let Some(body) = script {
+        write(&dir.join("script"), 0o700, body)?;
+    }
+    let keeper = write(&dir.join("keeper"), 0o600, b"")?;
+    flock(&keeper, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(keeper.into())
+}
+
+fn write(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<File> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(bytes)?;
+    Ok(file)
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}

@@ -1,0 +1,251 @@
+//! One run inside a worker: from its pipes into the spool, and its end.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crabbox_schemas::helper::{RunExit, Usage};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, waitid};
+
+use crate::link::Start;
+use crate::spool::{Writer, replace};
+use crate::worker::command::{self, Command};
+use crate::worker::input::Input;
+use crate::worker::peer::Progress;
+use crate::{clock, processes};
+
+/// How long processes that outlive the command may hold its pipes.
+const GRACE: Duration = Duration::from_millis(100);
+/// How long to wait when the disk takes nothing.
+const DISK: Duration = Duration::from_millis(500);
+/// Bytes read at once.
+const CHUNK: usize = 256 << 10;
+
+/// An output stream.
+#[derive(Debug)]
+struct Stream {
+    from: Option<OwnedFd>,
+    spool: Writer,
+    /// After the end: bytes that were in the pipe then, and come before it.
+    residue: u64,
+    /// Bytes the disk did not take; nothing is read before they are written.
+    unsaved: Vec<u8>,
+}
+
+/// A command and its streams.
+#[derive(Debug)]
+pub(super) struct Run {
+    dir: String,
+    pid: Pid,
+    streams: [Stream; 2],
+    pub(super) input: Input,
+    terminal: Option<OwnedFd>,
+    ended: Option<OwnedFd>,
+    status: Option<WaitIdStatus>,
+    usage: Usage,
+    deadline: Option<Instant>,
+    timed_out: bool,
+    grace: Option<Instant>,
+    disk_full: Option<Instant>,
+    buffer: Vec<u8>,
+}
+
+/// What a run waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    Stream(usize),
+    Input,
+    Ended,
+}
+
+impl Run {
+    /// Starts it.
+    pub(super) fn start(start: &Start, at_ms: u64) -> io::Result<Self> {
+        let Command { pid, stdout, stderr, stdin, terminal, ended } = command::start(start, at_ms)?;
+        let stream = |from, name| Stream {
+            from,
+            spool: Writer::new(Path::new(&start.dir), name, start.spool_bytes),
+            residue: 0,
+            unsaved: Vec::new(),
+        };
+        Ok(Self {
+            dir: start.dir.clone(),
+            pid,
+            streams: [stream(Some(stdout), "out"), stream(stderr, "err")],
+            input: Input::new(stdin, terminal.is_some()),
+            terminal,
+            ended: Some(ended),
+            status: None,
+            usage: Usage::default(),
+            deadline: start.timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms)),
+            timed_out: false,
+            grace: None,
+            disk_full: None,
+            buffer: vec![0; CHUNK],
+        })
+    }
+
+    pub(super) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        [self.streams[0].spool.end(), self.streams[1].spool.end(), self.input.taken()]
+    }
+
+    pub(super) fn resize(&self, columns: u32, rows: u32) {
+        if let Some(terminal) = &self.terminal {
+            let _ = command::resize(terminal, columns, rows);
+        }
+    }
+
+    /// What to wait for; a stream whose spool has no room is not read.
+    pub(super) fn doors(&mut self, needs: [u64; 2]) -> Vec<(Door, BorrowedFd<'_>)> {
+        let disk = self.disk_full.is_none();
+        let over = self.status.is_some();
+        let mut doors = Vec::with_capacity(4);
+        for (index, stream) in self.streams.iter_mut().enumerate() {
+            let room = stream.spool.room(needs[index], over && stream.residue > 0);
+            if let Some(from) = stream.from.as_ref().filter(|_| room > 0 && disk) {
+                doors.push((Door::Stream(index), from.as_fd()));
+            }
+        }
+        doors.extend(self.input.wants().map(|fd| (Door::Input, fd)));
+        doors.extend(self.ended.as_ref().map(|fd| (Door::Ended, fd.as_fd())));
+        doors
+    }
+
+    /// When to look again although nothing happened.
+    pub(super) fn alarm(&self) -> Option<Instant> {
+        let deadline = self.deadline.filter(|_| self.status.is_none());
+        [deadline, self.grace, self.disk_full].into_iter().flatten().min()
+    }
+
+    /// Whether the time is over, said once.
+    pub(super) fn is_out_of_time(&mut self) -> bool {
+        let now = Instant::now();
+        let over = self.status.is_none() && self.deadline.is_some_and(|at| at <= now);
+        if over {
+            self.deadline = None;
+            self.timed_out = true;
+        }
+        over
+    }
+
+    /// Tries again to write what a full disk did not take.
+    pub(super) fn save(&mut self) {
+        if self.disk_full.is_none_or(|until| until > Instant::now()) {
+            return;
+        }
+        let failed = self.streams.iter_mut().any(|stream| {
+            let unsaved = std::mem::take(&mut stream.unsaved);
+            if !unsaved.is_empty() && stream.spool.write(&unsaved).is_err() {
+                stream.unsaved = unsaved;
+            }
+            !stream.unsaved.is_empty()
+        });
+        self.disk_full = failed.then(|| Instant::now() + DISK);
+    }
+
+    /// A door opened.
+    pub(super) fn enter(&mut self, door: Door, needs: [u64; 2]) {
+        match door {
+            Door::Stream(index) => self.read(index, needs[index]),
+            Door::Input => self.input.write(),
+            Door::Ended => self.collect(),
+        }
+    }
+
+    /// One helping of a stream goes to the spool. When the disk is full the command waits for it.
+    fn read(&mut self, index: usize, needed: u64) {
+        let over = self.status.is_some();
+        let stream = &mut self.streams[index];
+        let Some(from) = &stream.from else { return };
+        let room = stream.spool.room(needed, over && stream.residue > 0).min(CHUNK);
+        if room == 0 {
+            return;
+        }
+        match rustix::io::read(from, &mut self.buffer[..room]) {
+            Ok(0) => stream.close(),
+            Ok(n) => {
+                stream.residue = stream.residue.saturating_sub(n as u64);
+                if stream.spool.write(&self.buffer[..n]).is_err() {
+                    stream.unsaved = self.buffer[..n].to_vec();
+                    self.disk_full = Some(Instant::now() + DISK);
+                }
+            }
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            // A terminal that nobody holds any more says EIO.
+            Err(_) => stream.close(),
+        }
+    }
+
+    /// The process ended: notes what it used, what is still in its pipes, and how long to wait for more.
+    fn collect(&mut self) {
+        self.ended = None;
+        self.usage = usage(self.pid);
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        self.status = waitid(WaitId::Pid(self.pid), options).ok().flatten();
+        self.grace = Some(Instant::now() + GRACE);
+        self.input.close();
+        for stream in &mut self.streams {
+            let rest = stream.from.as_ref().map(rustix::io::ioctl_fionread);
+            stream.residue = rest.and_then(Result::ok).unwrap_or_default();
+        }
+    }
+
+    /// How it ended, once everything it wrote was read.
+    pub(super) fn exit(&self) -> Option<RunExit> {
+        let grace = self.grace?;
+        let waiting = Instant::now() < grace;
+        let open = |s: &Stream| s.from.is_some() && (waiting || s.residue > 0);
+        if self.ended.is_some() || self.disk_full.is_some() || self.streams.iter().any(open) {
+            return None;
+        }
+        let signal = self.status.and_then(|s| s.terminating_signal());
+        let code = self.status.and_then(|s| s.exit_status()).unwrap_or(1);
+        Some(RunExit {
+            code: signal.map_or(code, |number| 128 + number),
+            signal: signal.map(name_of),
+            timed_out: self.timed_out,
+            stdout: self.streams[0].spool.end(),
+            stderr: self.streams[1].spool.end(),
+            ended_ms: clock::now_ms(),
+            usage: self.usage.clone(),
+        })
+    }
+
+    /// Writes down how it ended.
+    pub(super) fn record(&self, exit: &RunExit) -> io::Result<()> {
+        let dir = Path::new(&self.dir);
+        let _ = std::fs::remove_file(dir.join("sock"));
+        replace(&dir.join("exit.json"), &serde_json::to_vec(exit)?)
+    }
+}
+
+impl Stream {
+    fn close(&mut self) {
+        self.from = None;
+        self.residue = 0;
+    }
+}
+
+/// What an ended process used; it was not collected yet.
+fn usage(pid: Pid) -> Usage {
+    // The kernel counts hundredths of a second here, on every machine.
+    let ms = |ticks: u64| ticks.saturating_mul(10);
+    let (user, system) = processes::ticks(pid).unwrap_or_default();
+    Usage { user_ms: ms(user), system_ms: ms(system), max_rss_bytes: 0 }
+}
+
+/// A signal's name without `SIG`.
+fn name_of(number: i32) -> String {
+    const NAMES: [&str; 31] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+        "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+        "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    ];
+    let index = usize::try_from(number - 1).unwrap_or(usize::MAX);
+    NAMES.get(index).map_or_else(|| number.to_string(), |name| (*name).to_owned())
+}
