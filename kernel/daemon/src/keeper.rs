@@ -4,9 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use crabbox_kernel::error::{KernelError, Result};
-use crabbox_kernel::ports::{Address, Dialer, EventSink, Remote, Stop};
+use crabbox_kernel::helper::{Binaries, Brought, bring};
+use crabbox_kernel::ports::{Address, Clock, Dialer, EventSink, Remote, Stop};
 use crabbox_schemas::daemon::KeptView;
 use crabbox_schemas::error::{ErrorCode, Outcome};
 use tokio::sync::Mutex;
@@ -14,27 +14,10 @@ use tokio::time::Instant;
 
 use crate::switch::Switch;
 
-/// A helper's process that has greeted: its two halves, and what it printed so far, greeting first.
-pub struct Channel<R: Remote> {
-    /// To the helper.
-    pub input: R::Input,
-    /// From the helper.
-    pub output: R::Output,
-    /// Read ahead.
-    pub seen: Bytes,
-}
-
-impl<R: Remote> std::fmt::Debug for Channel<R> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Channel").field("seen", &self.seen.len()).finish_non_exhaustive()
-    }
-}
-
-/// Starts the helper on a box.
-pub trait OpenHelper<R: Remote> {
-    /// A helper that greeted, or `None` where none can run.
-    fn open(&self, remote: &R, work_root: &str)
-    -> impl Future<Output = Result<Option<Channel<R>>>>;
+/// What it takes to start a helper on a box.
+pub(crate) struct Starter<C> {
+    pub(crate) binaries: Binaries,
+    pub(crate) clock: C,
 }
 
 /// Everything kept.
@@ -194,7 +177,7 @@ impl<R: Remote + 'static> Kept<R> {
     /// The helper at its other end, started if there is none; `None` where none can run.
     pub(crate) async fn helper(
         &self,
-        opener: &impl OpenHelper<R>,
+        starter: &Starter<impl Clock>,
         work_root: &str,
     ) -> Result<Option<Rc<Switch>>> {
         let mut helper = self.helper.lock().await;
@@ -202,10 +185,13 @@ impl<R: Remote + 'static> Kept<R> {
             return Ok(Some(Rc::clone(switch)));
         }
         let remote = self.remote().await?;
-        let opened = opener.open(&remote, work_root).await?;
-        *helper = match opened {
-            Some(channel) => Some(Switch::over::<R>(channel).await?),
-            None => None,
+        let Starter { binaries, clock } = starter;
+        *helper = match bring(&*remote, binaries, work_root, clock, &mut Vec::new()).await? {
+            Brought::Running(running) => Some(Switch::over(running).await?),
+            Brought::Nothing { why } => {
+                tracing::debug!(why, "no helper");
+                None
+            }
         };
         self.has_helper.set(helper.is_some());
         Ok(helper.clone())

@@ -18,7 +18,6 @@ mod switch;
 
 pub use client::{Absent, Caller, Client};
 pub use dialer::WarmDialer;
-pub use keeper::{Channel, OpenHelper};
 pub use place::Place;
 pub use remote::{WarmInput, WarmOutput, WarmRemote};
 pub use server::{Server, serve};

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::event::Event;
-use crabbox_kernel::ports::{Address, Dialer, EventSink, Pty, Remote, Stop, Urgency};
+use crabbox_kernel::helper::Binaries;
+use crabbox_kernel::ports::{Address, Clock, Dialer, EventSink, Pty, Remote, Stop, Urgency};
 use crabbox_kernel::state::failed;
 use crabbox_schemas::daemon::{
     ChangesParams, DaemonView, DialParams, Dialled, Dialling, Hello, HelperKept, HelperParams,
@@ -24,7 +25,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep};
 
 use crate::carry::carry;
-use crate::keeper::{Keeper, OpenHelper, Use};
+use crate::keeper::{Keeper, Starter, Use};
 use crate::line::{Reader, Writer, path, split, typed};
 use crate::place::Place;
 
@@ -33,7 +34,7 @@ const EMPTY: Duration = Duration::from_secs(300);
 
 /// What a daemon is made of.
 #[derive(Debug)]
-pub struct Server<D, O> {
+pub struct Server<D, C> {
     /// Where it listens.
     pub place: Place,
     /// The program it was started from.
@@ -42,23 +43,25 @@ pub struct Server<D, O> {
     pub idle: Duration,
     /// Opens the connections it keeps.
     pub dialer: D,
-    /// Starts helpers on them.
-    pub opener: O,
+    /// The helpers it starts on them.
+    pub binaries: Binaries,
+    /// Time.
+    pub clock: C,
 }
 
 /// Serves until told to stop or not needed any more; at once when there is a daemon here already.
-pub async fn serve<D, O>(server: Server<D, O>, stop: &Stop) -> Result<()>
+pub async fn serve<D, C>(server: Server<D, C>, stop: &Stop) -> Result<()>
 where
     D: Dialer + 'static,
     D::Remote: 'static,
-    O: OpenHelper<D::Remote> + 'static,
+    C: Clock + 'static,
 {
-    let Server { place, build, idle, dialer, opener } = server;
+    let Server { place, build, idle, dialer, binaries, clock } = server;
     let Some(lock) = place.own()? else { return Ok(()) };
     let listener = listen(&place).map_err(|e| failed("cannot listen on", &place.socket, &e))?;
     let house = Rc::new(House {
         keeper: Keeper::new(dialer),
-        opener,
+        starter: Starter { binaries, clock },
         build,
         idle,
         socket: place.socket.to_string_lossy().into_owned(),
@@ -100,9 +103,9 @@ enum End {
     Now,
 }
 
-struct House<D: Dialer, O> {
+struct House<D: Dialer, C> {
     keeper: Keeper<D>,
-    opener: O,
+    starter: Starter<C>,
     build: String,
     idle: Duration,
     socket: String,
@@ -120,11 +123,11 @@ enum Next {
     Close,
 }
 
-impl<D, O> House<D, O>
+impl<D, C> House<D, C>
 where
     D: Dialer + 'static,
     D::Remote: 'static,
-    O: OpenHelper<D::Remote> + 'static,
+    C: Clock + 'static,
 {
     /// Lets clients in until it is time to end; true when those inside may finish.
     async fn receive(self: &Rc<Self>, listener: UnixListener, stop: &Stop) -> bool {
@@ -313,7 +316,7 @@ where
     ) -> io::Result<()> {
         let opened = async {
             let using = self.keeper.find(params.connection)?;
-            let switch = using.0.helper(&self.opener, &params.work_root).await?;
+            let switch = using.0.helper(&self.starter, &params.work_root).await?;
             Ok((using, switch))
         };
         match opened.await {

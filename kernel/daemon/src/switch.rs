@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::event::Stream;
-use crabbox_kernel::ports::{Piece, ProcessInput, ProcessOutput, Remote};
+use crabbox_kernel::helper::Running;
+use crabbox_kernel::ports::{Piece, ProcessInput, ProcessOutput};
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::helper::note;
 use crabbox_wire::{Frame, GREETING, Packet, PacketReader};
@@ -18,7 +19,6 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::timeout;
 
-use crate::keeper::Channel;
 use crate::line::{Reader, Writer};
 
 /// How long a helper that greeted may take to say hello.
@@ -55,10 +55,14 @@ struct Mailbox {
 
 impl Switch {
     /// Takes over a helper that has greeted; waits for its hello, which every client will hear again.
-    pub(crate) async fn over<R: Remote + 'static>(channel: Channel<R>) -> Result<Rc<Self>> {
-        let Channel { input, mut output, seen } = channel;
+    pub(crate) async fn over<I, O>(helper: Running<I, O>) -> Result<Rc<Self>>
+    where
+        I: ProcessInput + 'static,
+        O: ProcessOutput + 'static,
+    {
+        let Running { input, mut output, said } = helper;
         let mut packets = PacketReader::new();
-        packets.feed(&seen);
+        packets.feed(&said);
         let hello = timeout(HELLO, next(&mut output, &mut packets)).await;
         let hello = hello.map_err(|late| nonsense("it said no hello").because(&late))??;
         let (to_helper, waiting) = mpsc::channel(WAITING);

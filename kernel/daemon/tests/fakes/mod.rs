@@ -5,11 +5,12 @@ use std::path::Path;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use crabbox_daemon::{Caller, Channel, OpenHelper, Place, Server, WarmDialer, serve};
+use crabbox_daemon::{Caller, Place, Server, WarmDialer, serve};
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::event::{Event, Stream};
+use crabbox_kernel::helper::Binaries;
 use crabbox_kernel::ports::{
-    Address, Dialer, EventSink, Exit, Piece, ProcessInput, ProcessOutput, Pty, Remote, Stop,
+    Address, Clock, Dialer, EventSink, Exit, Piece, ProcessInput, ProcessOutput, Pty, Remote, Stop,
 };
 use crabbox_kernel::state::State;
 use crabbox_schemas::error::ErrorCode;
@@ -19,21 +20,22 @@ use serde_json::json;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
+use tokio::time::Instant;
 
 /// What the tests see of the box, and how it should behave.
 #[derive(Clone, Default)]
-pub struct Town {
-    pub dials: Rc<Cell<u32>>,
-    pub abandoned: Rc<Cell<u32>>,
-    pub helpers: Rc<Cell<u32>>,
+pub(crate) struct Town {
+    pub(crate) dials: Rc<Cell<u32>>,
+    pub(crate) abandoned: Rc<Cell<u32>>,
+    pub(crate) helpers: Rc<Cell<u32>>,
     /// Dialling ends with this.
-    pub refuses: Rc<RefCell<Option<KernelError>>>,
+    pub(crate) refuses: Rc<RefCell<Option<KernelError>>>,
     /// Dialling never ends.
-    pub hangs: Rc<Cell<bool>>,
+    pub(crate) hangs: Rc<Cell<bool>>,
     /// Every packet the helper got, its session before it.
-    pub heard: Rc<RefCell<Vec<(u32, Packet)>>>,
+    pub(crate) heard: Rc<RefCell<Vec<(u32, Packet)>>>,
     /// What kills the helper.
-    pub hearts: Rc<RefCell<Vec<mpsc::UnboundedSender<Piece>>>>,
+    pub(crate) hearts: Rc<RefCell<Vec<mpsc::UnboundedSender<Piece>>>>,
 }
 
 struct Abandon(Rc<Cell<u32>>);
@@ -64,8 +66,8 @@ impl Dialer for Town {
     }
 }
 
-pub struct Input(Option<mpsc::UnboundedSender<Bytes>>);
-pub struct Output(mpsc::UnboundedReceiver<Piece>);
+pub(crate) struct Input(Option<mpsc::UnboundedSender<Bytes>>);
+pub(crate) struct Output(mpsc::UnboundedReceiver<Piece>);
 
 impl Remote for Town {
     type Input = Input;
@@ -78,7 +80,12 @@ impl Remote for Town {
         match program {
             "echo" => drop(spawn_local(echo(stdin, pieces))),
             "flood" => flood(word.parse().expect("a number"), &pieces),
-            "helper" => {
+            "exec" if word.contains("/noexec") => {
+                let none = Bytes::from_static(b"crabbox-none nothing can be executed there\n");
+                let _ = pieces.send(Piece::Data(Stream::Stdout, none));
+                let _ = pieces.send(Piece::Exited(Exit { code: 0, signal: None }));
+            }
+            "exec" => {
                 self.helpers.set(self.helpers.get() + 1);
                 self.hearts.borrow_mut().push(pieces.clone());
                 drop(spawn_local(helper(stdin, pieces, Rc::clone(&self.heard))));
@@ -175,45 +182,52 @@ impl ProcessOutput for Output {
     }
 }
 
-/// Starts the pretended helper, unless the work root says that none can run.
-pub struct Opener;
+/// Real time, from an arbitrary beginning.
+struct Time(Instant);
 
-impl OpenHelper<Town> for Opener {
-    async fn open(&self, remote: &Town, work_root: &str) -> Result<Option<Channel<Town>>> {
-        if work_root == "/noexec" {
-            return Ok(None);
-        }
-        let (input, output) = remote.start("helper", None).await?;
-        Ok(Some(Channel { input, output, seen: Bytes::new() }))
+impl Clock for Time {
+    fn now_ms(&self) -> u64 {
+        self.monotonic_ms()
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_millis()).unwrap()
+    }
+
+    async fn sleep(&self, time: Duration) {
+        tokio::time::sleep(time).await;
     }
 }
 
-pub fn place(dir: &Path) -> Place {
+pub(crate) fn place(dir: &Path) -> Place {
     let state = State { root: dir.join("state"), config: dir.join("config") };
     Place::find(None, &state).unwrap()
 }
 
 /// A caller whose daemon, when it is started, keeps connections to this box.
-pub fn caller(dir: &Path, town: &Town, build: &str, idle: Duration) -> Rc<Caller> {
+pub(crate) fn caller(dir: &Path, town: &Town, build: &str, idle: Duration) -> Rc<Caller> {
     let (place, town, name) = (place(dir), town.clone(), build.to_owned());
     let at = place.clone();
+    let helpers = dir.to_path_buf();
+    std::fs::write(helpers.join("crabbox-helper-linux-x86_64"), "a program").unwrap();
     Rc::new(Caller {
         place,
         build: build.to_owned(),
         spawn: Box::new(move || {
-            let (dialer, opener) = (town.clone(), Opener);
-            let server = Server { place: at.clone(), build: name.clone(), idle, dialer, opener };
+            let (place, build, dialer) = (at.clone(), name.clone(), town.clone());
+            let (binaries, clock) = (Binaries::in_dir(helpers.clone()), Time(Instant::now()));
+            let server = Server { place, build, idle, dialer, binaries, clock };
             spawn_local(async move { serve(server, &Stop::never()).await.unwrap() });
             Ok(())
         }),
     })
 }
 
-pub fn dialer(caller: &Rc<Caller>, direct: &Town) -> WarmDialer<Town> {
+pub(crate) fn dialer(caller: &Rc<Caller>, direct: &Town) -> WarmDialer<Town> {
     WarmDialer::through(Rc::clone(caller), direct.clone())
 }
 
-pub fn address(host: &str) -> Address {
+pub(crate) fn address(host: &str) -> Address {
     Address {
         endpoint: SshEndpoint { host: host.to_owned(), ..SshEndpoint::default() },
         key: "/nowhere/id".into(),
@@ -223,7 +237,7 @@ pub fn address(host: &str) -> Address {
 }
 
 /// Everything a process prints, and how it ends.
-pub async fn drain(output: &mut impl ProcessOutput) -> (Vec<u8>, Vec<u8>, Exit) {
+pub(crate) async fn drain(output: &mut impl ProcessOutput) -> (Vec<u8>, Vec<u8>, Exit) {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     loop {
         match output.next().await.unwrap() {
