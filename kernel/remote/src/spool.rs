@@ -9,17 +9,21 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use crabbox_kernel::event::Stream;
 use crabbox_kernel::ports::{Exit, Piece};
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout};
 
 /// Output kept in memory.
-const MEMORY: usize = 4 << 20;
+const MEMORY: usize = 8 << 20;
 /// Output kept in the file. Beyond it the whole connection waits for the reader.
 const DISK: u64 = 4 << 30;
+/// How long the connection may wait for a reader that is only just too slow, until it has caught up once.
+const GRACE: Duration = Duration::from_millis(50);
 /// What a piece costs besides its bytes.
 const PIECE: usize = 64;
 /// Read from the file at once.
@@ -44,7 +48,7 @@ struct Shared {
     dir: PathBuf,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Held {
     front: VecDeque<(Stream, Bytes)>,
     bytes: usize,
@@ -55,6 +59,7 @@ struct Held {
     /// What of the record being read is still in the file.
     part: Option<(Stream, usize)>,
     writing: bool,
+    grace: Duration,
     /// The file took no more; it is left alone until memory has room again.
     full: bool,
     exit: Option<Exit>,
@@ -65,7 +70,7 @@ struct Held {
 /// Makes the two ends; a file is only made when it is needed, in `dir` if that can be.
 pub(crate) fn spool(dir: PathBuf) -> (Inlet, Outlet) {
     let (filled, emptied) = (Notify::new(), Notify::new());
-    let shared = Arc::new(Shared { held: Mutex::default(), filled, emptied, dir });
+    let shared = Arc::new(Shared { held: Mutex::new(Held::new(false)), filled, emptied, dir });
     (Inlet(shared.clone()), Outlet(shared))
 }
 
@@ -76,6 +81,23 @@ impl Shared {
 }
 
 impl Held {
+    fn new(given_up: bool) -> Self {
+        Self {
+            front: VecDeque::new(),
+            bytes: 0,
+            file: None,
+            written: 0,
+            read: 0,
+            part: None,
+            writing: false,
+            grace: GRACE,
+            full: false,
+            exit: None,
+            over: false,
+            given_up,
+        }
+    }
+
     fn in_memory(&self) -> bool {
         self.read == self.written && !self.writing
     }
@@ -88,6 +110,9 @@ impl Held {
     fn pop(&mut self) -> Option<Piece> {
         let (stream, data) = self.front.pop_front()?;
         self.bytes -= data.len() + PIECE;
+        if self.front.is_empty() && self.in_memory() {
+            self.grace = GRACE;
+        }
         Some(Piece::Data(stream, data))
     }
 
@@ -124,6 +149,7 @@ impl Held {
 enum Room {
     Kept,
     Nobody,
+    Soon(Duration),
     File(Option<Arc<File>>, u64),
     None,
 }
@@ -136,6 +162,11 @@ impl Inlet {
                 Room::Kept => return self.0.filled.notify_one(),
                 Room::Nobody => return,
                 Room::None => self.0.emptied.notified().await,
+                Room::Soon(grace) => {
+                    let begun = Instant::now();
+                    let _ = timeout(grace, self.0.emptied.notified()).await;
+                    self.0.held().grace = grace.saturating_sub(begun.elapsed());
+                }
                 Room::File(file, at) => {
                     let (dir, record) = (self.0.dir.clone(), record(stream, &data));
                     let length = record.len() as u64;
@@ -158,6 +189,9 @@ impl Inlet {
             held.full = false;
             held.push(stream, data.clone());
             return Room::Kept;
+        }
+        if held.in_memory() && !held.grace.is_zero() {
+            return Room::Soon(held.grace);
         }
         if held.full || held.written + (data.len() + HEAD) as u64 > DISK {
             return Room::None;
@@ -233,7 +267,7 @@ impl Outlet {
 
 impl Drop for Outlet {
     fn drop(&mut self) {
-        *self.0.held() = Held { given_up: true, ..Held::default() };
+        *self.0.held() = Held::new(true);
         self.0.emptied.notify_one();
     }
 }
