@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::DirBuilder;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crabbox_schemas::error::{ErrorKind, Outcome};
 use crabbox_schemas::helper::{
@@ -21,6 +21,8 @@ use crate::link::{News, Order, Start};
 use crate::pool::Hand;
 use crate::runs::{self, Meta, RunDir};
 use crate::serve::Serve;
+use crate::tree::Tree;
+use crate::trees::{self, Ground, Stop};
 use crate::{Fault, clock};
 
 /// Largest script.
@@ -30,50 +32,79 @@ const LARGEST_SCRIPT: usize = 64 << 20;
 struct Running {
     hand: Hand,
     run: RunDir,
+    /// The work tree it may change.
+    tree: Option<Arc<Mutex<Tree>>>,
     started: Started,
 }
 
 /// Answers a flight, and follows the command it started.
 pub(crate) fn fly(serve: &Arc<Serve>, line: &Arc<Line>, id: Id, params: FlightParams) {
     match land(serve, line, &params) {
-        Ok((result, running)) => {
+        Ok(Landed { applied, running }) => {
             let told = match &running {
                 Some(running) => serve.out.note(line.session, note::STARTED, &running.started),
                 None => Ok(()),
             };
             serve.answered(line, &id);
-            let told = told.and_then(|()| serve.out.answer(line.session, id, Ok(result)));
+            let result = Ok(FlightResult::Applied(applied));
+            let told = told.and_then(|()| serve.out.answer(line.session, id, result));
             if let Some(running) = running {
-                follow(serve, line, running, told.is_err());
+                follow(serve, line, &params.base_dir, running, told.is_err());
             }
         }
-        Err(fault) => {
+        Err(stop) => {
             serve.answered(line, &id);
-            let _ = serve.out.answer(line.session, id, Err::<(), _>(fault));
+            let _ = serve.out.answer(line.session, id, trees::answer(stop));
         }
     }
     serve.close(line);
 }
 
-fn land(
-    serve: &Arc<Serve>,
-    line: &Arc<Line>,
-    params: &FlightParams,
-) -> Result<(FlightResult, Option<Running>), Fault> {
+/// What came of a flight.
+struct Landed {
+    applied: Applied,
+    running: Option<Running>,
+}
+
+fn land(serve: &Arc<Serve>, line: &Arc<Line>, params: &FlightParams) -> Result<Landed, Stop> {
     check(params)?;
-    let workdir = Path::new(&params.base_dir).join(&params.repo);
-    let Some(spec) = &params.run else {
-        return Ok((FlightResult::Applied(Applied::default()), None));
+    let run = match &params.run {
+        Some(spec) => Some((spec, RunDir::of(&params.base_dir, &spec.run_id)?)),
+        None => None,
     };
-    let run = RunDir::of(&params.base_dir, &spec.run_id)?;
-    run.refuse_twice()?;
+    if let Some((_, run)) = &run {
+        run.refuse_twice()?;
+    }
+    let ground = trees::lock(serve, line, params)?;
+    let applied = match &params.tree {
+        Some(change) => trees::change(serve, line, &ground, change)?,
+        None => Applied::default(),
+    };
+    let Some((spec, run)) = run else { return Ok(Landed { applied, running: None }) };
     let script = match &spec.action {
-        Action::Script(_) => Some(receive_script(serve, line)?),
+        Action::Script(_) => Some(serve.receive(line, Role::Script, LARGEST_SCRIPT)?),
         _ => None,
     };
+    line.clear();
+    let place = place(params, ground, &spec.run_id)?;
+    let running = start(serve, line, spec, run, place, script.as_deref())?;
+    Ok(Landed { applied, running: Some(running) })
+}
+
+/// Where a command runs.
+struct Place {
+    workdir: PathBuf,
+    /// The work tree, unless it is a private copy.
+    ground: Option<Ground>,
+}
+
+fn place(params: &FlightParams, ground: Ground, run_id: &str) -> Result<Place, Stop> {
+    if params.isolate {
+        return Ok(Place { workdir: trees::isolate(ground, run_id)?, ground: None });
+    }
+    let workdir = Path::new(&params.base_dir).join(&params.repo);
     make_folder(&workdir)?;
-    let running = start(serve, line, spec, run, &workdir, script.as_deref(), None)?;
-    Ok((FlightResult::Applied(Applied::default()), Some(running)))
+    Ok(Place { workdir, ground: Some(ground) })
 }
 
 fn check(params: &FlightParams) -> Result<(), Fault> {
@@ -95,33 +126,17 @@ fn make_folder(path: &Path) -> Result<(), Fault> {
         .map_err(|e| Fault::io(format!("cannot make {}", path.display()), e))
 }
 
-/// Takes the script's bytes, all of them.
-fn receive_script(serve: &Serve, line: &Line) -> Result<Vec<u8>, Fault> {
-    let mut body = Vec::new();
-    loop {
-        let piece = line.next(Role::Script)?;
-        if body.len() + piece.bytes.len() > LARGEST_SCRIPT {
-            return Err(Fault::request("the script is too large"));
-        }
-        body.extend_from_slice(&piece.bytes);
-        if piece.last {
-            return Ok(body);
-        }
-        serve.grant(line, Role::Script, piece.bytes.len() as u64)?;
-    }
-}
-
 /// Starts the command: exactly once, since its folder can be made only once.
 fn start(
     serve: &Arc<Serve>,
     line: &Line,
     spec: &RunSpec,
     run: RunDir,
-    workdir: &Path,
+    place: Place,
     script: Option<&[u8]>,
-    lock: Option<OwnedFd>,
 ) -> Result<Running, Fault> {
-    let start = plan(serve, spec, &run, workdir)?;
+    let Place { workdir, ground } = place;
+    let start = plan(serve, spec, &run, &workdir)?;
     let mut hand = serve.pool.take()?;
     if line.is_cancelled() {
         serve.pool.give(hand);
@@ -135,7 +150,7 @@ fn start(
     };
     let keeper = run.create(&meta, script)?;
     let mut files = vec![keeper.as_fd()];
-    files.extend(lock.as_ref().map(AsFd::as_fd));
+    files.extend(ground.as_ref().map(|ground| ground.lock.fd()));
     let news = hand.link.as_mut().map(|link| {
         link.tell_with(&Order::Start(Box::new(start)), &files)?;
         link.answer()
@@ -144,7 +159,9 @@ fn start(
         Some(Ok(News::Started { pid, at_ms })) => {
             let workdir = workdir.to_string_lossy().into_owned();
             let started = Started { run_id: spec.run_id.clone(), pid, workdir, at_ms };
-            Ok(Running { hand, run, started })
+            // The worker holds the lock from now on.
+            let tree = ground.map(|ground| ground.tree);
+            Ok(Running { hand, run, tree, started })
         }
         Some(Ok(News::Failed(why))) => {
             serve.pool.give(hand);
@@ -202,15 +219,21 @@ fn words(action: &Action, run: &RunDir) -> Result<Vec<Blob>, Fault> {
     })
 }
 
-/// Sends the run's output and end, and stays until the end also when nobody listens.
-fn follow(serve: &Arc<Serve>, line: &Arc<Line>, running: Running, alone: bool) {
-    let Running { mut hand, run, started } = running;
+/// Sends the run's output and end, and stays until the end also when nobody listens. Then the tree is looked after,
+/// and old runs are forgotten.
+fn follow(serve: &Arc<Serve>, line: &Arc<Line>, base_dir: &str, running: Running, alone: bool) {
+    let Running { mut hand, run, tree, started } = running;
     serve.has_terminal(line, &started.run_id);
     if alone {
         line.leave();
     }
     let followed = Follow::new(&serve.out, line.clone(), run, [0, 0]).live(&mut hand.link, true);
+    serve.close(line);
     if followed.is_ok() && hand.link.is_some() {
         serve.pool.give(hand);
     }
+    if let Some(tree) = tree {
+        trees::look_after(&tree);
+    }
+    runs::prune(base_dir, clock::now_ms());
 }

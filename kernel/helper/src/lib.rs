@@ -19,6 +19,7 @@ mod serve;
 mod spool;
 mod stat;
 pub mod tree;
+mod trees;
 mod worker;
 
 use std::process::ExitCode;

@@ -145,6 +145,30 @@ impl Line {
         }
     }
 
+    /// Waits until the laptop grants more of a channel to it.
+    pub(crate) fn next_grant(&self, role: Role) -> Result<u64, Fault> {
+        loop {
+            let mut inner = self.inner();
+            if inner.cancelled {
+                return Err(Fault::cancelled());
+            }
+            let granted = std::mem::take(&mut inner.granted[role as usize]);
+            if granted > 0 {
+                return Ok(granted);
+            }
+            drop(inner);
+            self.wait()?;
+        }
+    }
+
+    /// Forgets what came for the tree: it was not needed after all.
+    pub(crate) fn clear(&self) {
+        let mut inner = self.inner();
+        for role in [Role::Delta, Role::Blocks, Role::Script] {
+            inner.lanes[role as usize].waiting.clear();
+        }
+    }
+
     fn wait(&self) -> Result<(), Fault> {
         match poll(&mut [PollFd::new(&self.bell, PollFlags::IN)], None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}

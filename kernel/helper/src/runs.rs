@@ -199,8 +199,8 @@ impl RunDir {
             Standing::Exited(_) => {}
             Standing::Lost => drop(self.end_leftovers(true)),
         }
-        if let Some(control) = self.path.ancestors().nth(2) {
-            let _ = std::fs::remove_dir_all(control.join("isolated").join(&self.run_id));
+        if let Some(base_dir) = self.path.ancestors().nth(3) {
+            let _ = crate::tree::forget_isolated(base_dir, &self.run_id);
         }
         std::fs::remove_dir_all(&self.path)
             .map_err(|e| Fault::io(format!("cannot remove {}", self.path.display()), e))

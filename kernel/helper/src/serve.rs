@@ -14,7 +14,7 @@ use crabbox_schemas::helper::{
     CHANNEL, CancelParams, Grant, Hello, ResizeParams, Role, RunsParams, RunsResult, SignalParams,
     SignalResult, method, note,
 };
-use crabbox_wire::{Frame, Id, Packet, PacketReader, WireError};
+use crabbox_wire::{Credit, Frame, Id, Packet, PacketReader, WINDOW, WireError};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -24,6 +24,7 @@ use crate::login::Logins;
 use crate::out::Out;
 use crate::pool::Pool;
 use crate::runs::{self, RunDir, Standing};
+use crate::trees::Trees;
 use crate::{Fault, attach, clock, flight, program, stat};
 
 /// Most requests under way at once.
@@ -36,6 +37,7 @@ pub(crate) struct Serve {
     pub(crate) out: Out,
     pub(crate) pool: Pool,
     pub(crate) logins: Logins,
+    pub(crate) trees: Trees,
     /// Which start of the box this is.
     pub(crate) boot: String,
     lines: Mutex<Lines>,
@@ -65,6 +67,7 @@ pub(crate) fn serve(args: &[OsString]) -> ExitCode {
         out: Out::new(stdout),
         pool: Pool::default(),
         logins: Logins::default(),
+        trees: Trees::default(),
         boot: runs::boot(),
         lines: Mutex::default(),
         busy: Mutex::new(0),
@@ -280,9 +283,55 @@ impl Serve {
     /// Bytes of a channel were used up; lets more come when it is time.
     pub(crate) fn grant(&self, line: &Line, role: Role, bytes: u64) -> Result<(), Fault> {
         let Some(bytes) = line.used(role, bytes) else { return Ok(()) };
-        let grant = Grant { channel: role.of(line.base), bytes };
-        let told = self.out.note(line.session, note::CREDIT, &grant);
+        self.tell(line, note::CREDIT, &Grant { channel: role.of(line.base), bytes })
+    }
+
+    /// A notification for the client of a line.
+    pub(crate) fn tell(
+        &self,
+        line: &Line,
+        name: &str,
+        params: &impl serde::Serialize,
+    ) -> Result<(), Fault> {
+        let told = self.out.note(line.session, name, params);
         told.map_err(|e| Fault::io("the channel is gone", e))
+    }
+
+    /// Takes all bytes of a channel, at most so many.
+    pub(crate) fn receive(&self, line: &Line, role: Role, most: usize) -> Result<Vec<u8>, Fault> {
+        let mut bytes = Vec::new();
+        loop {
+            let piece = line.next(role)?;
+            if bytes.len() + piece.bytes.len() > most {
+                return Err(Fault::request("more bytes than anybody should send"));
+            }
+            bytes.extend_from_slice(&piece.bytes);
+            if piece.last {
+                return Ok(bytes);
+            }
+            self.grant(line, role, piece.bytes.len() as u64)?;
+        }
+    }
+
+    /// Sends all bytes of a channel, as the client's credit goes.
+    pub(crate) fn send(&self, line: &Line, role: Role, bytes: &[u8]) -> Result<(), Fault> {
+        let channel = role.of(line.base);
+        let mut credit = Credit::new(WINDOW);
+        let mut offset = 0;
+        loop {
+            let piece = &bytes[offset..bytes.len().min(offset + (64 << 10))];
+            let (at, last) = (offset as u64, offset + piece.len() == bytes.len());
+            let sent = self.out.bytes(line.session, channel, at, last, piece);
+            sent.map_err(|e| Fault::io("the channel is gone", e))?;
+            if last {
+                return Ok(());
+            }
+            offset += piece.len();
+            credit.take(piece.len() as u64);
+            while !credit.may_send() {
+                credit.grant(line.next_grant(role)?);
+            }
+        }
     }
 
     /// Does something that should not be cut off by the end of the channel.
