@@ -210,3 +210,117 @@ fn a_private_copy_holds_everything_with_modes_times_and_links() {
     crabbox_helper::tree::forget_isolated(&on.dir.path().join("cbx_1"), "run_1").unwrap();
     assert!(!copy.parent().unwrap().exists());
 }
+
+#[test]
+fn renames_and_branches_switched_back_cost_no_bytes() {
+    let on = Box::new();
+    let mut tree = on.tree();
+    let mut laptop = Laptop::new();
+    let mut one = Files::default();
+    for n in 0..30 {
+        one.put(&format!("src/{n}"), &noise(900, n));
+    }
+    one.put("big", &noise(2 << 20, 7));
+    laptop.fly(&mut tree, &one);
+
+    let mut moved = Files::default();
+    for (path, file) in &one.0 {
+        moved.0.insert(Path::new("renamed").join(path), file.clone());
+    }
+    moved.0.insert("twin".into(), one.0[Path::new("src/3")].clone());
+    moved.0.insert("big twin".into(), one.0[Path::new("big")].clone());
+    let flown = laptop.fly(&mut tree, &moved);
+    assert_eq!((flown.sent, flown.applied.received_bytes), (0, 0));
+    assert_eq!(Files::read(tree.workdir()), moved);
+
+    let mut other = Files::default();
+    for n in 0..30 {
+        other.put(&format!("src/{n}"), &noise(900, 1000 + n));
+    }
+    assert_eq!(laptop.fly(&mut tree, &other).sent, 30);
+    for files in [&one, &other, &moved] {
+        assert_eq!(laptop.fly(&mut tree, files).sent, 0, "the store has it");
+        assert_eq!(Files::read(tree.workdir()), *files);
+    }
+}
+
+#[test]
+fn files_that_change_places_need_no_bytes() {
+    let on = Box::new();
+    let mut tree = on.tree();
+    let mut laptop = Laptop::new();
+    laptop.fly(&mut tree, &Files::of(&[("a", "first"), ("b", "second"), ("c", "third")]));
+    let turned = Files::of(&[("a", "third"), ("b", "first"), ("c", "second"), ("d", "first")]);
+    assert_eq!(laptop.fly(&mut tree, &turned).sent, 0);
+    assert_eq!(Files::read(tree.workdir()), turned);
+    for path in ["a", "b", "c", "d"] {
+        assert_eq!(std::fs::metadata(tree.workdir().join(path)).unwrap().nlink(), 1, "{path}");
+    }
+}
+
+#[test]
+fn a_second_tree_under_the_same_work_root_needs_no_bytes_and_shares_no_file() {
+    let on = Box::new();
+    let (mut first, mut second) = (on.tree(), on.lease("cbx_2"));
+    let mut files = Files::of(&[("a", "1"), ("b/c", "2")]);
+    files.put("big", &noise(3 << 20, 5));
+    Laptop::new().fly(&mut first, &files);
+    assert_eq!(Laptop::new().fly(&mut second, &files).sent, 0);
+    assert_eq!(Files::read(second.workdir()), files);
+    let ino = |tree: &Tree| std::fs::metadata(tree.workdir().join("big")).unwrap().ino();
+    assert_ne!(ino(&first), ino(&second));
+}
+
+#[test]
+fn content_that_only_claims_to_be_right_is_not_taken() {
+    let on = Box::new();
+    let (mut first, mut second) = (on.tree(), on.lease("cbx_2"));
+    let mut laptop = Laptop::new();
+    let files = Files::of(&[("a", "aaaa"), ("b", "bbbb")]);
+    laptop.fly(&mut first, &files);
+    laptop.fly(&mut first, &Files::of(&[("b", "bbbb")]));
+    std::fs::write(first.workdir().join("b"), "evil").unwrap();
+    let store = on.dir.path().join(".crabbox/store/objects");
+    for object in Files::read(&store).0.keys() {
+        std::fs::write(store.join(object), "evil").unwrap();
+    }
+    assert_eq!(Laptop::new().fly(&mut second, &files).sent, 2);
+    assert_eq!(Files::read(second.workdir()), files);
+}
+
+#[test]
+fn an_insertion_into_a_large_file_costs_a_few_chunks() {
+    let on = Box::new();
+    let mut tree = on.tree();
+    let mut laptop = Laptop::new();
+    let mut bytes = noise(20 << 20, 3);
+    let mut files = Files::default();
+    files.put("large", &bytes);
+    laptop.fly(&mut tree, &files);
+    bytes.insert(9 << 20, 42);
+    files.put("large", &bytes);
+    let flown = laptop.fly(&mut tree, &files);
+    assert!((1..=4).contains(&flown.sent), "{} chunks", flown.sent);
+    assert_eq!(Files::read(tree.workdir()), files);
+    bytes.truncate(11 << 20);
+    files.0.clear();
+    files.put("elsewhere", &bytes);
+    let flown = laptop.fly(&mut tree, &files);
+    assert!(flown.sent <= 2, "{} chunks", flown.sent);
+    assert_eq!(Files::read(tree.workdir()), files);
+}
+
+#[test]
+fn a_file_placed_anew_is_newer_than_what_was_built_before() {
+    let on = Box::new();
+    let mut tree = on.tree();
+    let mut laptop = Laptop::new();
+    let (one, two) = (Files::of(&[("a", "1")]), Files::of(&[("a", "2")]));
+    laptop.fly(&mut tree, &one);
+    laptop.fly(&mut tree, &two);
+    put(&tree.workdir().join("built"), "from 2");
+    let built = std::fs::metadata(tree.workdir().join("built")).unwrap().modified().unwrap();
+    assert_eq!(laptop.fly(&mut tree, &one).sent, 0);
+    let placed = std::fs::metadata(tree.workdir().join("a")).unwrap().modified().unwrap();
+    assert!(placed >= built, "make would not build again");
+}

@@ -8,9 +8,9 @@ use std::path::Path;
 use std::ffi::OsStr;
 
 use crabbox_schemas::helper::Applied;
-use crabbox_tree::{Delta, Entry, Kind, shown};
+use crabbox_tree::{Delta, Entry, Kind, hex, shown};
 use rustix::fs::{
-    AtFlags, FileType, Mode, fchmod, renameat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Mode, fchmod, linkat, renameat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -18,7 +18,7 @@ use crate::tree::copy::copy;
 use crate::tree::dirs::{Dirs, is_gone, remove_all};
 use crate::tree::fault::{Fault, Result};
 use crate::tree::place::{NOW, Place};
-use crate::tree::plan::{How, Plan, Todo, above, has_below};
+use crate::tree::plan::{Going, How, Plan, Todo, above, has_below};
 use crate::tree::shelf::fresh;
 use crate::tree::staging::Staging;
 use crate::tree::stat::{Look, Record};
@@ -35,8 +35,9 @@ pub(super) fn apply(tree: &mut Tree, staging: &Staging) -> Result<Applied> {
     if !plan.is_idle() {
         let touched = Delta { removed: plan.touched(), ..Delta::default() };
         place.write(UNFINISHED, &touched.to_text())?;
+        keep_replaced(&place, top, plan)?;
+        applied.removed = remove(&place, top, plan)?;
         copy_twins(&place, plan)?;
-        applied.removed = remove(top, plan)?;
     }
     let looks = put_all(&place, top, plan)?;
     applied.written =
@@ -64,12 +65,56 @@ fn copy_twins(place: &Place, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
+/// Gives files that are about to be replaced a second name where their content is wanted.
+fn keep_replaced(place: &Place, top: &OwnedFd, plan: &Plan) -> Result<()> {
+    let mut dirs = Dirs::new(top);
+    for going in plan.going.iter().filter(|going| going.replaced) {
+        let kept = dirs.parent(&going.path).and_then(|(dir, name)| {
+            if !as_seen(dir, name, going) {
+                return Err(Errno::NOENT);
+            }
+            match (&place.store, going.to_staging) {
+                (_, true) => {
+                    linkat(dir, name, &place.staging, hex(&going.sha256), AtFlags::empty())
+                }
+                (Some(store), false) => store.keep_link(&going.sha256, dir, name),
+                (None, false) => Ok(()),
+            }
+        });
+        settle(going, kept)?;
+    }
+    Ok(())
+}
+
+/// Whether a file that goes still is what was seen, and has no other name.
+fn as_seen(dir: BorrowedFd<'_>, name: &OsStr, going: &Going) -> bool {
+    statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| stat.st_nlink == 1 && Look::of(&stat) == going.look)
+}
+
+/// The store may miss a content; this flight may not.
+fn settle(going: &Going, kept: rustix::io::Result<()>) -> Result<()> {
+    match kept {
+        Err(_) if going.to_staging => {
+            Err(Fault::Unequal(format!("{} changes while it is moved", shown(&going.path))))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Removes what goes, and the directories it leaves empty. How many entries went.
-fn remove(top: &OwnedFd, plan: &Plan) -> Result<u64> {
+fn remove(place: &Place, top: &OwnedFd, plan: &Plan) -> Result<u64> {
     let mut dirs = Dirs::new(top);
     let mut count = 0;
+    let mut going = plan.going.iter().filter(|going| !going.replaced).peekable();
     for path in &plan.removed {
         let failed = || Fault::of(format!("remove {}", shown(path)));
+        if let Some(going) = going.next_if(|going| going.path == *path)
+            && move_out(place, &mut dirs, going)?
+        {
+            count += 1;
+            continue;
+        }
         let gone = dirs.parent(path).and_then(|(dir, name)| unlinkat(dir, name, AtFlags::empty()));
         match gone {
             Ok(()) => count += 1,
@@ -84,15 +129,36 @@ fn remove(top: &OwnedFd, plan: &Plan) -> Result<u64> {
             Err(errno) => return Err(failed()(errno)),
         }
     }
+    prune_all(&mut dirs, plan);
+    Ok(count)
+}
+
+/// Moves a file out of the tree to where its content is wanted. Whether it is gone now.
+fn move_out(place: &Place, dirs: &mut Dirs<'_>, going: &Going) -> Result<bool> {
+    let moved = dirs.parent(&going.path).and_then(|(dir, name)| {
+        if !as_seen(dir, name, going) {
+            return Err(Errno::NOENT);
+        }
+        match (&place.store, going.to_staging) {
+            (_, true) => renameat(dir, name, &place.staging, hex(&going.sha256)),
+            (Some(store), false) => store.keep(&going.sha256, dir, name),
+            (None, false) => Err(Errno::NOENT),
+        }
+    });
+    let gone = moved.is_ok();
+    settle(going, moved).map(|()| gone)
+}
+
+/// Removes the directories that removed paths leave empty.
+fn prune_all(dirs: &mut Dirs<'_>, plan: &Plan) {
     let mut last: &Path = Path::new("");
     for path in plan.removed.iter().rev() {
         if path.parent() == Some(last) {
             continue;
         }
         last = path.parent().unwrap_or(last);
-        prune(&mut dirs, path, plan);
+        prune(dirs, path, plan);
     }
-    Ok(count)
 }
 
 /// Removes the directories above a removed path that are empty and not needed.

@@ -11,7 +11,7 @@ use crabbox_tree::{Delta, Entry, Kind, bytes_of, hex};
 use crate::tree::check::{self, check, content};
 use crate::tree::dirs::Dirs;
 use crate::tree::fault::{Fault, Result};
-use crate::tree::plan::{How, Names, Plan, Todo, target};
+use crate::tree::plan::{Going, How, Names, Plan, Todo, target};
 use crate::tree::staging::Staging;
 use crate::tree::stat::Record;
 use crate::tree::{Tree, UNFINISHED, threads};
@@ -43,36 +43,20 @@ impl Tree {
         let stamp = self.place.stamp()?;
         let unfinished = self.unfinished()?;
         let drift = self.drifted(&top, unfinished.as_ref(), change.checksum)?;
-        let covered: HashSet<&Path> = delta
-            .wanted
-            .iter()
-            .map(|e| &e.path)
-            .chain(&delta.removed)
-            .map(PathBuf::as_path)
-            .collect();
-        let open: Vec<Blob> =
-            drift.iter().filter(|p| !covered.contains(p.as_path())).map(|p| blob(p)).collect();
+        let open = uncovered(&drift, &delta);
         if !open.is_empty() {
             return Ok(Begin::Refused(Refused::Drift { paths: open }, None));
         }
-        drop(covered);
         let (target, digest) = match aim {
             Some(aim) => aim,
             None => (self.state.manifest.clone(), self.state.digest),
         };
-        let wanted: HashSet<&Path> = delta.wanted.iter().map(|e| e.path.as_path()).collect();
-        let mut removed: Vec<PathBuf> = delta
-            .removed
-            .iter()
-            .chain(unfinished.iter().flatten().filter(|p| target.get(p).is_none()))
-            .filter(|p| !wanted.contains(p.as_path()))
-            .cloned()
-            .collect();
-        removed.sort_by(|a, b| bytes_of(a).cmp(bytes_of(b)));
-        removed.dedup();
+        let leftovers = unfinished.iter().flatten().filter(|p| target.get(p).is_none());
+        let removed = removed(&delta, leftovers);
         let drift: HashSet<&Path> = drift.iter().map(PathBuf::as_path).collect();
         let todo = self.todo(&top, &delta, &drift)?;
-        let plan = Plan { delta, target, digest, removed, todo, stamp };
+        let going = self.going(&delta, &removed, &todo, &drift);
+        let plan = Plan { delta, target, digest, removed, todo, going, stamp };
         let ready = Staging::new(self, top, plan, change.ask, unfinished.is_some(), started)?;
         Ok(Begin::Ready(Box::new(ready)))
     }
@@ -114,6 +98,38 @@ impl Tree {
             }
         }
         Ok(drift)
+    }
+
+    /// The managed files that leave their places as they were written.
+    fn going(
+        &self,
+        delta: &Delta,
+        removed: &[PathBuf],
+        todo: &[Todo],
+        drift: &HashSet<&Path>,
+    ) -> Vec<Going> {
+        let replaced = todo
+            .iter()
+            .filter(|todo| matches!(todo.how, How::Link | How::Move(_)))
+            .map(|todo| (&delta.wanted[todo.wanted].path, true));
+        let gone = removed.iter().map(|path| (path, false));
+        gone.chain(replaced)
+            .filter(|(path, _)| !drift.contains(path.as_path()))
+            .filter_map(|(path, replaced)| {
+                let at = self.state.find(path)?;
+                match self.state.manifest.entries()[at].kind {
+                    Kind::File { size, sha256, .. } if size > 0 => Some(Going {
+                        path: path.clone(),
+                        sha256,
+                        size,
+                        look: self.state.records[at].look,
+                        replaced,
+                        to_staging: false,
+                    }),
+                    _ => None,
+                }
+            })
+            .collect()
     }
 
     /// How each wanted entry comes to stand. What is right already stays as it is.
@@ -180,6 +196,28 @@ impl Tree {
             true => dirs.is_alone(&entry.path).then_some(How::Chmod(look)),
         })
     }
+}
+
+/// The paths that the delta does not make right.
+fn uncovered(drift: &[PathBuf], delta: &Delta) -> Vec<Blob> {
+    if drift.is_empty() {
+        return Vec::new();
+    }
+    let wanted = delta.wanted.iter().map(|e| &e.path);
+    let covered: HashSet<&PathBuf> = wanted.chain(&delta.removed).collect();
+    drift.iter().filter(|path| !covered.contains(path)).map(|path| blob(path)).collect()
+}
+
+/// The paths to be removed, in order: the delta's, and what a flight that was cut off has left.
+fn removed<'a>(delta: &'a Delta, leftovers: impl Iterator<Item = &'a PathBuf>) -> Vec<PathBuf> {
+    let mut removed: Vec<PathBuf> = delta.removed.iter().chain(leftovers).cloned().collect();
+    if !removed.is_empty() {
+        let wanted: HashSet<&PathBuf> = delta.wanted.iter().map(|e| &e.path).collect();
+        removed.retain(|path| !wanted.contains(path));
+    }
+    removed.sort_by(|a, b| bytes_of(a).cmp(bytes_of(b)));
+    removed.dedup();
+    removed
 }
 
 /// How a path is written on the wire.

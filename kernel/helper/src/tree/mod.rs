@@ -10,6 +10,7 @@ mod check;
 mod copy;
 mod dirs;
 mod fault;
+mod find;
 mod isolate;
 mod lock;
 mod partial;
@@ -19,6 +20,7 @@ mod shelf;
 mod staging;
 mod stat;
 mod state;
+mod store;
 mod sweep;
 mod threads;
 
@@ -33,6 +35,7 @@ pub use fault::Fault;
 pub use isolate::forget_isolated;
 pub use lock::Lock;
 pub use staging::Staging;
+pub use store::store_bytes;
 pub use sweep::Sweep;
 
 use fault::Result;

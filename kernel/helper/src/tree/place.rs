@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use crate::tree::fault::{Fault, Result};
 use crate::tree::stat::{Look, Moment};
 use crate::tree::state::Boot;
+use crate::tree::store::Store;
 
 const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 /// Mode of our folders, and of our files.
@@ -35,6 +36,8 @@ pub(crate) struct Place {
     pub(crate) meta: OwnedFd,
     /// `.crabbox/tree/<repo>/staging`.
     pub(crate) staging: OwnedFd,
+    /// The content store, when there can be one.
+    pub(crate) store: Option<Store>,
     /// The file whose times tell the file system's clock.
     clock: File,
     pub(crate) boot: Boot,
@@ -64,6 +67,7 @@ impl Place {
             notes,
             meta,
             staging,
+            store: Store::beside(base_dir),
             clock,
             boot: boot(),
         })

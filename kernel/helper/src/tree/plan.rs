@@ -19,8 +19,24 @@ pub(crate) struct Plan {
     pub(crate) removed: Vec<PathBuf>,
     /// What to do for each wanted entry, in the order of paths.
     pub(crate) todo: Vec<Todo>,
+    /// Managed files among those that are removed or replaced, unchanged since they were written, in order.
+    pub(crate) going: Vec<Going>,
     /// The file system's clock when the plan was made.
     pub(crate) stamp: Moment,
+}
+
+/// A file that leaves its place, and whose content may be wanted again.
+#[derive(Debug)]
+pub(crate) struct Going {
+    pub(crate) path: PathBuf,
+    pub(crate) sha256: Hash,
+    pub(crate) size: u64,
+    /// How it looked when it was last seen to be right.
+    pub(crate) look: Look,
+    /// Another file takes its place.
+    pub(crate) replaced: bool,
+    /// It goes to the staging folder, since this flight needs it, and not to the store.
+    pub(crate) to_staging: bool,
 }
 
 /// What to do for one wanted entry.

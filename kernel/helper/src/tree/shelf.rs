@@ -2,22 +2,26 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crabbox_tree::{Hash, Have, Kind, Piece, Recipe, WHOLE, block, content_hash, hex, pieces};
+use crabbox_tree::{Hash, Have, Kind, Piece, Recipe, WHOLE, block, content_hash, cut, hex, pieces};
 use rustix::fs::{AtFlags, OFlags, openat, statat, unlinkat};
 use rustix::io::Errno;
 
 use crate::tree::check::content_of;
-use crate::tree::dirs::{list, open_file};
+use crate::tree::dirs::{Dirs, list, open_file};
 use crate::tree::fault::{Fault, Result};
+use crate::tree::find::Finder;
 use crate::tree::partial::Partial;
 use crate::tree::place::Place;
 use crate::tree::plan::Plan;
 use crate::tree::stat::Look;
+
+/// How much of a large file is cut at once. Bytes.
+const WINDOW: usize = 4 << 20;
 
 /// The staging folder of a flight.
 #[derive(Debug)]
@@ -37,48 +41,50 @@ pub(crate) struct Shelf {
 }
 
 impl Shelf {
-    /// Makes room for what the plan needs. What an earlier flight left is kept when `reuse` and it is right.
-    pub(crate) fn new(place: Arc<Place>, plan: &Plan, reuse: bool) -> Result<Self> {
+    /// The folder for what the plan needs, nothing missing yet.
+    pub(crate) fn new(place: Arc<Place>, plan: &Plan) -> Result<Self> {
         let pieces = pieces(&plan.delta)?;
         let index = pieces.iter().enumerate().map(|(at, p)| (p.sha256, at)).collect();
+        let here = pieces.iter().map(|_| AtomicBool::new(true)).collect();
+        Ok(Self {
+            place,
+            pieces,
+            index,
+            here,
+            whole: HashSet::new(),
+            partials: Vec::new(),
+            spots: HashMap::new(),
+            received: AtomicU64::new(0),
+        })
+    }
+
+    /// Finds what is on the box already, when there is somebody to look for it, and notes what is missing.
+    pub(crate) fn fill(&mut self, plan: &mut Plan, finder: Option<&Finder<'_>>) -> Result<()> {
         let mut needed: HashMap<Hash, u64> = HashMap::new();
         for (entry, _) in plan.moves() {
             if let Kind::File { size, sha256, .. } = &entry.kind {
                 needed.insert(*sha256, *size);
             }
         }
-        let staged = sift(&place, &needed, reuse)?;
-        let missing = |size: u64| {
-            let staged = &staged;
-            needed
-                .iter()
-                .filter(move |(hash, len)| {
-                    (**len <= WHOLE) == (size == 0) && !staged.contains(*hash)
-                })
-                .map(|(hash, _)| *hash)
-        };
-        let whole: HashSet<Hash> = missing(0).collect();
-        let large: HashSet<Hash> = missing(1).collect();
-        let here = pieces.iter().map(|_| AtomicBool::new(true)).collect();
-        let mut shelf = Self {
-            place,
-            pieces,
-            index,
-            here,
-            whole,
-            partials: Vec::new(),
-            spots: HashMap::new(),
-            received: AtomicU64::new(0),
-        };
-        shelf.make_empty()?;
-        shelf.need(large, &plan.delta.recipes)?;
-        Ok(shelf)
-    }
-
-    /// An empty content needs no piece.
-    fn make_empty(&self) -> Result<()> {
+        let staged = sift(&self.place, &needed, finder.is_some())?;
+        needed.retain(|hash, _| !staged.contains(hash));
         let empty = content_hash(b"");
-        if self.whole.contains(&empty) { self.write(&empty, b"") } else { Ok(()) }
+        if needed.remove(&empty).is_some() {
+            self.write(&empty, b"")?;
+        }
+        if let Some(finder) = finder {
+            let missing = needed.keys().copied().collect();
+            let found = finder.find(&missing, &mut plan.going)?;
+            needed.retain(|hash, _| !found.contains(hash));
+        }
+        let (small, large): (HashMap<_, _>, HashMap<_, _>) =
+            needed.into_iter().partition(|(_, size)| *size <= WHOLE);
+        self.whole = small.into_keys().collect();
+        self.need(large.into_keys().collect(), &plan.delta.recipes)?;
+        match finder {
+            Some(finder) if !self.spots.is_empty() => self.recut(plan, finder),
+            _ => Ok(()),
+        }
     }
 
     /// Notes which pieces are missing.
@@ -105,6 +111,44 @@ impl Shelf {
             self.partials.push(partial);
         }
         Ok(())
+    }
+
+    /// Cuts the large files that go, and takes the chunks that are missing.
+    fn recut(&self, plan: &Plan, finder: &Finder<'_>) -> Result<()> {
+        let mut dirs = Dirs::new(finder.top);
+        for going in plan.going.iter().filter(|going| going.size > WHOLE) {
+            // What cannot be read is simply not found.
+            if let Ok(fd) = dirs.open_file(&going.path) {
+                self.recut_file(&File::from(fd))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn recut_file(&self, file: &File) -> Result<()> {
+        let mut window = Vec::new();
+        loop {
+            let room = (WINDOW - window.len()) as u64;
+            let Ok(n) = file.take(room).read_to_end(&mut window) else { return Ok(()) };
+            let last = n as u64 != room;
+            let mut at = 0;
+            for chunk in cut(&window, last) {
+                let end = at + chunk.len as usize;
+                if self.lacks(&chunk.sha256) {
+                    self.place_piece(&chunk.sha256, &window[at..end])?;
+                    self.here[self.index[&chunk.sha256]].store(true, Ordering::Relaxed);
+                }
+                at = end;
+            }
+            if last || at == 0 {
+                return Ok(());
+            }
+            window.drain(..at);
+        }
+    }
+
+    fn lacks(&self, hash: &Hash) -> bool {
+        self.index.get(hash).is_some_and(|at| !self.here[*at].load(Ordering::Relaxed))
     }
 
     /// Which pieces are here, or not needed.
@@ -148,7 +192,14 @@ impl Shelf {
         if self.here[at].load(Ordering::Relaxed) {
             return Ok(());
         }
-        self.place_piece(hash, bytes)?;
+        match (self.place_piece(hash, bytes), &self.place.store) {
+            // What was kept for later makes room for what is needed now.
+            (Err(Fault::Full(_)), Some(store)) => {
+                let _ = store.trim_to(0);
+                self.place_piece(hash, bytes)?;
+            }
+            (placed, _) => placed?,
+        }
         self.here[at].store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -187,7 +238,7 @@ pub(crate) fn fresh(dir: impl AsFd, name: &str) -> rustix::io::Result<std::os::f
     }
 }
 
-/// Looks through what an earlier flight left: which needed contents are whole; the rest is removed.
+/// Looks through what an earlier flight left: which needed contents are whole; the rest goes to the store.
 fn sift(place: &Place, needed: &HashMap<Hash, u64>, reuse: bool) -> Result<HashSet<Hash>> {
     let failed = || Fault::of("look through the staging folder");
     let mut whole = HashSet::new();
@@ -213,7 +264,13 @@ fn sift(place: &Place, needed: &HashMap<Hash, u64>, reuse: bool) -> Result<HashS
             }
             _ => false,
         };
-        if !keep {
+        let stored = match (&place.store, crabbox_tree::unhex(&text)) {
+            (Some(store), Some(hash)) if ours && !keep => {
+                store.keep(&hash, place.staging.as_fd(), &name).is_ok()
+            }
+            _ => false,
+        };
+        if !keep && !stored {
             unlinkat(&place.staging, &name, AtFlags::empty()).map_err(failed())?;
         }
     }

@@ -11,6 +11,7 @@ use crabbox_schemas::helper::Applied;
 use crabbox_tree::{Have, Kind, Piece};
 
 use crate::tree::fault::{Fault, Result};
+use crate::tree::find::Finder;
 use crate::tree::plan::{How, Plan};
 use crate::tree::shelf::Shelf;
 use crate::tree::{Tree, apply, threads};
@@ -41,12 +42,15 @@ impl Staging {
     pub(super) fn new(
         tree: &Tree,
         top: OwnedFd,
-        plan: Plan,
+        mut plan: Plan,
         ask: bool,
         repairs: bool,
         started: Instant,
     ) -> Result<Self> {
-        let shelf = Arc::new(Shelf::new(tree.place.clone(), &plan, ask)?);
+        let mut shelf = Shelf::new(tree.place.clone(), &plan)?;
+        let finder = Finder { place: &tree.place, top: &top, state: &tree.state };
+        shelf.fill(&mut plan, ask.then_some(&finder))?;
+        let shelf = Arc::new(shelf);
         Ok(Self { top, plan, repairs, shelf, writers: None, fault: None, started })
     }
 
