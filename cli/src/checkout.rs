@@ -1,10 +1,10 @@
 //! The directory that is sent: found, scanned and guarded before anything is spent.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::plan::Sync;
-use crabbox_kernel::sync::{self, SyncRules, guard};
+use crabbox_kernel::sync::{self, Keep, ScanOptions, SyncRules, guard};
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::view::SyncPlanView;
 
@@ -36,7 +36,8 @@ pub(crate) fn scan(ctx: &Context, place: &Place, full_resync: bool) -> Result<Sy
     refuse_everything(ctx, place)?;
     let rules = SyncRules { full_resync, ..ctx.values.sync.clone() };
     ctx.terminal.progress("reading the tree");
-    let (tree, notes) = sync::scan(&place.root, &rules)?;
+    let folder = ctx.state.index();
+    let (tree, notes) = sync::scan(&place.root, &rules, &options(ctx, &folder))?;
     ctx.terminal.settle();
     for note in notes {
         match note.strip_prefix("warning: ") {
@@ -45,6 +46,11 @@ pub(crate) fn scan(ctx: &Context, place: &Place, full_resync: bool) -> Result<Sy
         }
     }
     Ok(Sync::Tree { tree, rules })
+}
+
+/// Only what changed since the last scan is read.
+fn options<'a>(ctx: &'a Context, folder: &'a Path) -> ScanOptions<'a> {
+    ScanOptions { keep: Some(Keep { dir: folder, env: &ctx.env }), ..ScanOptions::default() }
 }
 
 /// A home folder or a whole disk is hardly ever meant, and holds what should never leave.
@@ -69,7 +75,8 @@ pub(crate) struct Look {
 /// Looks at the tree without refusing anything: for `sync-plan`.
 pub(crate) fn look(ctx: &Context, place: &Place, limit: usize) -> Result<Look> {
     let rules = &ctx.values.sync;
-    let tree = sync::look(&place.root, rules)?;
+    let folder = ctx.state.index();
+    let tree = sync::look(&place.root, rules, &options(ctx, &folder))?;
     Ok(Look {
         view: guard::plan_view(&tree, rules, limit),
         refusal: guard::check(&tree, rules).err(),

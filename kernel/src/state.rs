@@ -12,7 +12,7 @@ use crabbox_schemas::ids::{LeaseId, RunId};
 use crate::error::{KernelError, Result};
 
 /// How names of files begin that are being written.
-const HALF_WRITTEN: &str = ".tmp-";
+pub(crate) const HALF_WRITTEN: &str = ".tmp-";
 
 /// The folders of one user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,11 @@ impl State {
         self.root.join("boxes")
     }
 
+    /// What directories held at their last scan, one file each.
+    pub fn index(&self) -> PathBuf {
+        self.root.join("index")
+    }
+
     /// Private folder of each plugin.
     pub fn plugins(&self) -> PathBuf {
         self.root.join("plugins")
@@ -66,7 +71,7 @@ impl State {
 
     /// Makes the folders this version uses.
     pub fn prepare(&self) -> Result<()> {
-        [self.claims(), self.journal(), self.locks(), self.runs(), self.plugins()]
+        [self.claims(), self.journal(), self.locks(), self.runs(), self.index(), self.plugins()]
             .iter()
             .try_for_each(|d| make_dir(d))
     }
@@ -74,23 +79,32 @@ impl State {
 
 /// How old a half-written file must be before nobody can be writing it any more.
 const ABANDONED_MS: u64 = 60_000;
+/// How long an index is kept that is not written any more: 30 days.
+const FORGOTTEN_MS: u64 = 30 * 24 * 3_600_000;
 
 impl State {
-    /// Removes half-written files of writers that were killed. Readers never see them.
+    /// Removes half-written files of writers that were killed, which readers never see, and indexes that
+    /// nobody wrote for long, which are made again when they are missed.
     pub fn sweep(&self, now_ms: u64) {
-        let folders = [self.claims(), self.journal(), self.locks(), self.root.clone()];
-        let files =
-            folders.iter().flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten());
-        for file in files.filter(|f| f.file_name().to_string_lossy().starts_with(HALF_WRITTEN)) {
-            let written = file.metadata().and_then(|facts| facts.modified()).ok();
-            let since = written.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-            if since.is_some_and(|time| {
-                time.as_millis() + u128::from(ABANDONED_MS) < u128::from(now_ms)
-            }) {
-                let _ = fs::remove_file(file.path());
+        let folders =
+            [self.claims(), self.journal(), self.locks(), self.index(), self.root.clone()];
+        for folder in folders {
+            let indexes = folder == self.index();
+            for file in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let half = file.file_name().to_string_lossy().starts_with(HALF_WRITTEN);
+                let kept_ms = if half { ABANDONED_MS } else { FORGOTTEN_MS };
+                if (half || indexes) && is_older(&file, now_ms, kept_ms) {
+                    let _ = fs::remove_file(file.path());
+                }
             }
         }
     }
+}
+
+fn is_older(file: &fs::DirEntry, now_ms: u64, age_ms: u64) -> bool {
+    let written = file.metadata().and_then(|facts| facts.modified()).ok();
+    let since = written.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    since.is_some_and(|time| time.as_millis() + u128::from(age_ms) < u128::from(now_ms))
 }
 
 /// Makes a folder and its parents, private to the user.
@@ -157,5 +171,11 @@ mod tests {
         assert!(half.exists(), "somebody may be writing it");
         state.sweep(then + 2 * ABANDONED_MS);
         assert!(!half.exists() && whole.exists());
+        let index = state.index().join("of a tree");
+        fs::write(&index, "").unwrap();
+        state.sweep(then + FORGOTTEN_MS / 2);
+        assert!(index.exists() && whole.exists());
+        state.sweep(then + 2 * FORGOTTEN_MS);
+        assert!(!index.exists() && whole.exists());
     }
 }

@@ -19,7 +19,7 @@ use crabbox_kernel::run::collect::Download;
 use crabbox_kernel::run::command::{Action, Command};
 use crabbox_kernel::run::process::Console;
 use crabbox_kernel::run::{Outcome, run};
-use crabbox_kernel::sync::{SyncRules, scan};
+use crabbox_kernel::sync::{ScanOptions, SyncRules, scan};
 use crabbox_schemas::error::{ErrorCode, Outcome as World};
 use crabbox_schemas::ids::RunId;
 use crabbox_schemas::lease::SshEndpoint;
@@ -48,6 +48,11 @@ fn plan(text: &str) -> Plan {
         repo_name: "app".into(),
         sync: Sync::Off,
         command: script(text),
+        detach: false,
+        isolate: false,
+        reconnect: Duration::ZERO,
+        owner: "run_2 on here".into(),
+        spool_bytes: 1 << 20,
         timeout: None,
         patience: Patience(Duration::ZERO),
         junit: Vec::new(),
@@ -62,7 +67,7 @@ fn tree(room: &Room) -> Sync {
     std::fs::create_dir_all(root.join("src")).unwrap();
     std::fs::write(root.join("src/lib.rs"), "fn main() {}\n").unwrap();
     let rules = SyncRules::default();
-    Sync::Tree { tree: scan(&root, &rules).unwrap().0, rules }
+    Sync::Tree { tree: scan(&root, &rules, &ScanOptions::default()).unwrap().0, rules }
 }
 
 fn nobody() -> Console {

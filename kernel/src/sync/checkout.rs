@@ -128,7 +128,20 @@ fn list_and_warnings(dir: &Path, args: &[&str]) -> Result<(Vec<u8>, Vec<String>)
     Ok((out.stdout, warnings.map(str::to_owned).collect()))
 }
 
-fn split(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// Whether a repository has a commit.
+pub(super) fn is_born(dir: &Path) -> bool {
+    git(dir, &["rev-parse", "--quiet", "--verify", "HEAD^{commit}"])
+        .is_ok_and(|o| o.status.success())
+}
+
+/// What git's index changes against the last commit.
+pub(super) fn staged(dir: &Path, how: &[&str]) -> Result<Vec<u8>> {
+    let mut args = vec!["diff", "--cached", "--no-ext-diff", "--no-relative", "-z"];
+    args.extend_from_slice(how);
+    list(dir, &args)
+}
+
+pub(super) fn split(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(|b| *b == 0).filter(|name| !name.is_empty())
 }
 
@@ -208,20 +221,8 @@ impl Search {
 
     fn deleted(&mut self, dir: &Path, base: &Path) -> Result<()> {
         let mut names = list(dir, &["ls-files", "--deleted", "-z"])?;
-        let born = git(dir, &["rev-parse", "--quiet", "--verify", "HEAD^{commit}"])
-            .is_ok_and(|o| o.status.success());
-        if born {
-            let staged = [
-                "diff",
-                "--cached",
-                "--name-only",
-                "--diff-filter=D",
-                "-M",
-                "--no-ext-diff",
-                "--no-relative",
-                "-z",
-            ];
-            names.extend(list(dir, &staged)?);
+        if is_born(dir) {
+            names.extend(staged(dir, &["--name-only", "--diff-filter=D", "-M"])?);
         }
         for name in split(&names) {
             let path = base.join(OsStr::from_bytes(name));

@@ -122,12 +122,8 @@ pub struct Excludes {
 impl Excludes {
     /// Reads the rules for the tree at `root`.
     pub fn read(root: &Path, rules: &SyncRules) -> Result<Self> {
-        let ignore_file = root.join(IGNORE_FILE);
-        let text = match std::fs::read(&ignore_file) {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(e) => return Err(super::manifest::unreadable(Path::new(IGNORE_FILE)).because(&e)),
-        };
+        let text = ignore_file(root)?;
+        let text = String::from_utf8_lossy(&text);
         let text = text.trim_start_matches('\u{feff}');
         Ok(Self {
             include: matcher("sync.include", rules.include.iter().map(String::as_str))?,
@@ -163,6 +159,25 @@ impl Excludes {
         let default =
             !tracked && self.default.matched_path_or_any_parents(path, is_dir).is_ignore();
         default.then_some(Rule::Default)
+    }
+}
+
+/// Words for all that decides what the rules of the tree at `root` leave out.
+pub(super) fn fingerprint(root: &Path, rules: &SyncRules) -> Result<crabbox_tree::Hash> {
+    let mut text = ignore_file(root)?;
+    let defaults = DEFAULTS.iter().copied().map(|p| ("default", p));
+    let exclude = rules.exclude.iter().map(|p| ("exclude", p.as_str()));
+    let include = rules.include.iter().map(|p| ("include", p.as_str()));
+    for (list, pattern) in defaults.chain(exclude).chain(include) {
+        text.extend(format!("\0{list} {pattern}").bytes());
+    }
+    Ok(crabbox_tree::content_hash(&text))
+}
+
+fn ignore_file(root: &Path) -> Result<Vec<u8>> {
+    match std::fs::read(root.join(IGNORE_FILE)) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => read.map_err(|e| super::manifest::unreadable(Path::new(IGNORE_FILE)).because(&e)),
     }
 }
 

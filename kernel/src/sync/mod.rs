@@ -1,8 +1,9 @@
 //! What the box holds equals the manifest.
 //!
 //! [`scan`] reads the directory here ([`checkout`] finds its files, [`excludes`] leaves some out, [`manifest`]
-//! describes them, [`guard`] refuses what is too much). [`push::push`] then asks the box what it really holds
-//! ([`survey`]), removes and sends the difference ([`archive`]), and asks again.
+//! describes them, [`index`] remembers it all for the next scan, [`guard`] refuses what is too much).
+//! [`push::push`] then asks the box what it really holds ([`survey`]), removes and sends the difference
+//! ([`archive`]), and asks again.
 
 pub mod archive;
 mod blocks;
@@ -14,6 +15,7 @@ pub mod excludes;
 pub mod flight;
 mod git;
 pub mod guard;
+mod index;
 pub mod known;
 pub mod manifest;
 pub mod push;
@@ -23,10 +25,14 @@ mod talk;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+use crabbox_tree::{Hash, Recipe};
 
 use crate::error::Result;
 use crate::sync::excludes::LeftOut;
+use crate::sync::index::refresh::Recipes;
 use crate::sync::manifest::Manifest;
 
 pub use crate::config::values::SyncRules;
@@ -49,6 +55,12 @@ pub struct LocalTree {
     pub kind: TreeKind,
     /// What the box shall hold.
     pub manifest: Manifest,
+    /// The manifest's digest.
+    pub digest: Hash,
+    /// How its large contents are cut.
+    recipes: Recipes,
+    /// What the index that was left behind calls the moment of this scan; see [`ScanOptions::token`].
+    pub token: Option<String>,
     /// Tracked files that are gone here.
     pub tracked_deletions: u64,
     /// What was left out, and by which rule.
@@ -67,11 +79,51 @@ impl LocalTree {
     pub fn bytes(&self) -> u64 {
         self.manifest.bytes()
     }
+
+    /// How a content larger than [`crabbox_tree::WHOLE`] is cut.
+    pub fn recipe(&self, content: &Hash) -> Option<Recipe> {
+        let chunks = self.recipes.get(content)?.clone();
+        Some(Recipe { content: *content, chunks })
+    }
+}
+
+/// What a watcher knows. It can only save work: whatever it says, the index decides what is trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hint {
+    /// The token of the scan since which it watched. An index that holds another is scanned in full.
+    pub token: String,
+    /// Paths below the tree's top that may have changed since, or that hold what may have.
+    pub changed: Vec<PathBuf>,
+}
+
+/// Where an index is kept between scans.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep<'a> {
+    /// The folder of indexes; made when it is missing.
+    pub dir: &'a Path,
+    /// The environment that git sees.
+    pub env: &'a BTreeMap<String, String>,
+}
+
+/// How a tree is scanned.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ScanOptions<'a> {
+    /// Nothing is remembered without.
+    pub keep: Option<Keep<'a>>,
+    /// What a watcher knows.
+    pub hint: Option<&'a Hint>,
+    /// What a watcher that begins before this scan will name in its hints. When the index in place needs no
+    /// change it keeps the token it has: [`LocalTree::token`] says which one counts.
+    pub token: Option<&'a str>,
 }
 
 /// Reads the tree around `root` and runs the guards; the lines are for the user, a refusal is an error.
-pub fn scan(root: &Path, rules: &SyncRules) -> Result<(LocalTree, Vec<String>)> {
-    let tree = look(root, rules)?;
+pub fn scan(
+    root: &Path,
+    rules: &SyncRules,
+    options: &ScanOptions<'_>,
+) -> Result<(LocalTree, Vec<String>)> {
+    let tree = look(root, rules, options)?;
     let mut lines = tree.notes.clone();
     lines.extend(tree.left_out.sentence());
     lines.extend(guard::check(&tree, rules)?);
@@ -79,16 +131,9 @@ pub fn scan(root: &Path, rules: &SyncRules) -> Result<(LocalTree, Vec<String>)> 
 }
 
 /// Reads the tree around `root` without judging its size.
-pub fn look(root: &Path, rules: &SyncRules) -> Result<LocalTree> {
-    let found = checkout::find(root, rules)?;
-    let mut notes = found.notes;
-    let manifest = manifest::read(&found.root, found.paths, &mut notes)?;
-    Ok(LocalTree {
-        root: found.root,
-        kind: found.kind,
-        manifest,
-        tracked_deletions: found.tracked_deletions,
-        left_out: found.left_out,
-        notes,
-    })
+pub fn look(root: &Path, rules: &SyncRules, options: &ScanOptions<'_>) -> Result<LocalTree> {
+    match options.keep {
+        Some(keep) => index::look(root, rules, keep, options),
+        None => index::look_afresh(root, rules),
+    }
 }

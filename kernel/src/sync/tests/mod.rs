@@ -10,12 +10,13 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use crate::error::Result;
 use crate::ports::Stop;
 use crate::sync::manifest::{Kind, Manifest};
 use crate::sync::push::{PushSpec, Pushed, push};
-use crate::sync::{LocalTree, SyncRules, scan};
+use crate::sync::{Keep, LocalTree, ScanOptions, SyncRules};
 
 use boxes::{LocalBox, Still};
 
@@ -107,6 +108,45 @@ fn chmod(at: &Path, mode: u32) {
 
 fn name(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
+}
+
+/// Scans afresh, and with an index twice: all three say the same.
+fn scan(root: &Path, rules: &SyncRules) -> Result<(LocalTree, Vec<String>)> {
+    static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
+    let env = surroundings();
+    let keep = Some(Keep { dir: FOLDER.path(), env: &env });
+    let options = ScanOptions { keep, ..ScanOptions::default() };
+    let fresh = crate::sync::scan(root, rules, &ScanOptions::default());
+    for _ in 0..2 {
+        same(&fresh, &crate::sync::scan(root, rules, &options));
+    }
+    fresh
+}
+
+/// The environment of this process, which git inherits.
+fn surroundings() -> std::collections::BTreeMap<String, String> {
+    #[expect(clippy::disallowed_methods, reason = "git sees the environment of the tests")]
+    std::env::vars().collect()
+}
+
+/// Fails unless two scans say the same.
+fn same(a: &Result<(LocalTree, Vec<String>)>, b: &Result<(LocalTree, Vec<String>)>) {
+    match (a, b) {
+        (Ok((a, said)), Ok((b, told))) => {
+            assert_eq!(a.manifest.entries(), b.manifest.entries());
+            let rest =
+                |t: &LocalTree| (t.root.clone(), t.kind, t.digest, t.tracked_deletions, t.left_out);
+            assert_eq!((rest(a), said), (rest(b), told));
+            assert_eq!(b.digest, b.manifest.digest());
+            for entry in b.manifest.entries().iter().filter(|e| e.size() > crabbox_tree::WHOLE) {
+                if let Kind::File { sha256, .. } = &entry.kind {
+                    assert!(b.recipe(sha256).is_some() && a.recipe(sha256) == b.recipe(sha256));
+                }
+            }
+        }
+        (Err(a), Err(b)) => assert_eq!(a.to_string(), b.to_string()),
+        (a, b) => panic!("{a:?} is not {b:?}"),
+    }
 }
 
 fn tree(root: &Path) -> LocalTree {
