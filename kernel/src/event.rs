@@ -1,5 +1,7 @@
 //! What happened, in process: emitted at every step of a run, rendered and recorded by others, never read back.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use crabbox_schemas::lease::{Desired, Lease};
 use crabbox_schemas::run::{SyncPhase, TestResults};
@@ -113,7 +115,9 @@ pub enum Event {
         /// Its steps.
         phases: Vec<SyncPhase>,
     },
-    /// The command is about to be started.
+    /// The command is on its way to the box: from here on it may be started.
+    CommandSent,
+    /// The command was started, or is about to be.
     CommandStarted {
         /// Host it runs on.
         host: String,
@@ -121,6 +125,36 @@ pub enum Event {
         workdir: String,
         /// The command for people.
         command: String,
+        /// The box said so.
+        acknowledged: bool,
+    },
+    /// The connection to the box broke; what runs there goes on.
+    ConnectionLost {
+        /// What was seen.
+        reason: String,
+        /// How long it will be tried to reach the box again.
+        limit: Duration,
+    },
+    /// The connection stands again.
+    Reconnected {
+        /// Milliseconds without one.
+        ms: u64,
+    },
+    /// The box could not keep all output while nobody took it.
+    Gap {
+        /// Where.
+        stream: Stream,
+        /// First missing byte.
+        from: u64,
+        /// First byte that follows.
+        to: u64,
+    },
+    /// The command goes on and we do not wait for it.
+    Detached {
+        /// The run.
+        run_id: String,
+        /// The box.
+        lease: Lease,
     },
     /// The command printed something.
     Output {

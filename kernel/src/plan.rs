@@ -3,13 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::ids::RunId;
 
+use crate::error::KernelError;
 use crate::lease::Ask;
 use crate::lease::lock::Patience;
 use crate::run::collect::Download;
 use crate::run::command::Command;
 use crate::sync::{LocalTree, SyncRules};
+use crate::time::format_duration;
 
 /// What a run will do. After this value exists nothing is decided any more.
 #[derive(Debug)]
@@ -30,6 +33,16 @@ pub struct Plan {
     pub sync: Sync,
     /// What is run; `None` with `--sync-only`.
     pub command: Option<Command>,
+    /// Give the command to the box and do not wait for it.
+    pub detach: bool,
+    /// Run it in a private copy of the tree.
+    pub isolate: bool,
+    /// How long to try to reach the box again when the connection breaks; zero gives up at once.
+    pub reconnect: Duration,
+    /// Who says on the box that the work tree is in use: run and machine, for people.
+    pub owner: String,
+    /// Most bytes of each output stream that are kept on the box.
+    pub spool_bytes: u64,
     /// When the command is stopped.
     pub timeout: Option<Duration>,
     /// How long to queue behind another run on the lease.
@@ -40,6 +53,16 @@ pub struct Plan {
     pub downloads: Vec<Download>,
     /// The user's label for the run.
     pub label: Option<String>,
+}
+
+impl Plan {
+    /// The error for a command that ran out of its time and was stopped.
+    pub(crate) fn out_of_time(&self) -> KernelError {
+        let limit = format_duration(self.timeout.unwrap_or_default());
+        let what = format!("the command was stopped after {limit}");
+        KernelError::new(ErrorCode::CommandTimeout, what)
+            .hint("a longer --timeout gives it more time")
+    }
 }
 
 /// Whether and how the tree is sent.

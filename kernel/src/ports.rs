@@ -56,6 +56,13 @@ impl Stop {
         Self::new().1
     }
 
+    /// A wish that is as urgent as this from the start, and never more.
+    pub fn raised(level: Urgency) -> Self {
+        let (sender, stop) = Self::new();
+        sender.send_replace(level);
+        stop
+    }
+
     /// How urgent it is now.
     pub fn urgency(&self) -> Urgency {
         *self.0.borrow()

@@ -47,6 +47,8 @@ pub struct ConfigFile {
     pub idle_timeout: Option<TextOrNumber>,
     /// Work directories shared by runs.
     pub lock: Option<LockBlock>,
+    /// Commands on boxes.
+    pub run: Option<RunBlock>,
     /// URL of a coordinator.
     pub coordinator: Option<String>,
     /// Token for the coordinator.
@@ -71,6 +73,8 @@ pub struct ConfigFile {
     pub cache: Option<CacheBlock>,
     /// Runs remembered on this machine.
     pub history: Option<HistoryBlock>,
+    /// The process that keeps connections.
+    pub daemon: Option<DaemonBlock>,
     /// Where plugins come from.
     pub plugins: Option<PluginsBlock>,
     /// Whom the user trusts.
@@ -155,6 +159,14 @@ pub struct LockBlock {
     pub wait: Option<TextOrNumber>,
 }
 
+/// Commands on boxes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunBlock {
+    /// How long a run tries to reach its box again when the connection breaks; `0` gives up at once. Default `10m`.
+    pub reconnect: Option<TextOrNumber>,
+}
+
 /// Boxes whose provider leaves SSH open.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -167,6 +179,8 @@ pub struct SshBlock {
     pub port: Option<TextOrNumber>,
     /// Further ports, tried in order; `[]` or `none` means none. Default `22`.
     pub fallback_ports: Option<Vec<TextOrNumber>>,
+    /// Silence after which a box is asked for a sign of life; three times as long counts as a broken connection. Default `15s`.
+    pub keepalive: Option<TextOrNumber>,
 }
 
 /// What is sent to the box, and within which limits.
@@ -278,6 +292,16 @@ pub struct CacheBlock {
     pub max_gb: Option<u64>,
     /// Empty the caches when a lease is given back. Default `false`.
     pub purge_on_release: Option<bool>,
+}
+
+/// The process that keeps connections.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DaemonBlock {
+    /// Keep connections to boxes that stay in a process of their own; off by default where `CI` is set. Default `true`.
+    pub enabled: Option<bool>,
+    /// That process and its connections end when they are unused for this long. Default `30m`.
+    pub idle_timeout: Option<TextOrNumber>,
 }
 
 /// Runs remembered on this machine.

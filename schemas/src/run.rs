@@ -35,8 +35,11 @@ pub struct RunRecord {
     /// Work directory on the box.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub workdir: String,
-    /// `running`, `succeeded`, `failed` or `lost`.
+    /// `running`, `succeeded`, `failed` or `lost`. A detached run is `running` until somebody looks.
     pub state: String,
+    /// It goes on without the command that started it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub detached: bool,
     /// Last phase reached.
     pub phase: String,
     /// Status crabbox exited with.

@@ -40,8 +40,12 @@ pub struct Values {
     pub sync: SyncRules,
     /// `env.allow`.
     pub env_allow: Vec<String>,
+    /// `run.reconnect`.
+    pub reconnect: Duration,
     /// `results.junit`.
     pub results_junit: Vec<String>,
+    /// `daemon.*`.
+    pub daemon: DaemonSettings,
     /// `history.*`.
     pub history: HistorySettings,
     /// `plugins.*`.
@@ -61,6 +65,8 @@ pub struct SshSettings {
     pub port: u16,
     /// Further ports.
     pub fallback_ports: Vec<u16>,
+    /// Silence after which the box is asked for a sign of life.
+    pub keepalive: Duration,
 }
 
 /// What the user wants of a sync.
@@ -98,6 +104,17 @@ impl Default for SyncRules {
     fn default() -> Self {
         Settings::defaults().values().sync
     }
+}
+
+/// `daemon.*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DaemonSettings {
+    /// Whether there may be one.
+    pub enabled: bool,
+    /// Whether somebody said so, rather than the default.
+    pub chosen: bool,
+    /// How long it and its connections may be unused.
+    pub idle_timeout: Duration,
 }
 
 /// `history.*`.
@@ -138,7 +155,13 @@ impl Values {
             ssh: get.ssh(),
             sync: get.sync(),
             env_allow: get.list("env.allow"),
+            reconnect: get.duration("run.reconnect"),
             results_junit: get.list("results.junit"),
+            daemon: DaemonSettings {
+                enabled: get.flag("daemon.enabled"),
+                chosen: settings.origin("daemon.enabled").layer > Layer::Default,
+                idle_timeout: get.duration("daemon.idleTimeout"),
+            },
             history: HistorySettings {
                 max_runs: get.number("history.maxRuns"),
                 max_age: get.duration("history.maxAge"),
@@ -196,6 +219,7 @@ impl Reader<'_> {
             key: self.path(&self.text("ssh.key")),
             key_chosen: self.0.origin("ssh.key").layer > Layer::Default,
             port: self.text("ssh.port").parse().unwrap_or_default(),
+            keepalive: self.duration("ssh.keepalive").max(Duration::from_millis(100)),
             fallback_ports: ports.iter().filter_map(|port| port.parse().ok()).collect(),
         }
     }

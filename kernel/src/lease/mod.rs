@@ -19,6 +19,7 @@ use crabbox_schemas::lease::{BoxRequest, Lease};
 
 use crate::error::{KernelError, Result};
 use crate::event::Event;
+use crate::helper::Binaries;
 use crate::lease::claim::Claims;
 use crate::lease::heartbeat::Pulse;
 use crate::lease::trail::Trail;
@@ -35,6 +36,8 @@ pub struct Bench<'a, P, D, C> {
     pub clock: &'a C,
     /// Local state.
     pub state: &'a State,
+    /// The helpers that can be brought to a box.
+    pub binaries: &'a Binaries,
 }
 
 impl<P: Provider, D: Dialer, C: Clock> Bench<'_, P, D, C> {

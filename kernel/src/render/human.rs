@@ -19,12 +19,19 @@ pub fn lines(event: &Event) -> Vec<String> {
             vec![format!("waiting for {}: {}", plain(stage), plain(message))]
         }
         Event::Waiting { owner } => {
-            vec![format!("waiting: another run uses this lease ({})", plain(owner))]
+            vec![format!("waiting: another run uses this work tree ({})", plain(owner))]
         }
         Event::SyncStarted { .. } | Event::SyncFinished { .. } => sync_lines(event),
         Event::CommandStarted { host, command, .. } => {
             vec![format!("running on {} {}", plain(host), plain(command))]
         }
+        Event::ConnectionLost { .. } | Event::Reconnected { .. } => vec![connection_line(event)],
+        Event::Gap { stream, from, to } => vec![format!(
+            "warning: {} of {} are missing: the box could not keep them",
+            size(to - from),
+            stream.word()
+        )],
+        Event::Detached { run_id, lease } => detached(run_id, lease),
         Event::ResultsCollected { results } => vec![test_results(results)],
         Event::Warning { message } => vec![format!("warning: {}", plain(message))],
         Event::LeasingStarted { .. }
@@ -33,10 +40,34 @@ pub fn lines(event: &Event) -> Vec<String> {
         | Event::Kept { .. } => vec![lease_line(event)],
         Event::Progress { .. }
         | Event::Output { .. }
+        | Event::CommandSent
         | Event::CommandFinished { .. }
         | Event::Failed { .. }
         | Event::Debug { .. } => Vec::new(),
     }
+}
+
+fn connection_line(event: &Event) -> String {
+    match event {
+        Event::ConnectionLost { reason, limit } => format!(
+            "connection lost ({}); what runs on the box goes on, trying for {} to reach it again",
+            plain(reason),
+            format_duration(*limit)
+        ),
+        Event::Reconnected { ms } => format!("connected again after {}", took(*ms)),
+        _ => String::new(),
+    }
+}
+
+/// What to do with a run that goes on by itself.
+fn detached(run_id: &str, lease: &Lease) -> Vec<String> {
+    let name = if lease.slug.is_empty() { lease.lease_id.as_str() } else { &lease.slug };
+    vec![
+        format!("{run_id} runs on {} without us", plain(name)),
+        format!(
+            "`crabbox attach {run_id}` follows it, `crabbox wait {run_id}` waits for its status, `crabbox stop {run_id}` ends it"
+        ),
+    ]
 }
 
 fn lease_line(event: &Event) -> String {

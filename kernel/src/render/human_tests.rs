@@ -115,6 +115,7 @@ fn a_run_tells_its_story_on_stderr() {
             host: "192.0.2.1".into(),
             workdir: "/w".into(),
             command: "make test".into(),
+            acknowledged: true,
         },
         Event::ResultsCollected {
             results: TestResults { tests: 4, files: vec!["a".into()], ..TestResults::default() },
@@ -133,7 +134,7 @@ fn a_run_tells_its_story_on_stderr() {
     provisioned lease=cbx_abcdef123456 server=srv-7 type=cx22
     using lease=cbx_abcdef123456 slug=blue-prawn provider=toy
     waiting for tcp: refused
-    waiting: another run uses this lease (pid 7)
+    waiting: another run uses this work tree (pid 7)
     syncing /src/app -> 192.0.2.1:/work/crabbox/app
     sync candidate: 1 files, 1.5 MiB
     No changes detected, skipping sync (1.24s)

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use crabbox_schemas::error::ErrorCode;
@@ -9,7 +10,8 @@ use crabbox_schemas::run::TestResults;
 
 use crate::error::{KernelError, Result};
 use crate::event::{Event, Stream};
-use crate::ports::{EventSink, Piece, ProcessInput, ProcessOutput, Remote};
+use crate::plan::Plan;
+use crate::ports::{Clock, EventSink, Piece, ProcessInput, ProcessOutput, Remote, Stop, Urgency};
 use crate::run::process::capture;
 use crate::run::results;
 use crate::shell::quote;
@@ -23,8 +25,47 @@ pub struct Download {
     pub local: PathBuf,
 }
 
+/// How long evidence may take to come back.
+const COLLECT_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// How much of a complaint is kept.
 const STDERR_LIMIT: usize = 4096;
+
+/// Brings evidence back, unless the user is in a hurry.
+pub(super) async fn bring_back<R: Remote>(
+    clock: &impl Clock,
+    plan: &Plan,
+    workdir: &str,
+    remote: &R,
+    events: &mut dyn EventSink,
+    stop: &Stop,
+) {
+    let missing = tokio::select! {
+        biased;
+        () = stop.reaches(Urgency::Gentle) => Some("interrupted"),
+        () = clock.sleep(COLLECT_LIMIT) => Some("it took too long"),
+        () = collect(plan, workdir, remote, events) => None,
+    };
+    if let Some(why) = missing.filter(|_| !(plan.junit.is_empty() && plan.downloads.is_empty())) {
+        let message = format!("test reports and downloads may be missing: {why}");
+        events.emit(Event::Warning { message });
+    }
+}
+
+/// Test reports and downloads, also after a failed command; what cannot be had is a warning.
+async fn collect<R: Remote>(plan: &Plan, workdir: &str, remote: &R, events: &mut dyn EventSink) {
+    if let Err(error) = junit(remote, workdir, &plan.junit, events).await {
+        events.emit(Event::Warning { message: error.to_string() });
+    }
+    for wanted in &plan.downloads {
+        let told = match download(remote, workdir, wanted).await {
+            Ok(size) => Event::Debug {
+                message: format!("downloaded {} ({size} bytes)", wanted.local.display()),
+            },
+            Err(error) => Event::Warning { message: error.to_string() },
+        };
+        events.emit(told);
+    }
+}
 
 /// Reads the JUnit files that match the patterns, relative to the work directory.
 pub async fn junit<R: Remote>(

@@ -76,6 +76,8 @@ pub fn is_env_name(name: &str) -> bool {
 /// Where a lease keeps things on its box.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
+    /// `<workRoot>/<leaseID>`: everything of the lease.
+    pub base: String,
     /// `<workRoot>/<leaseID>/<repo>`: the tree, and the command's directory.
     pub workdir: String,
     /// `<workRoot>/<leaseID>/.crabbox/run`: launchers and pid files; never inside the tree.
@@ -86,7 +88,7 @@ impl Places {
     /// The places of one lease and repository.
     pub fn new(work_root: &str, lease_id: &str, repo: &str) -> Self {
         let base = format!("{}/{lease_id}", work_root.trim_end_matches('/'));
-        Self { workdir: format!("{base}/{repo}"), control: format!("{base}/.crabbox/run") }
+        Self { workdir: format!("{base}/{repo}"), control: format!("{base}/.crabbox/run"), base }
     }
 
     /// The launcher of a run.

@@ -10,10 +10,11 @@ use crate::event::Event;
 use crate::lease::{Bench, Held};
 use crate::plan::{Plan, Sync};
 use crate::ports::{Clock, DelegatedRun, Dialer, EventSink, Exit, Provider, Stop};
+use crate::run::Ended;
 use crate::run::command::Action;
 use crate::shell;
 
-/// Runs the command at the provider. `None` when there was no command.
+/// Runs the command at the provider.
 pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
     bench: &Bench<'_, P, D, C>,
     plan: &Plan,
@@ -21,7 +22,12 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
     timing: &mut Timing,
     events: &mut dyn EventSink,
     stop: &Stop,
-) -> Result<Option<Exit>> {
+) -> Result<Ended> {
+    if plan.detach || plan.isolate {
+        let what =
+            "this provider runs commands itself: neither --detach nor --isolate are possible";
+        return Err(KernelError::new(ErrorCode::Unsupported, what).at("plan"));
+    }
     let Some(command) = &plan.command else {
         return Err(KernelError::new(
             ErrorCode::Unsupported,
@@ -67,6 +73,7 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
         host: held.provider.clone(),
         workdir: String::new(),
         command: shell::join(&command.shown),
+        acknowledged: false,
     });
     let from = bench.clock.monotonic_ms();
     let done = bench.provider.run(&run, events, stop).await.map_err(|e| e.at("command"))?;
@@ -82,7 +89,7 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
         signal: done.signal.clone(),
         ms: timing.command_ms,
     });
-    Ok(Some(Exit { code: done.exit_code, signal: done.signal }))
+    Ok(Ended::Exited(Exit { code: done.exit_code, signal: done.signal }))
 }
 
 fn utf8(text: &OsString) -> Result<String> {

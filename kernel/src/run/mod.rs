@@ -3,14 +3,22 @@
 //! Plan → lease → connection → tree → command → outcome: every stage takes the previous value and adds one
 //! noun. Decisions were taken in [`crate::plan`]; here is one `match`, on the provider's behaviour.
 
+pub mod attach;
+mod by_helper;
+mod by_shell;
 pub mod collect;
 pub mod command;
 pub mod delegated;
+mod input;
+mod launch;
+pub mod line;
 pub mod process;
 pub mod reach;
+mod reconnect;
 pub mod record;
 pub mod results;
 pub mod ssh_lease;
+pub mod stream;
 
 use crabbox_schemas::plugin::ProviderKind;
 use crabbox_schemas::run::Timing;
@@ -23,6 +31,17 @@ use crate::ports::{Clock, Dialer, EventSink, Exit, Provider, Stop};
 use crate::run::process::Console;
 use crate::shell;
 
+/// How the work of a run ended, when crabbox did not fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// There was no command.
+    Synced,
+    /// The command ended.
+    Exited(Exit),
+    /// The command goes on without us.
+    Detached,
+}
+
 /// What a run came to.
 #[derive(Debug)]
 pub struct Outcome {
@@ -30,6 +49,8 @@ pub struct Outcome {
     pub exit_code: i32,
     /// Signal that ended the command, without `SIG`.
     pub signal: Option<String>,
+    /// The command goes on: its end is not known yet.
+    pub detached: bool,
     /// Why crabbox failed, when it did. With a status of the command's own this is `None`.
     pub error: Option<KernelError>,
     /// Where the time went.
@@ -66,7 +87,7 @@ pub async fn run<P: Provider, D: Dialer, C: Clock>(
         label: plan.label.clone(),
         ..Timing::default()
     };
-    let keep = |outcome: &Result<Option<Exit>>| why_keep(plan, outcome);
+    let keep = |outcome: &Result<Ended>| why_keep(plan, outcome);
     let worked = with_lease(
         bench,
         &plan.ask,
@@ -99,14 +120,15 @@ pub async fn run<P: Provider, D: Dialer, C: Clock>(
 
 /// The run's outcome in one value, told to everybody.
 fn conclude(
-    outcome: Result<Option<Exit>>,
+    outcome: Result<Ended>,
     fate: Option<Fate>,
     mut timing: Timing,
     events: &mut dyn EventSink,
 ) -> Outcome {
+    let detached = outcome == Ok(Ended::Detached);
     let (exit_code, by, signal, error) = match outcome {
-        Ok(Some(exit)) => (exit.code, "remote", exit.signal, None),
-        Ok(None) => (0, "crabbox", None, None),
+        Ok(Ended::Exited(exit)) => (exit.code, "remote", exit.signal, None),
+        Ok(Ended::Synced | Ended::Detached) => (0, "crabbox", None, None),
         Err(error) => (error.code.exit_status(), "crabbox", None, Some(error)),
     };
     timing.exit_code = exit_code;
@@ -120,16 +142,18 @@ fn conclude(
         timing.stop_command =
             timing.slug.as_ref().map(|slug| format!("crabbox stop {}", shell::quote(slug)));
     }
-    Outcome { exit_code, signal, error, timing, fate }
+    Outcome { exit_code, signal, detached, error, timing, fate }
 }
 
-fn why_keep(plan: &Plan, outcome: &Result<Option<Exit>>) -> Option<String> {
+fn why_keep(plan: &Plan, outcome: &Result<Ended>) -> Option<String> {
     let failed = match outcome {
-        Ok(Some(exit)) => exit.code != 0,
-        Ok(None) => false,
+        Ok(Ended::Exited(exit)) => exit.code != 0,
+        Ok(Ended::Synced | Ended::Detached) => false,
         Err(error) => error.code != crabbox_schemas::error::ErrorCode::Cancelled,
     };
-    if plan.keep {
+    if *outcome == Ok(Ended::Detached) {
+        Some("the command runs there".to_owned())
+    } else if plan.keep {
         Some("--keep was given".to_owned())
     } else if plan.keep_on_failure && failed {
         Some("the run failed and --keep-on-failure was given".to_owned())

@@ -22,6 +22,13 @@ pub struct Console {
     pub size: watch::Receiver<(u32, u32)>,
 }
 
+impl Console {
+    /// One that says nothing.
+    pub fn closed() -> Self {
+        Self { stdin: mpsc::channel(1).1, size: watch::channel((80, 24)).1 }
+    }
+}
+
 /// How a pumped process ended.
 #[derive(Debug, PartialEq)]
 pub enum End {
@@ -43,7 +50,7 @@ pub struct Killer {
 }
 
 /// How long a stopped process may take to go, before we stop waiting for it.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// Starts a command and pumps it until it ends, is stopped, or runs out of time. When the box does not confirm
 /// that a command which had to stop has ended, that is an error with an uncertain outcome.

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::lease::{Lease, SshAuth};
+use crabbox_schemas::plugin::Purpose;
 
 use crate::error::{KernelError, Result};
 use crate::lease::adopt::ask_again;
 use crate::lease::{Bench, Held};
-use crate::ports::{Address, Clock, Dialer, EventSink, Provider, Stop};
+use crate::ports::{Address, Clock, Dialer, EventSink, Provider, Query, Stop};
 use crate::state::State;
 
 /// How long a fresh box may take until it answers, one that was used before, and a host of the user's own,
@@ -19,6 +20,8 @@ const USED_PATIENCE: Duration = Duration::from_secs(2 * 60);
 const OWN_PATIENCE: Duration = Duration::from_secs(15);
 /// How long a box that was taken as known may be silent before its provider is asked about it.
 const DOUBT: Duration = Duration::from_secs(2);
+/// How long its provider may take to say.
+const ASKING: Duration = Duration::from_secs(10);
 
 /// A connection, and the lease as it was reached.
 pub struct Reached<R> {
@@ -43,6 +46,17 @@ pub async fn reach<P: Provider, D: Dialer, C: Clock>(
     }
     let mut address = address(bench.state, &lease, true)?;
     address.endpoint.ready_check = None; // it was ready when it was used before
+    seek(bench, held, &address, events, stop).await
+}
+
+/// Connects to a box at the address it had, unless its provider knows better.
+pub(super) async fn seek<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    held: &Held,
+    address: &Address,
+    events: &mut dyn EventSink,
+    stop: &Stop,
+) -> Result<Reached<D::Remote>> {
     let in_doubt = async {
         bench.clock.sleep(DOUBT).await;
         match news(bench, held).await {
@@ -52,8 +66,8 @@ pub async fn reach<P: Provider, D: Dialer, C: Clock>(
     };
     let now = tokio::select! {
         biased;
-        dialled = bench.dialer.dial(&address, events, stop) => match dialled {
-            Ok(remote) => return Ok(Reached { remote, lease }),
+        dialled = bench.dialer.dial(address, events, stop) => match dialled {
+            Ok(remote) => return Ok(Reached { remote, lease: held.lease.clone() }),
             Err(error) if error.code == ErrorCode::Cancelled => return Err(error.at("connect")),
             Err(error) => match news(bench, held).await {
                 Some(news) => news?,
@@ -72,7 +86,11 @@ async fn news<P: Provider, D: Dialer, C: Clock>(
     bench: &Bench<'_, P, D, C>,
     held: &Held,
 ) -> Option<Result<Lease>> {
-    match ask_again(bench, held).await {
+    let asked = tokio::select! {
+        asked = ask_again(bench, held) => asked,
+        () = bench.clock.sleep(ASKING) => return None,
+    };
+    match asked {
         Ok(now) => (now.ssh != held.lease.ssh).then_some(Ok(now)),
         Err(error) if error.code == ErrorCode::NotFound => Some(Err(error)),
         Err(error) => {
@@ -116,4 +134,33 @@ pub fn address(state: &State, lease: &Lease, used: bool) -> Result<Address> {
         SshAuth::KernelKey => FRESH_PATIENCE,
     };
     Ok(Address { endpoint, key, known_hosts: keys.join("known_hosts"), patience })
+}
+
+/// Why the connection broke, when the provider knows: the lease has ended.
+pub(super) async fn explain<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    lease: &Lease,
+    error: KernelError,
+) -> KernelError {
+    if error.code != ErrorCode::ConnectionLost {
+        return error;
+    }
+    let id = lease.lease_id.to_string();
+    let query =
+        Query { id, known: Some(lease.clone()), resources: Vec::new(), purpose: Purpose::Status };
+    match bench.provider.resolve(&query).await {
+        Ok(None) => ended(lease, &error),
+        _ => error,
+    }
+}
+
+/// The error for a lease that ended and took the connection with it.
+pub(super) fn ended(lease: &Lease, cause: &KernelError) -> KernelError {
+    let what = format!("lease {} ended while it was in use", lease.lease_id);
+    KernelError {
+        outcome: cause.outcome,
+        ..KernelError::new(ErrorCode::LeaseExpired, what)
+            .because(cause)
+            .hint("it was stopped, or its --ttl or --idle-timeout ran out; lease a new box")
+    }
 }

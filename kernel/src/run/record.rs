@@ -65,11 +65,13 @@ impl Started {
         }
     }
 
-    /// What an event of this type adds to the knowledge.
-    fn after(self, kind: &str) -> Self {
-        match kind {
+    /// What an event adds to the knowledge.
+    fn after(self, event: &RunEvent) -> Self {
+        let acknowledged = || event.data.as_ref().is_some_and(|data| data["acknowledged"] == true);
+        match &*event.kind {
             "stdout" | "stderr" | "command.finished" => Started::Yes,
-            "command.started" if self == Started::No => Started::Maybe,
+            "command.started" if acknowledged() => Started::Yes,
+            "command.sent" | "command.started" if self == Started::No => Started::Maybe,
             _ => self,
         }
     }
@@ -111,6 +113,24 @@ struct Spool {
     room: u64,
     next: u64,
     truncated: bool,
+}
+
+impl Spool {
+    /// Goes on with a file: its length and what its events say is missing tell where the stream stands.
+    fn reopen(dir: &Path, stream: Stream, events: &[RunEvent], limits: Limits) -> Result<Self> {
+        let path = dir.join(stream.word());
+        let file = append(&path)?;
+        let kept = file.metadata().map_err(|e| failed("cannot read", &path, &e))?.len();
+        let mine = |event: &&RunEvent| {
+            event.kind == "output.truncated" && event.stream.as_deref() == Some(stream.word())
+        };
+        let lost = |event: &RunEvent| {
+            event.data.as_ref().filter(|d| d["reason"] == "lost").and_then(|d| d["bytes"].as_u64())
+        };
+        let missing: u64 = events.iter().filter(mine).filter_map(lost).sum();
+        let room = limits.max_bytes.saturating_sub(kept);
+        Ok(Self { file, room, next: kept + missing, truncated: room == 0 })
+    }
 }
 
 impl Recorder {
@@ -158,6 +178,60 @@ impl Recorder {
         Ok(recorder)
     }
 
+    /// Goes on with the journal of a run whose own crabbox is gone, and where its two streams go on. `None` when
+    /// somebody else records it now.
+    pub fn resume(
+        state: &State,
+        record: RunRecord,
+        limits: Limits,
+        now_ms: u64,
+    ) -> Result<Option<(Self, [u64; 2])>> {
+        let id = RunId::parse(&record.id).ok_or_else(|| {
+            KernelError::new(ErrorCode::Internal, format!("not a run id: {:?}", record.id))
+        })?;
+        let dir = state.run(&id);
+        let lock = append(&dir.join("lock"))?;
+        if lock.try_lock().is_err() {
+            return Ok(None);
+        }
+        let events = RunStore::new(state).events(&id, 0, usize::MAX)?;
+        let spool = |stream| Spool::reopen(&dir, stream, &events, limits);
+        let (stdout, stderr) = (spool(Stream::Stdout)?, spool(Stream::Stderr)?);
+        let from = [stdout.next, stderr.next];
+        let begun_ms = crate::time::parse_instant(&record.started_at).unwrap_or(now_ms);
+        let recorder = Self {
+            events: append(&dir.join("events.jsonl"))?,
+            stdout,
+            stderr,
+            record: RunRecord {
+                state: "running".to_owned(),
+                event_count: events.last().map_or(0, |event| event.seq),
+                ended_at: None,
+                ..record
+            },
+            begun_ms,
+            preview_left: 0,
+            started: events.iter().fold(Started::No, |known, event| known.after(event)),
+            last_wait: None,
+            told: Vec::new(),
+            complaint: None,
+            broken: false,
+            _lock: Life(lock),
+            dir,
+        };
+        Ok(Some((recorder, from)))
+    }
+
+    /// The run goes on without us: the record says so, and what else is known of it.
+    pub fn leave(mut self, timing: &Timing, now_ms: u64) -> RunRecord {
+        self.record.detached = true;
+        self.record.sync_ms = timing.sync_ms.max(self.record.sync_ms);
+        self.record.started = Some(self.started.word().to_owned());
+        let saved = self.save();
+        self.check(saved, now_ms);
+        self.record
+    }
+
     /// The record as it stands.
     pub fn record(&self) -> &RunRecord {
         &self.record
@@ -169,6 +243,7 @@ impl Recorder {
     pub fn take(&mut self, event: &Event, now_ms: u64) -> Vec<RunEvent> {
         match event {
             Event::Output { stream, offset, data } => self.output(*stream, *offset, data, now_ms),
+            Event::Gap { stream, to, .. } => self.output(*stream, *to, &[], now_ms),
             other => self.fact(other, now_ms),
         }
         std::mem::take(&mut self.told)
@@ -283,7 +358,7 @@ impl Recorder {
         event.slug = known(&record.slug);
         event.provider = known(&record.provider);
         event.created_at = rfc3339(now_ms);
-        self.started = self.started.after(&event.kind);
+        self.started = self.started.after(&event);
         let written = self.write_line(&event);
         self.told.push(event);
         self.check(written, now_ms);
@@ -408,6 +483,11 @@ fn piece_len(data: &[u8], left: usize) -> usize {
     }
     let inside = |at: &usize| data[*at] & 0xC0 == 0x80;
     (most - 3..=most).rev().find(|at| !inside(at)).unwrap_or(most)
+}
+
+fn append(path: &Path) -> Result<File> {
+    let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+    opened.map_err(|e| failed("cannot open", path, &e))
 }
 
 fn create(path: &Path) -> Result<File> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::event::Event;
+use crabbox_kernel::helper::Binaries;
 use crabbox_kernel::lease::trail::Trail;
 use crabbox_kernel::lease::{Ask, Bench, Fate, Held, NewLease, with_lease};
 use crabbox_kernel::ports::{
@@ -300,6 +301,7 @@ pub(crate) struct Room {
     pub(crate) toy: Toy,
     pub(crate) shell: Shell,
     pub(crate) time: Time,
+    pub(crate) binaries: Binaries,
 }
 
 impl Room {
@@ -315,7 +317,7 @@ impl Room {
         let time = Time { start: Instant::now(), wall_ms: Cell::new(1_778_148_251_000) };
         let mut toy = Toy::new(kind);
         toy.work_root = Some(shell.home.join("work").to_str().unwrap().to_owned());
-        Self { dir, state, toy, shell, time }
+        Self { dir, state, toy, shell, time, binaries: Binaries::none() }
     }
 
     /// The same, with a host that has an id of its own.
@@ -328,7 +330,13 @@ impl Room {
     }
 
     pub(crate) fn bench(&self) -> Bench<'_, Toy, Shell, Time> {
-        Bench { provider: &self.toy, dialer: &self.shell, clock: &self.time, state: &self.state }
+        Bench {
+            provider: &self.toy,
+            dialer: &self.shell,
+            clock: &self.time,
+            state: &self.state,
+            binaries: &self.binaries,
+        }
     }
 
     /// Leases, works, gives back or keeps for the reason given.

@@ -116,10 +116,13 @@ impl RunStore {
             let begun = parse_instant(&run.started_at).unwrap_or(0);
             Duration::from_millis(now_ms.saturating_sub(begun))
         };
-        let finished = self.newest_first().into_iter().filter(|run| run.state != "running");
+        let (going, finished): (Vec<_>, Vec<_>) =
+            self.newest_first().into_iter().partition(|run| run.state == "running");
         let old = finished
+            .into_iter()
             .enumerate()
             .filter(|(rank, run)| *rank >= keep.max_runs || age(run) > keep.max_age)
+            .chain(going.into_iter().enumerate().filter(|(_, run)| age(run) > keep.max_age))
             .filter_map(|(_, run)| RunId::parse(&run.id));
         let now = UNIX_EPOCH + Duration::from_millis(now_ms);
         let stillborn = self.ids().into_iter().filter(|id| self.is_stillborn(id, now));
@@ -137,7 +140,7 @@ impl RunStore {
             return Some(run);
         }
         let mut run = self.written(id)?;
-        if run.state == "running" {
+        if run.state == "running" && !run.detached {
             self.bury(id, &mut run);
         }
         Some(run)
@@ -155,7 +158,7 @@ impl RunStore {
         let mut started = Started::No;
         if let Ok(file) = File::open(self.folder(id).join("events.jsonl")) {
             for event in lines(file) {
-                started = started.after(&event.kind);
+                started = started.after(&event);
                 run.event_count = event.seq;
                 run.ended_at = Some(event.created_at);
                 if !event.phase.is_empty() {

@@ -51,7 +51,12 @@ fn out(offset: u64, text: impl Into<Bytes>) -> Event {
 }
 
 fn started() -> Event {
-    Event::CommandStarted { host: "h".into(), workdir: "/w".into(), command: "true".into() }
+    Event::CommandStarted {
+        host: "h".into(),
+        workdir: "/w".into(),
+        command: "true".into(),
+        acknowledged: false,
+    }
 }
 
 fn finished(exit_code: i32) -> Event {

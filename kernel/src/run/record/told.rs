@@ -14,6 +14,7 @@ pub fn run_event(event: &Event) -> Option<RunEvent> {
         Event::RunRecorded { .. }
         | Event::Progress { .. }
         | Event::Output { .. }
+        | Event::Gap { .. }
         | Event::Debug { .. } => return None,
         Event::LeasingStarted { desired, class, keep, provider } => told(
             "leasing.started",
@@ -77,12 +78,23 @@ fn work_told(event: &Event) -> Option<RunEvent> {
                 }),
             )
         }
-        Event::CommandStarted { host, workdir, command } => told(
+        Event::CommandSent => told("command.sent", "", String::new(), Value::Null),
+        Event::CommandStarted { host, workdir, command, acknowledged } => told(
             "command.started",
             "command",
             command.clone(),
-            json!({"host": host, "workdir": workdir}),
+            json!({"host": host, "workdir": workdir, "acknowledged": acknowledged}),
         ),
+        Event::ConnectionLost { reason, limit } => told(
+            "connection.lost",
+            "",
+            reason.clone(),
+            json!({"reconnectMs": u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)}),
+        ),
+        Event::Reconnected { ms } => {
+            told("connection.restored", "", String::new(), json!({"ms": ms}))
+        }
+        Event::Detached { .. } => told("run.detached", "", String::new(), Value::Null),
         Event::CommandFinished { exit_code, signal, ms } => RunEvent {
             exit_code: Some(*exit_code),
             ..told("command.finished", "", String::new(), json!({"ms": ms, "signal": signal}))

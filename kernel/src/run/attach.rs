@@ -1,0 +1,98 @@
+//! Takes up a run that an earlier command started, here or on another machine: to see its end, or to bring it about.
+
+use std::time::Duration;
+
+use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::helper::{RunState, RunsParams, RunsResult, method};
+use crabbox_schemas::ids::RunId;
+
+use crate::error::{KernelError, Result};
+use crate::lease::{Bench, Held};
+use crate::ports::{Clock, Dialer, EventSink, Provider, Stop, Urgency};
+use crate::run::line::{Line, Way, open};
+use crate::run::process::Console;
+use crate::run::reconnect::Reconnect;
+use crate::run::ssh_lease::work_root;
+pub use crate::run::stream::End;
+use crate::run::stream::{Follow, OnStop};
+
+/// How long the box may take to list its runs.
+const LIST_LIMIT: Duration = Duration::from_secs(30);
+
+/// Which run, and what is wanted of it.
+#[derive(Debug, Clone)]
+pub struct Wanted<'a> {
+    /// The run.
+    pub run_id: &'a RunId,
+    /// Offsets of the first bytes of its two streams that are wanted.
+    pub from: [u64; 2],
+    /// How long to try to reach the box again when the connection breaks.
+    pub reconnect: Duration,
+    /// End the command, instead of waiting for its end.
+    pub end: bool,
+}
+
+/// Follows a run until it ends, or the user leaves; ends its command first when that is wanted.
+pub async fn attach<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    held: &Held,
+    wanted: &Wanted<'_>,
+    events: &mut dyn EventSink,
+    stop: &Stop,
+) -> Result<End> {
+    let mut line = line(bench, held, events, stop).await?;
+    let on_stop = if wanted.end { OnStop::EndCommand } else { OnStop::Leave };
+    let run = wanted.run_id.as_str();
+    let mut follow = Follow::new(&base_dir(held)?, run, wanted.from, false, on_stop);
+    let mut reconnect = Reconnect::new(wanted.reconnect);
+    let mut console = Console::closed();
+    let ended = if wanted.end {
+        let now = Stop::raised(Urgency::Gentle);
+        reconnect
+            .follow(bench, held, &mut line, &mut follow, None, &mut console, events, &now)
+            .await
+    } else {
+        reconnect
+            .follow(bench, held, &mut line, &mut follow, None, &mut console, events, stop)
+            .await
+    };
+    line.close().await;
+    ended
+}
+
+/// The runs a box knows of its lease, oldest first.
+pub async fn list<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    held: &Held,
+    events: &mut dyn EventSink,
+    stop: &Stop,
+) -> Result<Vec<RunState>> {
+    let mut line = line(bench, held, events, stop).await?;
+    let params = RunsParams { base_dir: base_dir(held)?, run_id: None };
+    let listed: Result<RunsResult> =
+        line.helper.call(method::RUN_LIST, &params, LIST_LIMIT, bench.clock).await;
+    line.close().await;
+    listed.map(|listed| listed.runs)
+}
+
+async fn line<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    held: &Held,
+    events: &mut dyn EventSink,
+    stop: &Stop,
+) -> Result<Line<D::Remote>> {
+    match open(bench, held, events, stop).await? {
+        Way::Helper(line) => Ok(line),
+        Way::Shell { why, .. } => {
+            let what = "runs on this box end with their client";
+            Err(KernelError::new(ErrorCode::Unsupported, what)
+                .hint(format!("no helper runs there: {why}"))
+                .at("connect"))
+        }
+    }
+}
+
+fn base_dir(held: &Held) -> Result<String> {
+    let root = work_root(&held.lease)?.trim_end_matches('/');
+    Ok(format!("{root}/{}", held.lease.lease_id))
+}

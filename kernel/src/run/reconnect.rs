@@ -1,0 +1,195 @@
+//! A line that broke is opened again, with growing pauses, until the user's patience is over.
+
+use std::time::Duration;
+
+use crabbox_schemas::error::{ErrorCode, Outcome};
+
+use crate::error::{KernelError, Result};
+use crate::event::Event;
+use crate::lease::acquire::random;
+use crate::lease::{Bench, Held};
+use crate::ports::{Clock, Dialer, EventSink, Provider, Stop, Urgency};
+use crate::run::line::{Line, Way, way};
+use crate::run::process::Console;
+use crate::run::reach::{address, ended, explain, seek};
+use crate::run::stream::{End, Follow};
+use crate::time::format_duration;
+
+/// Before the second attempt; doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// Never longer than this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long one attempt may wait for the box to answer.
+const ATTEMPT: Duration = Duration::from_secs(10);
+/// A line that breaks again sooner than this was none: the outage goes on.
+const PROVEN: Duration = Duration::from_secs(5);
+
+/// Opens lines again, and remembers how that went.
+pub(super) struct Reconnect {
+    limit: Duration,
+    /// When the outage began, when the last line was opened, and the pause before the next attempt.
+    began: u64,
+    opened: Option<u64>,
+    pause: Duration,
+}
+
+impl Reconnect {
+    /// With this much patience for each outage; none at all when it is zero.
+    pub(super) fn new(limit: Duration) -> Self {
+        Self { limit, began: 0, opened: None, pause: FIRST_PAUSE }
+    }
+
+    /// A new line in place of the one that broke for this reason. What ran there goes on meanwhile.
+    pub(super) async fn again<P: Provider, D: Dialer, C: Clock>(
+        &mut self,
+        bench: &Bench<'_, P, D, C>,
+        held: &Held,
+        cause: KernelError,
+        events: &mut dyn EventSink,
+        stop: &Stop,
+    ) -> Result<Line<D::Remote>> {
+        if self.limit.is_zero() {
+            return Err(explain(bench, &held.lease, cause).await);
+        }
+        let now = bench.clock.monotonic_ms();
+        let flaps = self.opened.is_some_and(|opened| now - opened < PROVEN.as_millis() as u64);
+        if !flaps {
+            (self.began, self.pause) = (now, FIRST_PAUSE);
+            events.emit(Event::ConnectionLost { reason: cause.to_string(), limit: self.limit });
+        }
+        let mut last = None;
+        if flaps {
+            self.wait(bench, stop, &cause).await?;
+        }
+        loop {
+            let left = self.left(bench);
+            if left.is_zero() {
+                return Err(gave_up(self.limit, cause, last));
+            }
+            match self.attempt(bench, held, left, stop, &cause).await {
+                Ok(line) => {
+                    let now = bench.clock.monotonic_ms();
+                    self.opened = Some(now);
+                    events.emit(Event::Reconnected { ms: now - self.began });
+                    return Ok(line);
+                }
+                Err(error) if error.code == ErrorCode::NotFound => {
+                    return Err(ended(&held.lease, &cause));
+                }
+                Err(error) if !error.code.retryable() => {
+                    return Err(KernelError { outcome: cause.outcome, ..error });
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the box was not reached");
+                    last = Some(error);
+                }
+            }
+            self.wait(bench, stop, &cause).await?;
+        }
+    }
+
+    /// Follows a run to its end, over as many lines as it takes. `channels` are those of its own flight, on the
+    /// line as it is now; without them it is attached to.
+    #[expect(clippy::too_many_arguments, reason = "each is a different door of one run")]
+    pub(super) async fn follow<P: Provider, D: Dialer, C: Clock>(
+        &mut self,
+        bench: &Bench<'_, P, D, C>,
+        held: &Held,
+        line: &mut Line<D::Remote>,
+        follow: &mut Follow,
+        mut channels: Option<u32>,
+        console: &mut Console,
+        events: &mut dyn EventSink,
+        stop: &Stop,
+    ) -> Result<End> {
+        let clock = bench.clock;
+        loop {
+            let helper = &mut line.helper;
+            let on_this_line = async {
+                let channels = match channels.take() {
+                    Some(own) => own,
+                    None => match follow.attach(helper, clock).await? {
+                        Ok(channels) => channels,
+                        Err(end) => return Ok(end),
+                    },
+                };
+                follow.to_the_end(helper, channels, console, clock, events, stop).await
+            };
+            match on_this_line.await.map_err(|e| e.outcome(Outcome::Uncertain)) {
+                Err(error) if error.code == ErrorCode::ConnectionLost && !follow.is_ending() => {
+                    *line = self.again(bench, held, error, events, stop).await?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn left<P: Provider, D: Dialer, C: Clock>(&self, bench: &Bench<'_, P, D, C>) -> Duration {
+        let passed = bench.clock.monotonic_ms().saturating_sub(self.began);
+        self.limit.saturating_sub(Duration::from_millis(passed))
+    }
+
+    /// One attempt, in silence: what matters is told by its end.
+    async fn attempt<P: Provider, D: Dialer, C: Clock>(
+        &self,
+        bench: &Bench<'_, P, D, C>,
+        held: &Held,
+        left: Duration,
+        stop: &Stop,
+        cause: &KernelError,
+    ) -> Result<Line<D::Remote>> {
+        let mut address = address(bench.state, &held.lease, true)?;
+        address.endpoint.ready_check = None;
+        address.patience = left.min(ATTEMPT);
+        let (mut quiet, never) = (Vec::new(), Stop::never());
+        let trying = async {
+            let reached = seek(bench, held, &address, &mut quiet, &never).await?;
+            way(bench, reached, &mut Vec::new(), &never).await
+        };
+        let tried = tokio::select! {
+            tried = trying => tried?,
+            () = bench.clock.sleep(left) => {
+                return Err(KernelError::new(ErrorCode::ConnectionLost, "the box did not answer in time"));
+            }
+            () = stop.reaches(Urgency::Gentle) => return Err(left_alone(cause)),
+        };
+        match tried {
+            Way::Helper(line) => Ok(line),
+            Way::Shell { why, .. } => {
+                let what = format!("no helper runs on the box any more: {why}");
+                Err(KernelError::new(ErrorCode::Unsupported, what))
+            }
+        }
+    }
+
+    /// Waits before the next attempt: longer each time, and never in step with others.
+    async fn wait<P: Provider, D: Dialer, C: Clock>(
+        &mut self,
+        bench: &Bench<'_, P, D, C>,
+        stop: &Stop,
+        cause: &KernelError,
+    ) -> Result<()> {
+        let share = random().map_or(128, |bytes| bytes[0]);
+        let pause = self.pause.mul_f64(0.75 + f64::from(share) / 512.0);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        tokio::select! {
+            () = bench.clock.sleep(pause.min(self.left(bench))) => Ok(()),
+            () = stop.reaches(Urgency::Gentle) => Err(left_alone(cause)),
+        }
+    }
+}
+
+fn left_alone(cause: &KernelError) -> KernelError {
+    let what = "interrupted while the box could not be reached";
+    let error = KernelError::new(ErrorCode::Cancelled, what);
+    KernelError { outcome: cause.outcome, causes: vec![cause.to_string()], ..error }
+}
+
+fn gave_up(limit: Duration, cause: KernelError, last: Option<KernelError>) -> KernelError {
+    let limit = format_duration(limit);
+    let what = format!("the connection was lost, and the box was not reached again within {limit}");
+    let mut causes = vec![cause.to_string()];
+    causes.extend(last.map(|error| error.to_string()));
+    let error = KernelError::new(ErrorCode::ConnectionLost, what);
+    KernelError { outcome: cause.outcome, causes, ..error }
+}
