@@ -12,6 +12,9 @@ pub(crate) struct Global {
     /// Say what happens in detail
     #[arg(long, global = true)]
     pub(crate) debug: bool,
+    /// Work without the process that keeps connections
+    #[arg(long, global = true)]
+    pub(crate) no_daemon: bool,
     /// Named group of settings to use
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) profile: Option<String>,

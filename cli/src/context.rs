@@ -5,16 +5,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crabbox_daemon::WarmDialer;
 use crabbox_host::{Catalog, Entry, Lazy, Lookup, OpenOptions, Session, Timeouts};
 use crabbox_kernel::config::{Layer, Settings, Values};
 use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::helper::Binaries;
 use crabbox_kernel::lease::claim::Claims;
 use crabbox_kernel::lease::{Bench, NewLease};
 use crabbox_kernel::ports::{Clock, Provider, Stop};
 use crabbox_kernel::run::record::{Limits, Retention, RunStore};
 use crabbox_kernel::slug::normalise;
 use crabbox_kernel::state::State;
-use crabbox_remote::{SshDialer, UserSsh};
+use crabbox_remote::{SshDialer, Timing, UserSsh};
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::lease::BoxRequest;
 use crabbox_schemas::plugin::UserFacts;
@@ -30,6 +32,10 @@ pub(crate) struct Context {
     pub(crate) env: BTreeMap<String, String>,
     /// Where the command was started.
     pub(crate) cwd: PathBuf,
+    /// This program's own file.
+    pub(crate) exe: PathBuf,
+    /// The helpers beside it, for boxes.
+    pub(crate) binaries: Binaries,
     /// The root of the git work tree around it.
     pub(crate) git_root: Option<PathBuf>,
     /// Local state.
@@ -252,10 +258,29 @@ impl Context {
             .unwrap_or_else(|| "root".to_owned())
     }
 
+    /// Who works where, for people: user, machine and process.
+    pub(crate) fn whereabouts(&self) -> String {
+        let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        format!("{}@{machine} (process {})", self.login(), std::process::id())
+    }
+
     /// Opens connections as this user.
-    pub(crate) fn dialer(&self) -> SshDialer {
+    pub(crate) fn dialer(&self) -> WarmDialer<SshDialer> {
+        WarmDialer::direct(self.ssh())
+    }
+
+    /// The same for boxes that stay: through the daemon, unless the user does not want one.
+    pub(crate) fn warm_dialer(&self) -> WarmDialer<SshDialer> {
+        match crate::warm::caller(self) {
+            Some(daemon) => WarmDialer::through(daemon, self.ssh()),
+            None => self.dialer(),
+        }
+    }
+
+    /// Opens connections in this process.
+    pub(crate) fn ssh(&self) -> SshDialer {
         let home = PathBuf::from(self.env.get("HOME").cloned().unwrap_or_default());
-        SshDialer::new(UserSsh {
+        let user = UserSsh {
             agent_socket: self
                 .env
                 .get("SSH_AUTH_SOCK")
@@ -263,16 +288,18 @@ impl Context {
                 .map(PathBuf::from),
             ask: crate::prompt::passphrase(),
             ..UserSsh::new(home, self.login())
-        })
+        };
+        let keepalive = self.values.ssh.keepalive;
+        SshDialer::with_timing(user, Timing { keepalive, ..Timing::default() })
     }
 
     /// The doors a lease is worked through.
     pub(crate) fn bench<'a, P: Provider>(
         &'a self,
         provider: &'a P,
-        dialer: &'a SshDialer,
-    ) -> Bench<'a, P, SshDialer, SystemClock> {
-        Bench { provider, dialer, clock: &self.clock, state: &self.state }
+        dialer: &'a WarmDialer<SshDialer>,
+    ) -> Bench<'a, P, WarmDialer<SshDialer>, SystemClock> {
+        Bench { provider, dialer, clock: &self.clock, state: &self.state, binaries: &self.binaries }
     }
 
     /// What a new box should be.

@@ -17,6 +17,7 @@ mod start;
 mod terminal;
 mod tools;
 mod views;
+mod warm;
 
 use std::process::ExitCode;
 

@@ -18,7 +18,9 @@ fn pages() -> BTreeMap<String, String> {
         let about = command.get_about().map(ToString::to_string).unwrap_or_default();
         index.push_str(&format!("- [`crabbox {name}`]({name}.md): {about}\n"));
         let mut page = format!("# crabbox {name}\n\n{}", help(command));
-        for inner in command.get_subcommands().filter(|c| c.get_name() != "help") {
+        for inner in
+            command.get_subcommands().filter(|c| c.get_name() != "help" && !c.is_hide_set())
+        {
             page.push_str(&format!("\n## crabbox {name} {}\n\n{}", inner.get_name(), help(inner)));
         }
         pages.insert(format!("{name}.md"), page);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crabbox_host::{Catalog, discover};
 use crabbox_kernel::config::{self, Sources};
 use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::helper::Binaries;
 use crabbox_kernel::lease::reap;
 use crabbox_kernel::state::State;
 use crabbox_schemas::error::ErrorCode;
@@ -73,11 +74,15 @@ impl Outside {
     ) -> Result<Context> {
         let no_colour = self.no_colour();
         let cwd = self.cwd.map_err(|e| lost("the current directory", &e))?;
+        let exe = self.exe.map_err(|e| lost("this program's own file", &e))?;
         let terminal = Terminal::new(cli.global.quiet, cli.global.debug, no_colour);
         logging(cli.global.debug);
         let state = state(&self.env)?;
         let git_root = cwd.ancestors().find(|dir| is_git_root(dir)).map(Path::to_owned);
         let mut flags = cli.command.settings();
+        flags.extend(
+            cli.global.no_daemon.then(|| ("daemon.enabled".to_owned(), "false".to_owned())),
+        );
         flags.extend(cli.global.profile.iter().map(|p| ("profile".to_owned(), p.clone())));
         let sources = Sources {
             cwd: cwd.clone(),
@@ -97,6 +102,8 @@ impl Outside {
         Ok(Context {
             env: self.env,
             cwd,
+            binaries: exe.parent().map_or_else(Binaries::none, |dir| Binaries::in_dir(dir.into())),
+            exe,
             git_root,
             state,
             settings,
@@ -131,7 +138,7 @@ fn is_git_root(dir: &Path) -> bool {
 /// Diagnostics of every crate go to stderr with `--debug`.
 fn logging(debug: bool) {
     let filter = if debug {
-        "crabbox_kernel=debug,crabbox_host=debug,crabbox_remote=debug,crabbox_cli=debug"
+        "crabbox_kernel=debug,crabbox_daemon=debug,crabbox_host=debug,crabbox_remote=debug,crabbox_cli=debug"
     } else {
         "off"
     };

@@ -1,7 +1,10 @@
-//! First-party tools: `crabbox X` with an X of no command here is `crabbox-X` from beside the executable.
+//! Other processes: tools from beside the executable for words that are no commands here, and our own daemon.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_schemas::error::ErrorCode;
@@ -21,13 +24,27 @@ pub(crate) fn beside(exe: &Path, words: &[OsString]) -> Option<PathBuf> {
 }
 
 /// Runs a tool with the words after its name; its status.
-#[expect(clippy::disallowed_methods, reason = "the one place that starts first-party tools")]
+#[expect(clippy::disallowed_methods, reason = "the one file that starts processes")]
 pub(crate) fn run(tool: &Path, words: &[OsString]) -> Result<i32> {
     let status = std::process::Command::new(tool).args(words.get(2..).unwrap_or_default()).status();
     let status = status.map_err(|e| {
         KernelError::new(ErrorCode::Internal, format!("cannot run {}", tool.display())).because(&e)
     })?;
     Ok(status.code().unwrap_or(1))
+}
+
+/// Starts a program of ours that goes on by itself: with this environment only, talking to a file.
+#[expect(clippy::disallowed_methods, reason = "the one file that starts processes")]
+pub(crate) fn leave(
+    program: &Path,
+    words: &[&str],
+    env: impl IntoIterator<Item = (String, String)>,
+    log: File,
+) -> io::Result<()> {
+    let mut command = std::process::Command::new(program);
+    command.args(words).env_clear().envs(env).current_dir("/");
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    command.spawn().map(drop)
 }
 
 #[cfg(test)]

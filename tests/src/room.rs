@@ -89,6 +89,7 @@ impl Room {
         let call = Call::new(program, self.path())
             .env("PATH", PATH)
             .env("LANG", "C.UTF-8")
+            .env("CRABBOX_DAEMON", "0")
             .env("USER", "tester");
         rooms.iter().fold(call, |call, (name, path)| call.env(name, self.at(path)))
     }

@@ -49,7 +49,7 @@ pub(crate) async fn ssh(ctx: &Context, args: SshArgs) -> Result<i32> {
     let name = ctx.name_or_only_claim(args.by.name())?;
     let provider = ctx.choose_provider(Some(&name), args.by.provider.as_deref())?;
     let session = ctx.open_provider(&provider).await?;
-    let dialer = ctx.dialer();
+    let dialer = ctx.warm_dialer();
     let bench = ctx.bench(&session, &dialer);
     let root = checkout::find(ctx)?.root;
     let held = adopt::adopt(&bench, &name, &root, args.reclaim, &mut Vec::new()).await;
@@ -76,7 +76,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     let name = ctx.name_or_only_claim(args.by.name())?;
     let provider = ctx.choose_provider(Some(&name), args.by.provider.as_deref())?;
     let provider = ctx.provider(&provider)?;
-    let dialer = ctx.dialer();
+    let dialer = ctx.warm_dialer();
     let bench = ctx.bench(&provider, &dialer);
     let root = checkout::find(ctx)?.root;
     let mut screen = Screen::plain(ctx);

@@ -4,6 +4,7 @@ mod cleanup;
 mod completions;
 mod config;
 mod connect;
+mod daemon;
 mod doctor;
 mod init;
 mod list;
@@ -66,6 +67,7 @@ pub(crate) enum Command {
     Attach(runs::AttachArgs),
     Results(runs::ResultsArgs),
     Config(config::Args),
+    Daemon(daemon::Args),
     Doctor(doctor::Args),
     Init(init::Args),
     Providers(providers::Args),
@@ -118,6 +120,7 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<i32> {
         Command::Attach(args) => runs::attach(ctx, &args).await,
         Command::Results(args) => runs::results(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),
+        Command::Daemon(args) => daemon::run(ctx, &args).await,
         Command::Doctor(args) => doctor::run(ctx, args).await,
         Command::Init(args) => init::run(ctx, &args),
         Command::Providers(args) => providers::run(ctx, args),

@@ -14,6 +14,7 @@ use crabbox_kernel::lease::lock::Patience;
 use crabbox_kernel::plan::{Plan, Sync};
 use crabbox_kernel::run::collect::Download;
 use crabbox_kernel::run::command::{Action, Command, choose, is_env_name};
+use crabbox_kernel::run::process::Console;
 use crabbox_kernel::run::{Outcome, run as run_plan};
 use crabbox_kernel::time::parse_duration;
 use crabbox_schemas::error::ErrorCode;
@@ -33,10 +34,15 @@ use crate::screen::{CaptureFiles, Screen};
 /// its output streamed, exits with the command's status, and gives the box back. The command starts at the top of
 /// the checkout, and a single word with shell signs in it is a line of shell. With --id an existing box is used and
 /// kept.
+///
+/// A command survives a broken connection: crabbox reaches the box again and goes on where the output stopped. Runs on
+/// one work tree take turns; --isolate gives a run a copy of its own. With --detach the command goes on alone:
+/// `crabbox attach RUN` follows it, also from another machine that holds the lease.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   crabbox run -- pnpm test
   crabbox run --id blue-prawn -- cargo test -p api
+  crabbox run --id blue-prawn --detach -- make release
   crabbox run --shell -- 'make && make test | tee log'
   crabbox run --env CI=1 --junit 'reports/*.xml' --download log.txt=out/log.txt -- make test")]
 pub(crate) struct Args {
@@ -51,9 +57,18 @@ pub(crate) struct Args {
     /// Keep the box when the run fails
     #[arg(long)]
     keep_on_failure: bool,
-    /// Fail at once when another run uses the box
+    /// Fail at once when another run uses the work tree
     #[arg(long)]
     no_wait: bool,
+    /// Run in a private copy of the tree, beside other runs
+    #[arg(long)]
+    isolate: bool,
+    /// Start the command, print the run's id, and leave it to the box
+    #[arg(long, short = 'd', conflicts_with_all = ["sync_only", "pty", "junit", "download", "capture_stdout", "capture_stderr", "keep_on_failure"])]
+    detach: bool,
+    /// How long to try to reach the box again when the connection breaks
+    #[arg(long, value_name = "TIME")]
+    reconnect: Option<String>,
     #[command(flatten)]
     sync: SyncFlags,
     #[command(flatten)]
@@ -148,6 +163,7 @@ impl Args {
             ("sync.checksum", self.sync.checksum),
             ("sync.allowLarge", self.sync.force_sync_large),
         ];
+        all.extend(self.reconnect.iter().map(|time| ("run.reconnect".to_owned(), time.clone())));
         all.extend(switches.iter().filter(|s| s.1).map(|s| (s.0.to_owned(), "true".to_owned())));
         all
     }
@@ -169,11 +185,13 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     if let Some(path) = &args.evidence.lease_output {
         screen.hand_over(HandleFile::new(path.clone(), &plan));
     }
-    let mut console = if args.command.script_stdin { console::closed() } else { console::open() };
+    let deaf = args.command.script_stdin || args.detach;
+    let mut console = if deaf { Console::closed() } else { console::open() };
     let raw = args.command.pty.then(console::RawMode::enter).flatten();
     let outcome = match provider_for(ctx, &plan, &provider).await {
         Ok(provider) => {
-            let dialer = ctx.dialer();
+            let stays = args.keep || args.id.is_some();
+            let dialer = if stays { ctx.warm_dialer() } else { ctx.dialer() };
             let bench = ctx.bench(&provider, &dialer);
             let outcome = run_plan(&bench, &plan, &mut console, &mut screen, &ctx.stop).await;
             provider.close().await;
@@ -233,7 +251,6 @@ fn plan(ctx: &Context, provider: &str, args: &Args) -> Result<Plan> {
         checkout::scan(ctx, &place, args.sync.full_resync)?
     };
     Ok(Plan {
-        run_id,
         ask,
         keep: args.keep,
         keep_on_failure: args.keep_on_failure,
@@ -241,6 +258,11 @@ fn plan(ctx: &Context, provider: &str, args: &Args) -> Result<Plan> {
         repo_root: place.root,
         sync,
         command,
+        detach: args.detach,
+        isolate: args.isolate,
+        reconnect: values.reconnect,
+        owner: format!("{run_id} of {}", ctx.whereabouts()),
+        spool_bytes: values.history.max_bytes,
         timeout,
         patience: Patience(if args.no_wait { Duration::ZERO } else { values.lock_wait }),
         junit: if args.evidence.junit.is_empty() {
@@ -250,6 +272,7 @@ fn plan(ctx: &Context, provider: &str, args: &Args) -> Result<Plan> {
         },
         downloads,
         label: args.evidence.label.clone(),
+        run_id,
     })
 }
 

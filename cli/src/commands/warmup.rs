@@ -47,7 +47,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
         Ask::New(ctx.new_lease(&provider, args.keep, lease.slug.as_deref(), lease.reclaim)?);
     let place = checkout::find(ctx)?;
     let session = ctx.open_provider(&provider).await?;
-    let dialer = ctx.dialer();
+    let dialer = ctx.warm_dialer();
     let bench = ctx.bench(&session, &dialer);
     let mut screen = Screen::plain(ctx);
     let mut timing = crabbox_schemas::run::Timing {
