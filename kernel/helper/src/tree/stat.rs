@@ -60,3 +60,17 @@ impl Record {
         Self { look, sure: look.ctime < stamp && look.mtime < stamp }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_proves_nothing_about_the_tick_it_was_taken_in() {
+        let look = Look { mtime: (7, 50), ctime: (7, 60), ..Look::default() };
+        assert!(!Record::taken(look, (7, 60)).sure);
+        assert!(Record::taken(look, (7, 61)).sure);
+        let future = Look { mtime: (9, 0), ..look };
+        assert!(!Record::taken(future, (8, 0)).sure);
+    }
+}

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::collections::BTreeMap;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -131,7 +131,11 @@ impl Laptop {
                 Begin::Refused(Refused::Drift { paths }, None) => {
                     drift.extend(paths.into_iter().map(|b| match b {
                         Blob::Text(text) => PathBuf::from(text),
-                        Blob::Bytes { .. } => panic!("names here are text"),
+                        Blob::Bytes { b64 } => {
+                            use base64::Engine;
+                            let bytes = base64::prelude::BASE64_STANDARD.decode(b64).unwrap();
+                            PathBuf::from(std::ffi::OsString::from_vec(bytes))
+                        }
                     }));
                 }
                 Begin::Refused(other, _) => panic!("{other:?}"),
