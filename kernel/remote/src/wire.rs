@@ -169,3 +169,62 @@ impl<S: Below> AsyncWrite for Wire<S> {
         Pin::new(&mut self.below).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A wire whose writes may be stuck for a second, and the far end of it.
+    async fn pair() -> (Wire<TcpStream>, Leash, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let greeted = greet(&near).unwrap();
+        let (wire, leash) = Wire::new(near, greeted, Duration::from_secs(1));
+        (wire, leash, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_write_nobody_takes_is_given_up_and_a_slow_reader_is_waited_for() {
+        let (mut wire, _leash, mut far) = pair().await;
+        let slow = tokio::spawn(async move {
+            let mut buffer = vec![0; 4 << 20];
+            for _ in 0..8 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                far.read_exact(&mut buffer).await.unwrap();
+            }
+            far
+        });
+        wire.write_all(&vec![7; 32 << 20]).await.expect("the reader is slow, not gone");
+        let _far = slow.await.unwrap();
+        let stuck = timeout(LONG, wire.write_all(&vec![7; 64 << 20])).await.expect("in time");
+        assert_eq!(stuck.unwrap_err().kind(), ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn the_greeting_goes_ahead_once() {
+        let (mut wire, _leash, mut far) = pair().await;
+        let line = format!("{GREETING}\r\n");
+        wire.write_all(format!("{line}more").as_bytes()).await.unwrap();
+        wire.shutdown().await.unwrap();
+        let mut heard = String::new();
+        timeout(LONG, far.read_to_string(&mut heard)).await.expect("in time").unwrap();
+        assert_eq!(heard, format!("{line}more"));
+    }
+
+    #[tokio::test]
+    async fn a_leash_ends_the_reading_unless_it_is_let_loose() {
+        let (mut wire, leash, mut far) = pair().await;
+        leash.loose();
+        far.write_all(b"x").await.unwrap();
+        assert_eq!(timeout(LONG, wire.read_u8()).await.expect("in time").unwrap(), b'x');
+        let (mut wire, leash, _far) = pair().await;
+        drop(leash);
+        assert!(timeout(LONG, wire.read_u8()).await.expect("in time").is_err());
+    }
+}
