@@ -259,7 +259,7 @@ impl<C: Clock> Pilot<'_, C> {
                 base: leg.base.clone(),
                 target: leg.target.digest.clone(),
                 ask: leg.ask,
-                checksum: course.rules().checksum,
+                checksum: course.rules().checksum || course.rules().full_resync,
             }),
             isolate: self.flight.isolate,
             run: self.flight.launch.map(|launch| launch.spec.clone()),
