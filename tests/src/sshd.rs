@@ -50,9 +50,13 @@ impl Sshd {
     #[cfg(target_os = "linux")]
     pub fn far(room: &Room, net: &crate::netns::Net) -> Self {
         let dir = Self::furnish(room, "sshd");
-        let server = net.far(server(room, &dir, crate::netns::Net::FAR, 22, "")).start();
-        server.says("Server listening");
-        Self::of(room, server, &dir, crate::netns::Net::FAR, 22)
+        let (host, port) = (crate::netns::Net::FAR, 2222);
+        let mut server = net.far(server(room, &dir, host, port, "")).start();
+        crate::eventually("a server that listens, or ends", Duration::from_secs(10), || {
+            server.stderr().contains("Server listening") || server.ended()
+        });
+        assert!(!server.ended(), "sshd did not start:\n{}", server.stderr());
+        Self::of(room, server, &dir, host, port)
     }
 
     /// Its folders and keys.

@@ -9,7 +9,13 @@ use crate::{Call, Room, Sshd};
 fn ssh(room: &Room, net: &Net, sshd: &Sshd, script: &str) -> Call {
     let call = room.call("ssh").args(["-F", "none", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"]);
     let call = call.args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]);
-    net.near(call.arg("-i").arg(&sshd.key).arg(format!("{}@{}", sshd.user, Net::FAR)).arg(script))
+    net.near(
+        call.arg("-i")
+            .arg(&sshd.key)
+            .args(["-p", &sshd.port.to_string()])
+            .arg(format!("{}@{}", sshd.user, Net::FAR))
+            .arg(script),
+    )
 }
 
 #[test]

@@ -1,0 +1,90 @@
+//! Processor time and memory of everything that belongs to a stage.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::Duration;
+
+use crate::Result;
+use crate::launch::{Guard, Step};
+use crate::stage::Stage;
+
+/// Milliseconds of a clock tick, as every Linux counts them for programs.
+const TICK: f64 = 10.0;
+
+impl Stage {
+    /// Processor time, in milliseconds, of all programs of the stage on both ends and of those that have ended.
+    pub(crate) fn cpu(&self) -> f64 {
+        let ended = ticks("self", 15..17);
+        let alive: u64 = self.processes().iter().map(|pid| ticks(&pid.to_string(), 13..17)).sum();
+        (ended + alive) as f64 * TICK
+    }
+}
+
+/// Sum of some fields of `/proc/…/stat`, counted from zero.
+fn ticks(process: &str, fields: std::ops::Range<usize>) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // Fields before the end of the name are two; the name may hold anything.
+    let Some((_, rest)) = stat.rsplit_once(')') else { return 0 };
+    let numbers = rest.split_whitespace().skip(fields.start - 2).take(fields.len());
+    numbers.filter_map(|n| n.parse::<u64>().ok()).sum()
+}
+
+/// Most memory a process has had so far, in MiB.
+pub(crate) fn peak(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|rest| rest.trim().split(' ').next()?.parse::<f64>().ok());
+    kib.unwrap_or_default() / 1024.0
+}
+
+/// Runs a step and watches its memory; gives the most it had, in MiB.
+pub(crate) fn peak_of(step: &Step) -> Result<f64> {
+    let mut child = step.start()?;
+    let _guard = Guard::of(&child);
+    let drains = drain(&mut child);
+    let mut most = 0.0_f64;
+    loop {
+        most = most.max(peak(child.id()));
+        if child.try_wait().map_err(|e| e.to_string())?.is_some() {
+            break;
+        }
+        std::thread::sleep(Duration::from_micros(300));
+    }
+    for drain in drains {
+        let _ = drain.join();
+    }
+    Ok(most)
+}
+
+fn drain(child: &mut Child) -> Vec<std::thread::JoinHandle<()>> {
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let swallow = |mut pipe: Box<dyn std::io::Read + Send>| {
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut pipe, &mut std::io::sink());
+        })
+    };
+    let out = out.map(|pipe| swallow(Box::new(pipe)));
+    let err = err.map(|pipe| swallow(Box::new(pipe)));
+    out.into_iter().chain(err).collect()
+}
+
+/// Every file and link below a folder, by name, without git's own.
+pub(crate) fn names(dir: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut folders = vec![dir.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() && path != dir.join(".git") => folders.push(path),
+                Ok(kind) if kind.is_dir() => {}
+                _ => {
+                    found.insert(path.strip_prefix(dir).unwrap_or(&path).to_path_buf());
+                }
+            }
+        }
+    }
+    found
+}
