@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use crabbox_helper::tree::{Fault, Tree};
+use crabbox_schemas::helper::LockAsk;
 use laptop::{File, Files, Laptop, Manner, noise};
 
 struct Box {
@@ -112,11 +113,16 @@ fn changes_on_the_box_are_refused_until_the_delta_repairs_them() {
     let mut files = Files::of(&[("README", "hello\n"), ("dir/sub/a", "a"), ("dir/b", "b")]);
     files.0.insert("link".into(), File::Link("README".into()));
     laptop.fly(&mut tree, &files);
-    for (what, harm) in harms {
-        harm(tree.workdir());
-        let flown = laptop.fly(&mut tree, &files);
-        assert_eq!(flown.refusals, 1, "{what}");
-        assert_eq!(Files::read(tree.workdir()), files, "{what}");
+    for guarded in [false, true] {
+        for (what, harm) in harms {
+            if guarded {
+                assert_eq!(tree.sweep().unwrap().drifted, 0);
+            }
+            harm(tree.workdir());
+            let flown = laptop.fly(&mut tree, &files);
+            assert_eq!(flown.refusals, 1, "{what}, guarded: {guarded}");
+            assert_eq!(Files::read(tree.workdir()), files, "{what}, guarded: {guarded}");
+        }
     }
 }
 
@@ -323,4 +329,97 @@ fn a_file_placed_anew_is_newer_than_what_was_built_before() {
     assert_eq!(laptop.fly(&mut tree, &one).sent, 0);
     let placed = std::fs::metadata(tree.workdir().join("a")).unwrap().modified().unwrap();
     assert!(placed >= built, "make would not build again");
+}
+
+#[test]
+fn a_guard_forgets_nothing_of_what_it_has_seen() {
+    let on = Box::new();
+    let mut tree = on.tree();
+    let mut laptop = Laptop::new();
+    let files = Files::of(&[("dir/a", "1"), ("dir/sub/b", "2"), ("c", "3")]);
+    laptop.fly(&mut tree, &files);
+    tree.sweep().unwrap();
+    std::fs::write(tree.workdir().join("dir/a"), "drift").unwrap();
+    assert_eq!(tree.sweep().unwrap().drifted, 1);
+    assert_eq!(tree.sweep().unwrap().drifted, 1, "seen once, known since");
+    assert_eq!(laptop.fly(&mut tree, &files).refusals, 1);
+    assert_eq!(laptop.fly(&mut tree, &files).refusals, 0);
+
+    // Through a second name outside the tree the system reports nothing.
+    tree.sweep().unwrap();
+    let outside = on.dir.path().join("second name");
+    std::fs::hard_link(tree.workdir().join("c"), &outside).unwrap();
+    tree.sweep().unwrap();
+    std::fs::write(&outside, "x").unwrap();
+    assert_eq!(laptop.fly(&mut tree, &files).refusals, 1);
+    assert_eq!(std::fs::read(&outside).unwrap(), b"x");
+
+    // Another flight changes the tree and the state under a tree that is kept open.
+    tree.sweep().unwrap();
+    let other = Files::of(&[("dir/a", "1"), ("new", "4")]);
+    let mut second = Laptop::new();
+    second.fly(&mut on.tree(), &other);
+    let flown = laptop.fly(&mut tree, &files);
+    assert_eq!(flown.refusals, 1, "the base is another one");
+    assert_eq!(Files::read(tree.workdir()), files);
+}
+
+#[test]
+fn checksums_see_what_looks_hide() {
+    let on = Box::new();
+    let mut tree = on.tree();
+    let mut laptop = Laptop::new();
+    let files = Files::of(&[("a", "right")]);
+    laptop.fly(&mut tree, &files);
+    tree.sweep().unwrap();
+    // A disk that lies: the state remembers another content than the one the file has had all along.
+    let note = on.dir.path().join("cbx_1/.crabbox/tree/repo/state");
+    let mut state = std::fs::read(&note).unwrap();
+    state.truncate(state.len() - 8);
+    std::fs::write(&note, &state).unwrap();
+    let flown = laptop.fly(&mut tree, &files);
+    assert_eq!((flown.refusals, flown.sent), (1, 0), "a state that is not whole costs no bytes");
+    let manner = Manner { checksum: true, ..Manner::default() };
+    assert_eq!(laptop.fly_so(&mut tree, &files, manner).unwrap().refusals, 0);
+    assert_eq!(Files::read(tree.workdir()), files);
+}
+
+#[test]
+fn a_tree_that_was_synced_without_a_helper_is_taken_over() {
+    let on = Box::new();
+    let base = on.dir.path().join("cbx_1");
+    let files = Files::of(&[("a", "1"), ("b/c", "2"), ("gone", "3")]);
+    for (path, text) in [("a", "1"), ("b/c", "2"), ("gone", "3"), ("built", "4")] {
+        put(&base.join("repo").join(path), text);
+    }
+    let note = base.join(".crabbox/sync/repo/manifest");
+    put(&note, &files.manifest().to_text());
+    let mut tree = on.tree();
+    let wanted = Files::of(&[("a", "1"), ("b/c", "2")]);
+    let flown = Laptop::new().fly(&mut tree, &wanted);
+    assert_eq!((flown.sent, flown.applied.written, flown.applied.removed), (0, 0, 1));
+    let all = Files::of(&[("a", "1"), ("b/c", "2"), ("built", "4")]);
+    assert_eq!(Files::read(tree.workdir()), all);
+    assert!(!note.exists());
+}
+
+#[test]
+fn a_locked_tree_is_waited_for_and_its_holder_is_named() {
+    let on = Box::new();
+    let (tree, other) = (on.tree(), on.tree());
+    let ask = |owner: &str, wait_ms| LockAsk { owner: owner.to_owned(), wait_ms };
+    let held = tree.lock(&ask("run_1 on laptop", 0), &mut |_| (), &|| false).unwrap();
+    let busy = other.lock(&ask("run_2", 0), &mut |_| (), &|| false).unwrap_err();
+    assert_eq!(busy, Fault::Busy { owner: "run_1 on laptop".into() });
+    let mut told = Vec::new();
+    let cancelled =
+        other.lock(&ask("run_2", 60_000), &mut |who| told.push(who.to_owned()), &|| true);
+    assert_eq!(cancelled.unwrap_err(), Fault::Cancelled);
+    assert_eq!(told, ["run_1 on laptop"]);
+    let kept = held.fd().try_clone_to_owned().unwrap();
+    drop(held);
+    assert!(other.lock(&ask("run_2", 0), &mut |_| (), &|| false).is_err(), "a copy holds it, too");
+    let late = std::thread::spawn(move || drop(kept));
+    other.lock(&ask("run_2", 60_000), &mut |_| (), &|| false).unwrap();
+    late.join().unwrap();
 }

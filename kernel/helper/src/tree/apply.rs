@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use crate::tree::copy::copy;
 use crate::tree::dirs::{Dirs, is_gone, remove_all};
 use crate::tree::fault::{Fault, Result};
+use crate::tree::guard::Doubt;
 use crate::tree::place::{NOW, Place};
 use crate::tree::plan::{Going, How, Plan, Todo, above, has_below};
 use crate::tree::shelf::fresh;
@@ -45,11 +46,25 @@ pub(super) fn apply(tree: &mut Tree, staging: &Staging) -> Result<Applied> {
     let changed = plan.digest != tree.state.digest || !plan.todo.is_empty();
     if changed || staging.repairs {
         tree.state = known(tree, staging, &looks)?;
+        tree.doubt_written(plan);
         tree.save()?;
         place.forget(UNFINISHED)?;
         forget_shell_notes(&place)?;
     }
     Ok(applied)
+}
+
+impl Tree {
+    /// What was written is looked at once more: it may have been written by others since. New directories are
+    /// not watched yet.
+    fn doubt_written(&mut self, plan: &Plan) {
+        let written = || plan.todo.iter().map(|todo| plan.entry(todo).path.as_path());
+        if self.guard.as_ref().is_some_and(|guard| guard.covers(written())) {
+            self.doubt.add(written().map(Path::to_owned));
+        } else {
+            (self.guard, self.doubt) = (None, Doubt::All);
+        }
+    }
 }
 
 /// Contents that are needed more than once get a file each: no two names ever share one.

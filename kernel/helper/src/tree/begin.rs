@@ -8,9 +8,10 @@ use std::time::Instant;
 use crabbox_schemas::helper::{Blob, Refused, TreeChange};
 use crabbox_tree::{Delta, Entry, Kind, bytes_of, hex};
 
-use crate::tree::check::{self, check, content};
+use crate::tree::check::{self, content};
 use crate::tree::dirs::Dirs;
 use crate::tree::fault::{Fault, Result};
+use crate::tree::guard::Doubt;
 use crate::tree::plan::{Going, How, Names, Plan, Todo, target};
 use crate::tree::staging::Staging;
 use crate::tree::stat::Record;
@@ -84,13 +85,12 @@ impl Tree {
                 None => strays.push(path),
             }
         }
-        let checked = check(top, &self.state, None, self.place.stamp()?, bytes)?;
-        for (at, record) in checked.fresh {
-            self.state.records[at] = record;
+        if unfinished.is_some() {
+            self.doubt = Doubt::All;
         }
+        let (drifted, _) = self.look(top, bytes)?;
         let entries = self.state.manifest.entries();
-        let mut drift: Vec<PathBuf> =
-            checked.drift.iter().map(|at| entries[*at].path.clone()).collect();
+        let mut drift: Vec<PathBuf> = drifted.iter().map(|at| entries[*at].path.clone()).collect();
         for path in strays {
             let stands = dirs.look(path).map_err(Fault::of("look at the tree"))?;
             if stands.is_some_and(|look| look.kind() != rustix::fs::FileType::Directory) {

@@ -11,6 +11,7 @@ mod copy;
 mod dirs;
 mod fault;
 mod find;
+mod guard;
 mod isolate;
 mod lock;
 mod partial;
@@ -39,6 +40,7 @@ pub use store::store_bytes;
 pub use sweep::Sweep;
 
 use fault::Result;
+use guard::{Doubt, Guard};
 use place::Place;
 use stat::Look;
 use state::State;
@@ -56,6 +58,9 @@ pub struct Tree {
     state: State,
     /// How the state's file looked when it was read or written; another flight may have replaced it.
     seen: Option<Look>,
+    guard: Option<Guard>,
+    /// What has to be looked at before it is believed, beside what the guard reports.
+    doubt: Doubt,
 }
 
 impl Tree {
@@ -63,8 +68,14 @@ impl Tree {
     pub fn open(base_dir: &Path, repo: &str, lease: &str) -> Result<Self> {
         let place = Arc::new(Place::open(base_dir, repo, lease)?);
         let workdir = base_dir.join(repo);
-        let mut tree =
-            Self { place, workdir, state: State::unseen(Manifest::default()), seen: None };
+        let mut tree = Self {
+            place,
+            workdir,
+            state: State::unseen(Manifest::default()),
+            seen: None,
+            guard: None,
+            doubt: Doubt::All,
+        };
         tree.reload()?;
         Ok(tree)
     }
@@ -99,6 +110,7 @@ impl Tree {
             Some((state, look)) => (state, Some(look)),
             None => (State::unseen(self.shell_manifest()), None),
         };
+        (self.guard, self.doubt) = (None, Doubt::All);
         Ok(())
     }
 

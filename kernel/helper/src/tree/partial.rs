@@ -46,7 +46,9 @@ impl Partial {
         let mut noted = Vec::new();
         log.read_to_end(&mut noted).map_err(failed())?;
         let mut partial = Self { content: recipe.content, file, log: Mutex::new(log), chunks };
-        let present = partial.present(&noted, &head);
+        // A log may outlive its file when both are removed.
+        let grown = partial.file.metadata().map_err(failed())?.len() == at;
+        let present = if grown { partial.present(&noted, &head) } else { BTreeSet::new() };
         let whole = present.len() * 4 + head.len() == noted.len() && noted.starts_with(&head);
         if !whole {
             partial.restart(&head, &present, at).map_err(failed())?;

@@ -13,6 +13,8 @@ pub(crate) struct Look {
     pub(crate) mtime: Moment,
     pub(crate) ctime: Moment,
     pub(crate) mode: u32,
+    /// How many names the file has.
+    pub(crate) links: u32,
 }
 
 impl Look {
@@ -24,6 +26,7 @@ impl Look {
             mtime: (stat.st_mtime as i64, stat.st_mtime_nsec as u32),
             ctime: (stat.st_ctime as i64, stat.st_ctime_nsec as u32),
             mode: stat.st_mode as u32,
+            links: stat.st_nlink as u32,
         }
     }
 

@@ -108,7 +108,7 @@ fn write_bytes(bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 fn write_record(record: &Record, out: &mut Vec<u8>) {
-    let Look { ino, size, mtime, ctime, mode } = record.look;
+    let Look { ino, size, mtime, ctime, mode, links } = record.look;
     out.push(u8::from(record.sure));
     out.extend_from_slice(&ino.to_le_bytes());
     out.extend_from_slice(&size.to_le_bytes());
@@ -117,6 +117,7 @@ fn write_record(record: &Record, out: &mut Vec<u8>) {
         out.extend_from_slice(&nanos.to_le_bytes());
     }
     out.extend_from_slice(&mode.to_le_bytes());
+    out.extend_from_slice(&links.to_le_bytes());
 }
 
 /// Bytes that are read from their beginning.
@@ -160,7 +161,10 @@ impl<'a> Cursor<'a> {
         let (ino, size) = (self.u64()?, self.u64()?);
         let mut moment = || Some((self.array().map(i64::from_le_bytes)?, self.u32()?));
         let (mtime, ctime) = (moment()?, moment()?);
-        Some(Record { look: Look { ino, size, mtime, ctime, mode: self.u32()? }, sure: sure != 0 })
+        Some(Record {
+            look: Look { ino, size, mtime, ctime, mode: self.u32()?, links: self.u32()? },
+            sure: sure != 0,
+        })
     }
 }
 

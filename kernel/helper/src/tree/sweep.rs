@@ -1,7 +1,10 @@
-//! The look at the whole tree after a command, so that the next flight knows what the command did.
+//! Looks at the tree: all of it after a command, and before a flight only at what may have changed since.
+
+use std::os::fd::OwnedFd;
 
 use crate::tree::check::check;
 use crate::tree::fault::Result;
+use crate::tree::guard::{Doubt, Guard};
 use crate::tree::lock::Lock;
 use crate::tree::{Tree, UNFINISHED};
 
@@ -15,8 +18,8 @@ pub struct Sweep {
 }
 
 impl Tree {
-    /// Looks at every managed path and remembers what proves that it is unchanged. To be called off the path of
-    /// any run, and not while holding the tree's lock.
+    /// Looks at the managed paths and remembers what proves that they are unchanged, so that the next flight need
+    /// not. To be called after a command, off the path of any run, and not while holding the tree's lock.
     pub fn sweep(&mut self) -> Result<Sweep> {
         let Some(_lock) = Lock::try_take(self.place.lock_file()?)? else {
             return Ok(Sweep { busy: true, drifted: 0 });
@@ -26,21 +29,80 @@ impl Tree {
             return Ok(Sweep::default());
         }
         let (top, _) = self.place.top()?;
-        let checked = check(&top, &self.state, None, self.place.stamp()?, false)?;
-        let dirty = !checked.fresh.is_empty();
-        for (at, record) in checked.fresh {
-            self.state.records[at] = record;
-        }
-        if dirty {
+        self.arm(&top);
+        // Here is time for what no guard reports: writes through mapped memory, and second names.
+        self.doubt = Doubt::All;
+        let (drift, fresh) = self.look(&top, false)?;
+        if fresh {
             self.save()?;
         }
         if let Some(store) = &self.place.store {
             // A store that is too large for now harms nobody.
             let _ = store.trim();
         }
-        Ok(Sweep { busy: false, drifted: checked.drift.len() as u64 })
+        Ok(Sweep { busy: false, drifted: drift.len() as u64 })
     }
 
-    /// Has the system report changes in the tree from now on.
-    pub fn guard(&mut self) {}
+    /// Has the system report changes from now on; what was changed until now is looked at once more.
+    pub fn guard(&mut self) {
+        if let Ok((top, _)) = self.place.top() {
+            self.arm(&top);
+        }
+    }
+
+    fn arm(&mut self, top: &OwnedFd) {
+        if self.guard.is_none() {
+            self.guard = Guard::arm(top, &self.state.manifest);
+            self.doubt = Doubt::All;
+        }
+    }
+
+    /// Looks at every managed path that may have changed, at all when there is no guard, and reads all their
+    /// bytes when `bytes`. The indices of those that drifted, and whether new proofs were found for others.
+    pub(super) fn look(&mut self, top: &OwnedFd, bytes: bool) -> Result<(Vec<usize>, bool)> {
+        match self.guard.as_ref().map(|guard| guard.doubts(&self.state.manifest)) {
+            Some(Doubt::Paths(paths)) => self.doubt.add(paths),
+            // Events were lost: what is watched now may be something else.
+            Some(Doubt::All) => {
+                self.guard = None;
+                self.doubt = Doubt::All;
+                self.arm(top);
+            }
+            None => self.doubt = Doubt::All,
+        }
+        let these = match &self.doubt {
+            Doubt::Paths(paths) if !bytes => {
+                Some(paths.iter().filter_map(|path| self.state.find(path)).collect::<Vec<_>>())
+            }
+            _ => None,
+        };
+        let stamp = self.place.stamp()?;
+        let checked = check(top, &self.state, these.as_deref(), stamp, bytes)?;
+        let fresh = !checked.fresh.is_empty();
+        for (at, record) in checked.fresh {
+            self.state.records[at] = record;
+        }
+        self.settle_doubts(these, &checked.drift);
+        Ok((checked.drift, fresh))
+    }
+
+    /// What stays in doubt after a look: what drifted, and what looks cannot prove.
+    fn settle_doubts(&mut self, these: Option<Vec<usize>>, drift: &[usize]) {
+        if self.guard.is_none() {
+            return;
+        }
+        let (entries, records) = (self.state.manifest.entries(), &self.state.records);
+        let weak = |at: &usize| !records[*at].sure || records[*at].look.links != 1;
+        let mut doubt = Doubt::Paths(drift.iter().map(|at| entries[*at].path.clone()).collect());
+        match these {
+            Some(these) => {
+                doubt.add(these.iter().filter(|at| weak(at)).map(|at| entries[*at].path.clone()));
+            }
+            None => {
+                let all = 0..records.len();
+                doubt.add(all.filter(weak).map(|at| entries[at].path.clone()));
+            }
+        }
+        self.doubt = doubt;
+    }
 }
