@@ -83,6 +83,8 @@ impl<'a> Follow<'a> {
     }
 
     fn keep_on(&mut self, link: &mut Option<Link>, stay: bool) -> io::Result<()> {
+        // The first news may have come together with the answer that was waited for.
+        self.understand(link)?;
         loop {
             for index in 0..ROLES.len() {
                 self.pump(index, link)?;
@@ -192,6 +194,17 @@ impl<'a> Follow<'a> {
             return Ok(());
         }
         let here = open.fill().unwrap_or(false);
+        self.understand(link)?;
+        if !here {
+            *link = None;
+            if matches!(self.end, End::NotYet) {
+                self.is_over();
+            }
+        }
+        Ok(())
+    }
+
+    fn understand(&mut self, link: &mut Option<Link>) -> io::Result<()> {
         while let Some(Ok(Some(heard))) = link.as_mut().map(Link::next) {
             match heard {
                 Heard::Said(News::Exited(exit)) => self.ended(*exit),
@@ -203,10 +216,6 @@ impl<'a> Follow<'a> {
                     self.pump(index, link)?;
                 }
             }
-        }
-        if !here {
-            *link = None;
-            self.is_over();
         }
         Ok(())
     }
