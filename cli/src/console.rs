@@ -39,11 +39,6 @@ pub(crate) fn open() -> Console {
     Console { stdin, size: watch_size() }
 }
 
-/// A console with nothing to say.
-pub(crate) fn closed() -> Console {
-    Console { stdin: mpsc::channel(1).1, size: watch::channel((80, 24)).1 }
-}
-
 fn watch_size() -> watch::Receiver<(u32, u32)> {
     let (sender, receiver) = watch::channel(size());
     if let Ok(mut changed) = signal(SignalKind::window_change()) {

@@ -51,6 +51,8 @@ pub(crate) struct Screen<'a> {
     stream: Option<Box<dyn Write>>,
     /// `--json` has standard output for itself: everything the command prints goes to stderr.
     stdout_is_taken: bool,
+    /// Nobody wants to see what the command prints.
+    silent: bool,
     /// When the sync under way began, and when it was last said that it goes on.
     sync: Option<(u64, u64)>,
     /// Where a program waits for the box's handle.
@@ -69,6 +71,7 @@ impl<'a> Screen<'a> {
             captures: CaptureFiles::default(),
             stream: None,
             stdout_is_taken: false,
+            silent: false,
             sync: None,
             handle: None,
         }
@@ -109,11 +112,23 @@ impl<'a> Screen<'a> {
             captures,
             stream,
             stdout_is_taken: ctx.global.json,
+            silent: false,
             sync: None,
             handle: None,
         };
         screen.emit(Event::RunRecorded { run_id: plan.run_id.to_string() });
         Ok(screen)
+    }
+
+    /// For a run that an earlier command started. With a recorder its journal goes on.
+    pub(crate) fn for_earlier(ctx: &'a Context, recorder: Option<Recorder>, silent: bool) -> Self {
+        Self { recorder, silent, stdout_is_taken: ctx.global.json, ..Self::plain(ctx) }
+    }
+
+    /// The journal of a run that is over, or that is left to itself.
+    pub(crate) fn take_recorder(&mut self) -> Option<Recorder> {
+        self.ctx.terminal.settle();
+        self.recorder.take()
     }
 
     /// A program waits for the box's handle in a file.
@@ -139,10 +154,16 @@ impl<'a> Screen<'a> {
             error: outcome.error.clone(),
             timing: outcome.timing.clone(),
         };
-        let record = recorder.finish(&end, now);
+        let record = if outcome.detached {
+            recorder.leave(&outcome.timing, now)
+        } else {
+            recorder.finish(&end, now)
+        };
         self.ctx.runs().prune(self.ctx.retention(), now);
         if self.ctx.global.json {
             self.ctx.terminal.out_json(&json::run_document(&record, outcome.error.as_ref()));
+        } else if outcome.detached {
+            self.ctx.terminal.out(&record.id);
         } else if outcome.error.is_none() {
             self.summarise(&record, &outcome.timing);
         }
@@ -209,6 +230,9 @@ impl EventSink for Screen<'_> {
             Event::Output { stream, data, .. } => {
                 self.copy_output(*stream, data);
                 self.ctx.terminal.settle();
+                if self.silent {
+                    return;
+                }
                 if !self.ctx.terminal.bytes(self.stdout_is_taken || *stream == Stream::Stderr, data)
                 {
                     self.ctx.stop_gently();

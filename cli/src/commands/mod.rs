@@ -1,5 +1,6 @@
 //! The list of commands: one file each, one line here, one arm below.
 
+mod attach;
 mod cleanup;
 mod completions;
 mod config;
@@ -64,7 +65,8 @@ pub(crate) enum Command {
     History(runs::HistoryArgs),
     Events(runs::EventsArgs),
     Logs(runs::LogsArgs),
-    Attach(runs::AttachArgs),
+    Attach(attach::Args),
+    Wait(attach::WaitArgs),
     Results(runs::ResultsArgs),
     Config(config::Args),
     Daemon(daemon::Args),
@@ -117,7 +119,8 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<i32> {
         Command::History(args) => runs::history(ctx, &args),
         Command::Events(args) => runs::events(ctx, &args),
         Command::Logs(args) => runs::logs(ctx, &args).await,
-        Command::Attach(args) => runs::attach(ctx, &args).await,
+        Command::Attach(args) => attach::run(ctx, &args).await,
+        Command::Wait(args) => attach::wait(ctx, &args).await,
         Command::Results(args) => runs::results(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),
         Command::Daemon(args) => daemon::run(ctx, &args).await,

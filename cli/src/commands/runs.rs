@@ -1,18 +1,17 @@
-//! `history`, `events`, `logs`, `attach` and `results`: what was recorded of runs, with no service behind it.
+//! `history`, `events`, `logs` and `results`: what was recorded of runs, with no service behind it.
 
 use std::io::Read;
-use std::time::Duration;
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::event::Stream;
-use crabbox_kernel::ports::{Clock, Urgency};
 use crabbox_kernel::render::{human, text};
-use crabbox_kernel::run::record::{Filter, Follow, Followed};
+use crabbox_kernel::run::record::Filter;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::event::RunEvent;
 use crabbox_schemas::ids::RunId;
 use crabbox_schemas::run::RunRecord;
 
+use crate::commands::attach::{RunOnBox, Sight, Until, see};
 use crate::context::Context;
 
 /// List recorded runs, newest first
@@ -61,28 +60,18 @@ pub(crate) struct EventsArgs {
 
 /// Print what a run's command printed
 ///
-/// Standard output goes to stdout and standard error to stderr, byte for byte.
+/// Standard output goes to stdout and standard error to stderr, byte for byte. Of a run that goes on by itself, the box
+/// is asked for what is new.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   crabbox logs
   crabbox logs run_0123456789ab --follow")]
 pub(crate) struct LogsArgs {
     #[command(flatten)]
-    which: WhichRun,
+    which: RunOnBox,
     /// Go on until the run ends
     #[arg(long, short)]
     follow: bool,
-}
-
-/// Follow a live run and exit with its status
-///
-/// Replays what was printed so far, then follows until the run ends.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Example:
-  crabbox attach run_0123456789ab")]
-pub(crate) struct AttachArgs {
-    #[command(flatten)]
-    which: WhichRun,
 }
 
 /// Print the test results of a run
@@ -96,19 +85,20 @@ pub(crate) struct ResultsArgs {
 
 impl WhichRun {
     fn find(&self, ctx: &Context) -> Result<RunRecord> {
-        let store = ctx.runs();
-        match self.run.as_deref().or(self.id.as_deref()) {
-            Some(name) => store.find(name),
-            None => match ctx
-                .runs()
-                .list(&Filter::default())
-                .into_iter()
-                .find(|run| run.repo_root == ctx.repo_root())
-            {
-                Some(run) => Ok(run),
-                None => store.find("latest"),
-            },
-        }
+        find(ctx, self.run.as_deref().or(self.id.as_deref()))
+    }
+}
+
+/// The run of this name; the newest one of this checkout, or of all, when there is none.
+pub(crate) fn find(ctx: &Context, name: Option<&str>) -> Result<RunRecord> {
+    let store = ctx.runs();
+    let mine = |run: &RunRecord| run.repo_root == ctx.repo_root();
+    match name {
+        Some(name) => store.find(name),
+        None => match store.list(&Filter::default()).into_iter().find(mine) {
+            Some(run) => Ok(run),
+            None => store.find("latest"),
+        },
     }
 }
 
@@ -148,62 +138,19 @@ pub(crate) fn events(ctx: &Context, args: &EventsArgs) -> Result<i32> {
 
 /// Prints output.
 pub(crate) async fn logs(ctx: &Context, args: &LogsArgs) -> Result<i32> {
-    let run = args.which.find(ctx)?;
+    let sight = if ctx.global.json { Sight::Silent } else { Sight::Output };
+    let until = if args.follow { Until::End } else { Until::Now };
+    let run = see(ctx, &args.which, sight, until).await?;
     if ctx.global.json {
         let log = read_log(ctx, &run)?;
         let version = crabbox_schemas::SCHEMA_VERSION;
         ctx.terminal
             .out_json(&serde_json::json!({ "schemaVersion": version, "run": run, "log": log }));
-        return Ok(0);
     }
-    follow(ctx, &run, args.follow).await.map(|_| 0)
+    Ok(0)
 }
 
-/// Follows a run.
-pub(crate) async fn attach(ctx: &Context, args: &AttachArgs) -> Result<i32> {
-    let run = args.which.find(ctx)?;
-    let end = follow(ctx, &run, true).await?;
-    if end.state == "lost" {
-        return Err(KernelError::new(
-            ErrorCode::ConnectionLost,
-            format!("run {} was lost", end.id),
-        )
-        .hint("its crabbox died; `crabbox cleanup` finishes what it left"));
-    }
-    if ctx.global.json {
-        ctx.terminal.out_json(&end);
-    }
-    Ok(end.exit_code.unwrap_or(1))
-}
-
-async fn follow(ctx: &Context, run: &RunRecord, until_end: bool) -> Result<RunRecord> {
-    let mut tail = Follow::open(&ctx.runs(), &id_of(run)?)?;
-    loop {
-        let news = tail.poll()?;
-        if news.is_empty() {
-            if !until_end {
-                return Ok(run.clone());
-            }
-            ctx.clock.sleep(Duration::from_millis(50)).await;
-        }
-        if ctx.stop.urgency() > Urgency::None {
-            return Err(KernelError::new(ErrorCode::Cancelled, "interrupted; the run goes on"));
-        }
-        for one in news {
-            match one {
-                Followed::Output { stream, bytes, .. } if !ctx.global.json => {
-                    if !ctx.terminal.bytes(stream == Stream::Stderr, &bytes) {
-                        return Ok(run.clone());
-                    }
-                }
-                Followed::Output { .. } => {}
-                Followed::End(record) => return Ok(*record),
-            }
-        }
-    }
-}
-
-fn id_of(run: &RunRecord) -> Result<RunId> {
+pub(crate) fn id_of(run: &RunRecord) -> Result<RunId> {
     RunId::parse(&run.id).ok_or_else(|| {
         KernelError::new(ErrorCode::State, format!("the record of run {:?} is damaged", run.id))
     })

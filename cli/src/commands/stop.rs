@@ -1,4 +1,4 @@
-//! `crabbox stop`: give boxes back.
+//! `crabbox stop`: give boxes back, or end runs.
 
 use crabbox_host::Session;
 use crabbox_kernel::error::{KernelError, Result};
@@ -12,20 +12,23 @@ use crabbox_schemas::lease::ReleaseOutcome;
 use crabbox_schemas::plugin::Purpose;
 use serde::Serialize;
 
+use crate::commands::attach::{RunOnBox, end};
 use crate::context::Context;
 
-/// Give boxes back and forget them
+/// Give boxes back and forget them, or end runs
 ///
-/// A box that is already gone counts as given back, so the command is safe to repeat.
+/// A box that is already gone counts as given back, and a run that is over as ended, so the command is safe to repeat.
+/// Ending a run leaves its box alone.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   crabbox stop blue-prawn
-  crabbox stop cbx_abcdef123456 silver-crab")]
+  crabbox stop cbx_abcdef123456 silver-crab
+  crabbox stop run_0123456789ab")]
 pub(crate) struct Args {
-    /// Lease ids, slugs, machine names or provider ids
+    /// Lease ids, slugs, machine names or provider ids; or ids of runs
     #[arg(value_name = "BOX")]
     boxes: Vec<String>,
-    /// The same as BOX
+    /// The same as BOX; with ids of runs, the box they are on
     #[arg(long, value_name = "BOX")]
     id: Vec<String>,
     /// Provider to look at, for a box without a local claim
@@ -44,6 +47,8 @@ struct Stopped {
     lease_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     provider: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_id: Option<String>,
     outcome: &'static str,
     /// What people read about it.
     #[serde(skip)]
@@ -52,7 +57,11 @@ struct Stopped {
 
 /// Stops every named box; the first failure is reported after all were tried.
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
-    let names: Vec<&String> = args.boxes.iter().chain(&args.id).collect();
+    let runs = args.boxes.iter().filter(|name| is_run(name)).count();
+    let names: Vec<&String> = match runs {
+        0 => args.boxes.iter().chain(&args.id).collect(),
+        _ => args.boxes.iter().collect(),
+    };
     if names.is_empty() {
         return Err(KernelError::new(ErrorCode::Usage, "no box was named")
             .hint("`crabbox list` shows your boxes"));
@@ -60,7 +69,12 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     let mut stopped = Vec::new();
     let mut failure = None;
     for name in names {
-        match stop(ctx, name, &args).await {
+        let done = if is_run(name) {
+            stop_run(ctx, name, args.id.first()).await
+        } else {
+            stop(ctx, name, &args).await
+        };
+        match done {
             Ok(one) => {
                 if !ctx.global.json {
                     ctx.terminal.err(&one.line);
@@ -76,6 +90,28 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
         ctx.terminal.out_json(&serde_json::json!({ "schemaVersion": version, "stopped": stopped }));
     }
     failure.map_or(Ok(0), Err)
+}
+
+fn is_run(name: &str) -> bool {
+    name.starts_with("run_")
+}
+
+/// Ends the command of a run.
+async fn stop_run(ctx: &Context, name: &str, on: Option<&String>) -> Result<Stopped> {
+    let which = RunOnBox::new(name, on);
+    let (run, outcome) = end(ctx, &which).await?;
+    let line = match outcome {
+        "stopped" => format!("stopped {}", run.id),
+        _ => format!("{} is over already", run.id),
+    };
+    Ok(Stopped {
+        name: name.to_owned(),
+        lease_id: (!run.lease_id.is_empty()).then_some(run.lease_id),
+        provider: (!run.provider.is_empty()).then_some(run.provider),
+        run_id: Some(run.id),
+        outcome,
+        line,
+    })
 }
 
 async fn stop(ctx: &Context, name: &str, args: &Args) -> Result<Stopped> {
@@ -105,6 +141,7 @@ async fn stop_at(
                 name: name.to_owned(),
                 lease_id: Some(lease.lease_id.to_string()),
                 provider,
+                run_id: None,
                 line,
                 outcome,
             })
@@ -125,6 +162,7 @@ async fn stop_at(
                 name: name.to_owned(),
                 lease_id,
                 provider,
+                run_id: None,
                 line,
                 outcome: word(ReleaseOutcome::AlreadyGone),
             })

@@ -9,6 +9,7 @@ use crabbox_schemas::ids::RunId;
 use crate::error::{KernelError, Result};
 use crate::lease::{Bench, Held};
 use crate::ports::{Clock, Dialer, EventSink, Provider, Stop, Urgency};
+use crate::run::by_helper::{forgotten, lost};
 use crate::run::line::{Line, Way, open};
 use crate::run::process::Console;
 use crate::run::reconnect::Reconnect;
@@ -30,6 +31,28 @@ pub struct Wanted<'a> {
     pub reconnect: Duration,
     /// End the command, instead of waiting for its end.
     pub end: bool,
+    /// Leave when nothing was heard for so long, instead of waiting for the end.
+    pub hush: Option<Duration>,
+}
+
+/// What was seen of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// How following it ended.
+    pub end: End,
+    /// The box's clock when the command started, milliseconds since 1970.
+    pub started_ms: u64,
+}
+
+impl End {
+    /// The error for a run whose end nobody will ever know.
+    pub fn loss(&self) -> Option<KernelError> {
+        match self {
+            End::Lost => Some(lost()),
+            End::Unknown => Some(forgotten()),
+            End::Exited(_) | End::Stopped(_) | End::Left => None,
+        }
+    }
 }
 
 /// Follows a run until it ends, or the user leaves; ends its command first when that is wanted.
@@ -39,11 +62,12 @@ pub async fn attach<P: Provider, D: Dialer, C: Clock>(
     wanted: &Wanted<'_>,
     events: &mut dyn EventSink,
     stop: &Stop,
-) -> Result<End> {
+) -> Result<Seen> {
     let mut line = line(bench, held, events, stop).await?;
     let on_stop = if wanted.end { OnStop::EndCommand } else { OnStop::Leave };
     let run = wanted.run_id.as_str();
     let mut follow = Follow::new(&base_dir(held)?, run, wanted.from, false, on_stop);
+    follow.leave_after(wanted.hush);
     let mut reconnect = Reconnect::new(wanted.reconnect);
     let mut console = Console::closed();
     let ended = if wanted.end {
@@ -57,7 +81,7 @@ pub async fn attach<P: Provider, D: Dialer, C: Clock>(
             .await
     };
     line.close().await;
-    ended
+    ended.map(|end| Seen { end, started_ms: follow.started_ms() })
 }
 
 /// The runs a box knows of its lease, oldest first.

@@ -48,6 +48,14 @@ pub struct RunEnd {
     pub timing: Timing,
 }
 
+impl RunEnd {
+    /// The end of a run that crabbox knows no more of.
+    pub fn failed(error: Option<KernelError>) -> Self {
+        let exit_code = error.as_ref().map_or(1, |error| error.code.exit_status());
+        Self { exit_code, signal: None, error, timing: Timing::default() }
+    }
+}
+
 /// Whether the command was started, as far as the events tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Started {

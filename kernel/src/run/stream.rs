@@ -58,6 +58,10 @@ pub struct Follow {
     seen: [Offsets; 2],
     input: Input,
     ending: Option<Ending>,
+    /// Leave when nothing was heard for so long.
+    hush: Option<Duration>,
+    /// The box's clock when the command started; 0 until the box said so.
+    started_ms: u64,
 }
 
 /// The command is being ended.
@@ -86,7 +90,26 @@ impl Follow {
             seen.skip(from);
         }
         let (run_id, base_dir) = (run_id.to_owned(), base_dir.to_owned());
-        Self { run_id, base_dir, on_stop, seen, input: Input::new(input), ending: None }
+        Self {
+            run_id,
+            base_dir,
+            on_stop,
+            seen,
+            input: Input::new(input),
+            ending: None,
+            hush: None,
+            started_ms: 0,
+        }
+    }
+
+    /// Leaves when nothing was heard for so long: everything there is was seen.
+    pub(super) fn leave_after(&mut self, hush: Option<Duration>) {
+        self.hush = hush;
+    }
+
+    /// The box's clock when the command started; 0 when it was not asked.
+    pub(super) fn started_ms(&self) -> u64 {
+        self.started_ms
     }
 
     /// Whether the command is being ended by us.
@@ -111,6 +134,7 @@ impl Follow {
             stdin: self.input.resume_from(),
         };
         let state: RunState = helper.call(method::RUN_ATTACH, &params, ATTACH_LIMIT, clock).await?;
+        self.started_ms = state.started_ms;
         match &*state.state {
             "unknown" => return Ok(Err(End::Unknown)),
             "running" if self.input.is_wanted() => {
@@ -163,6 +187,7 @@ impl Follow {
                     self.end(helper, stop.urgency(), clock)?;
                 }
                 () = until_then(clock, until) => return self.given_up(),
+                () = at_rest(clock, self.hush) => return Ok(End::Left),
             }
         }
     }
@@ -295,6 +320,13 @@ fn stream_of(channel: u32) -> Option<Stream> {
         Role::Stdout => Some(Stream::Stdout),
         Role::Stderr => Some(Stream::Stderr),
         _ => None,
+    }
+}
+
+async fn at_rest(clock: &impl Clock, hush: Option<Duration>) {
+    match hush {
+        Some(hush) => clock.sleep(hush).await,
+        None => std::future::pending().await,
     }
 }
 
