@@ -1,0 +1,266 @@
+//! Runs that outlive what happens to the link, to the serve and to the worker.
+
+mod channel;
+
+use std::time::Duration;
+
+use channel::{Boxed, Channel, eventually, lives, run_id};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+/// What `numbers` prints.
+fn numbered(count: u64) -> Vec<u8> {
+    (0..count).flat_map(|n| format!("{n}\n").into_bytes()).collect()
+}
+
+/// Prints numbers in bursts, notes that it was started, and needs a while.
+fn numbers(count: u64) -> Value {
+    let line = format!(
+        "echo >>started; i=0; while [ $i -lt {count} ]; do echo $i; i=$((i+1)); \
+         [ $((i % 2000)) -ne 0 ] || sleep 0.01; done"
+    );
+    json!({"shell": line})
+}
+
+fn list(channel: &mut Channel, on: &Boxed) -> Vec<Value> {
+    let runs = channel.ask("run.list", json!({"baseDir": on.base_dir()})).unwrap();
+    runs["runs"].as_array().unwrap().clone()
+}
+
+/// The worker of a run: the parent of its command.
+fn worker_of(pid: u64) -> Pid {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields = stat.rsplit(')').next().unwrap().split_whitespace();
+    let parent: i32 = fields.into_iter().nth(1).unwrap().parse().unwrap();
+    Pid::from_raw(parent).unwrap()
+}
+
+#[test]
+fn killing_the_serve_at_thirty_moments_loses_no_byte_and_starts_nothing_twice() {
+    let on = Boxed::new();
+    let count = 60_000;
+    let mut got: Vec<u8> = Vec::new();
+    let mut kills = 0;
+    let mut moment = 7u64;
+    let exited = loop {
+        moment = moment.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let mut channel = Channel::open(&on);
+        channel.flow(1).at[0] = got.len() as u64;
+        let known = on.run_dir(&run_id(1)).exists();
+        let id = match known {
+            true => {
+                channel.request_in(0, "run.attach", on.attach(1, &run_id(1), got.len() as u64, 0))
+            }
+            false => {
+                channel.request_in(0, "flight", on.flight(1, &run_id(1), numbers(count), json!({})))
+            }
+        };
+        match kills < 30 {
+            true => channel.during(Duration::from_micros(moment >> 40 & 0x3fff)),
+            false => drop(channel.to_end(1)),
+        }
+        if let Some(Err(error)) = channel.answers.get(&(0, id)) {
+            panic!("{error:?}");
+        }
+        got.append(&mut channel.flow(1).stdout);
+        let exited = channel.flow(1).exited.take();
+        channel.kill();
+        kills += 1;
+        if exited.is_some() {
+            break exited;
+        }
+    };
+    assert!(kills >= 20, "only {kills} kills");
+    assert_eq!(exited.unwrap()["exit"]["code"], 0);
+    assert!(got == numbered(count), "{} bytes", got.len());
+    assert_eq!(std::fs::read(on.workdir().join("started")).unwrap(), b"\n");
+}
+
+#[test]
+fn any_offset_of_a_run_can_be_attached_to_while_it_runs_and_after() {
+    let on = Boxed::new();
+    let mut channel = Channel::open(&on);
+    let count = 100_000;
+    let all = numbered(count);
+    channel.ask("flight", on.flight(1, &run_id(1), numbers(count), json!({}))).unwrap();
+    for (base, from) in (2..).zip([0, 1, 65_535, 65_536, 123_457, all.len(), all.len() + 5]) {
+        let state = channel.ask("run.attach", on.attach(base, &run_id(1), from as u64, 0)).unwrap();
+        assert_eq!(state["runId"], json!(run_id(1)));
+        channel.flow(base).at[0] = from as u64;
+    }
+    for base in 1..9 {
+        channel.to_end(base);
+    }
+    for (base, from) in (9..).zip([0, 3, 300_001, all.len()]) {
+        channel.flow(base).at[0] = from as u64;
+        let state = channel.ask("run.attach", on.attach(base, &run_id(1), from as u64, 0)).unwrap();
+        assert_eq!(state["state"], "exited");
+        channel.to_end(base);
+    }
+    for (base, flow) in &channel.flows {
+        let rest = all.get(all.len() - flow.stdout.len()..).unwrap();
+        assert!(flow.stdout == rest, "{base:?}: {} bytes", flow.stdout.len());
+    }
+    assert_eq!(channel.flow(1).stdout.len(), all.len());
+    assert_eq!(channel.flow(5).stdout.len(), all.len() - 65_536);
+}
+
+#[test]
+fn a_run_nobody_started_is_unknown() {
+    let on = Boxed::new();
+    let mut channel = Channel::open(&on);
+    let state = channel.ask("run.attach", on.attach(1, &run_id(9), 0, 0)).unwrap();
+    assert_eq!(state["state"], "unknown");
+}
+
+#[test]
+fn input_goes_on_where_the_run_took_it() {
+    let on = Boxed::new();
+    let mut channel = Channel::open(&on);
+    let line = json!({"shell": "read a; echo \"$a\"; cat"});
+    channel.ask("flight", on.flight(1, &run_id(1), line, json!({"stdin": true}))).unwrap();
+    channel.bytes(0, 20, 0, false, b"one\n");
+    channel.until(|c| c.text(1) == "one\n");
+    channel.kill();
+    let mut channel = Channel::open(&on);
+    let mut params = on.attach(1, &run_id(1), 0, 0);
+    params["stdin"] = json!(4);
+    let state = channel.ask("run.attach", params).unwrap();
+    assert_eq!((&state["state"], &state["stdinTaken"]), (&json!("running"), &json!(4)));
+    // What was taken already is passed over.
+    channel.bytes(0, 20, 0, false, b"one\ntwo\n");
+    channel.bytes(0, 20, 8, true, b"three\n");
+    assert_eq!(channel.to_end(1).text(), "one\ntwo\nthree\n");
+}
+
+#[test]
+fn without_a_reader_the_oldest_output_is_dropped_and_the_gap_is_told() {
+    let on = Boxed::new();
+    let channel = {
+        let mut channel = Channel::open(&on);
+        let line = json!({"shell": "read x; seq 400000; touch printed; read x"});
+        let more = json!({"stdin": true, "spoolBytes": 300_000});
+        channel.ask("flight", on.flight(1, &run_id(1), line, more)).unwrap();
+        channel.bytes(0, 20, 0, false, b"go\n");
+        channel.during(Duration::from_millis(1));
+        channel
+    };
+    channel.kill();
+    eventually("it is not held back", || on.workdir().join("printed").exists());
+    let spooled: u64 = std::fs::read_dir(on.run_dir(&run_id(1)))
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(spooled < 310_000, "{spooled} bytes are kept");
+    let mut channel = Channel::open(&on);
+    let mut params = on.attach(1, &run_id(1), 0, 0);
+    params["stdin"] = json!(3);
+    channel.ask("run.attach", params).unwrap();
+    channel.bytes(0, 20, 3, true, b"");
+    let flow = channel.to_end(1);
+    assert!(flow.stdout.ends_with(b"\n399999\n400000\n"));
+    let length = flow.exited.as_ref().unwrap()["exit"]["stdout"].as_u64().unwrap();
+    assert_eq!(flow.at[0], length);
+    assert!(flow.stdout.len() > 150_000 && (flow.stdout.len() as u64) < length);
+    let gap = channel.note_of("run.gap").unwrap();
+    assert_eq!(gap["channel"], 21);
+}
+
+#[test]
+fn a_reader_that_is_behind_holds_the_command_back_and_loses_nothing() {
+    let on = Boxed::new();
+    let mut channel = Channel::open(&on);
+    channel.flow(1).stingy = true;
+    let line = json!({"shell": "head -c 30000000 /dev/zero; touch printed"});
+    let params = on.flight(1, &run_id(1), line, json!({"spoolBytes": 1 << 20}));
+    channel.ask("flight", params).unwrap();
+    channel.until(|c| c.flows[&(0, 1)].at[0] >= 8 << 20);
+    channel.during(Duration::from_millis(300));
+    assert!(channel.flow(1).at[0] <= (8 << 20) + (64 << 10), "no more than the window");
+    assert!(!on.workdir().join("printed").exists(), "the command waits");
+    channel.flow(1).stingy = false;
+    channel.note(0, "credit", json!({"channel": 21, "bytes": 8 << 20}));
+    let flow = channel.to_end(1);
+    assert_eq!(flow.stdout.len(), 30_000_000);
+    assert!(channel.note_of("run.gap").is_none());
+}
+
+#[test]
+fn a_killed_worker_loses_the_run_and_nothing_of_it_goes_on() {
+    let on = Boxed::new();
+    let mut channel = Channel::open(&on);
+    let line =
+        json!({"shell": "echo before; trap '' TERM INT; sleep 64 & echo $!; wait; sleep 65"});
+    channel.ask("flight", on.flight(1, &run_id(1), line, json!({}))).unwrap();
+    channel.until(|c| c.text(1).lines().count() == 2);
+    let pid = channel.note_of("run.started").unwrap()["pid"].as_u64().unwrap();
+    let other: u64 = channel.text(1).lines().nth(1).unwrap().parse().unwrap();
+    kill_process(worker_of(pid), Signal::KILL).unwrap();
+    let flow = channel.to_end(1);
+    assert_eq!(flow.exited.as_ref().unwrap()["exit"], Value::Null);
+    assert!(!lives(pid) && !lives(other));
+    assert_eq!(list(&mut channel, &on)[0]["state"], "lost");
+    // The tree is free, and another run is not harmed by the loss.
+    let flow =
+        channel.run(2, on.flight(2, &run_id(2), json!({"exec": ["echo", "next"]}), json!({})));
+    assert_eq!(flow.text(), "next\n");
+}
+
+#[test]
+fn the_lock_outlives_the_serve_and_goes_with_the_command() {
+    let on = Boxed::new();
+    let mut channel = Channel::open(&on);
+    let hold = on.flight(
+        1,
+        &run_id(1),
+        json!({"shell": "while ! [ -e go ]; do sleep 0.01; done"}),
+        json!({}),
+    );
+    channel.ask("flight", hold).unwrap();
+    channel.kill();
+    let mut channel = Channel::open(&on);
+    let mut next = on.flight(1, &run_id(2), json!({"exec": ["true"]}), json!({}));
+    next["lock"]["waitMs"] = json!(0);
+    let refused = channel.ask("flight", next.clone()).unwrap();
+    assert_eq!(refused["why"], "busy");
+    std::fs::write(on.workdir().join("go"), "").unwrap();
+    next["lock"]["waitMs"] = json!(10_000);
+    assert_eq!(channel.ask("flight", next).unwrap()["outcome"], "applied");
+}
+
+#[test]
+fn a_forgotten_run_is_gone_and_a_running_one_is_not_forgotten() {
+    let on = Boxed::new();
+    let mut channel = Channel::open(&on);
+    let wait = on.flight(1, &run_id(1), json!({"shell": "read x"}), json!({"stdin": true}));
+    channel.ask("flight", wait).unwrap();
+    let params = json!({"baseDir": on.base_dir(), "runId": run_id(1)});
+    assert!(channel.ask("run.forget", params.clone()).is_err());
+    channel.bytes(0, 20, 0, true, b"");
+    channel.to_end(1);
+    let runs = list(&mut channel, &on);
+    assert_eq!(runs[0]["command"], json!(["read x"]));
+    assert_eq!(runs[0]["exit"]["code"], 1);
+    channel.ask("run.forget", params).unwrap();
+    assert!(list(&mut channel, &on).is_empty());
+    assert!(!on.run_dir(&run_id(1)).exists());
+}
+
+#[test]
+fn a_long_folder_is_no_trouble() {
+    let on = Boxed::new();
+    let mut channel = Channel::open(&on);
+    let mut params =
+        on.flight(1, &run_id(1), json!({"shell": "read x; echo $x"}), json!({"stdin": true}));
+    let base_dir = on.base_dir().join("l".repeat(120)).join("m".repeat(120));
+    std::fs::create_dir_all(&base_dir).unwrap();
+    params["baseDir"] = json!(base_dir);
+    channel.ask("flight", params).unwrap();
+    let mut params = on.attach(2, &run_id(1), 0, 0);
+    params["baseDir"] = json!(base_dir);
+    params["stdin"] = json!(0);
+    assert_eq!(channel.ask("run.attach", params).unwrap()["state"], "running");
+    channel.bytes(0, 36, 0, true, b"from the second\n");
+    assert_eq!(channel.to_end(1).text(), "from the second\n");
+    assert_eq!(channel.to_end(2).text(), "from the second\n");
+}
