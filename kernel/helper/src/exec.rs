@@ -1,6 +1,6 @@
 //! The exec mode: becomes the command, in a session of its own.
 //!
-//! `exec PIDFILE AT UMASK tty|- WORKDIR words|shell|script WORD...`, with the command's whole environment.
+//! `exec PIDFILE AT UMASK LIMITS tty|- WORKDIR words|shell|script WORD...`, with the command's whole environment.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
@@ -12,17 +12,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use crate::{processes, program};
+use crate::{login, processes, program};
 
 /// A sentence for the command's standard error, and the status.
 struct Refusal(u8, String);
 
 /// Becomes the command; returns only when it cannot.
 pub(crate) fn exec(args: &[OsString]) -> ExitCode {
-    let [pid_file, at, umask, tty, workdir, how, words @ ..] = args else {
+    let [pid_file, at, umask, limits, tty, workdir, how, words @ ..] = args else {
         return ExitCode::from(2);
     };
-    let Refusal(status, why) = match prepare(pid_file, at, umask, tty, workdir) {
+    let Refusal(status, why) = match prepare([pid_file, at, umask, limits, tty, workdir]) {
         Ok(()) => become_command(how.as_bytes(), words),
         Err(refusal) => refusal,
     };
@@ -30,13 +30,7 @@ pub(crate) fn exec(args: &[OsString]) -> ExitCode {
     ExitCode::from(status)
 }
 
-fn prepare(
-    pid_file: &OsStr,
-    at: &OsStr,
-    umask: &OsStr,
-    tty: &OsStr,
-    workdir: &OsStr,
-) -> Result<(), Refusal> {
+fn prepare([pid_file, at, umask, limits, tty, workdir]: [&OsString; 6]) -> Result<(), Refusal> {
     let _ = rustix::process::setsid();
     if tty == "tty" {
         let _ = rustix::process::ioctl_tiocsctty(rustix::stdio::stdin());
@@ -46,7 +40,8 @@ fn prepare(
     if let Ok(mode) = u32::from_str_radix(&umask.to_string_lossy(), 8) {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(mode));
     }
-    rustix::process::chdir(workdir)
+    login::set_limits(&limits.to_string_lossy());
+    rustix::process::chdir(workdir.as_os_str())
         .map_err(|_| Refusal(126, "the work directory is gone".to_owned()))
 }
 

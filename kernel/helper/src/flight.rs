@@ -72,10 +72,9 @@ fn land(serve: &Arc<Serve>, line: &Arc<Line>, params: &FlightParams) -> Result<L
         Some(spec) => Some((spec, RunDir::of(&params.base_dir, &spec.run_id)?)),
         None => None,
     };
-    if let Some((_, run)) = &run {
-        run.refuse_twice()?;
-    }
-    let ground = trees::lock(serve, line, params)?;
+    let begun = || run.as_ref().map_or(Ok(()), |(_, run)| run.refuse_twice());
+    begun()?;
+    let ground = trees::lock(serve, line, params, &begun)?;
     let applied = match &params.tree {
         Some(change) => trees::change(serve, line, &ground, change)?,
         None => Applied::default(),
@@ -136,7 +135,7 @@ fn start(
     script: Option<&[u8]>,
 ) -> Result<Running, Fault> {
     let Place { workdir, ground } = place;
-    let start = plan(serve, spec, &run, &workdir)?;
+    let mut start = plan(serve, spec, &run, &workdir)?;
     let mut hand = serve.pool.take()?;
     if line.is_cancelled() {
         serve.pool.give(hand);
@@ -148,8 +147,9 @@ fn start(
         boot: serve.boot.clone(),
         made_ms: clock::now_ms(),
     };
-    let keeper = run.create(&meta, script)?;
-    let mut files = vec![keeper.as_fd()];
+    let prepared = run.prepare(&meta, script)?;
+    start.unnamed = prepared.dir.to_string_lossy().into_owned();
+    let mut files = vec![prepared.keeper.as_fd()];
     files.extend(ground.as_ref().map(|ground| ground.lock.fd()));
     let news = hand.link.as_mut().map(|link| {
         link.tell_with(&Order::Start(Box::new(start)), &files)?;
@@ -163,8 +163,14 @@ fn start(
             let tree = ground.map(|ground| ground.tree);
             Ok(Running { hand, run, tree, started })
         }
+        Some(Ok(News::Twice)) => {
+            serve.pool.give(hand);
+            let _ = std::fs::remove_dir_all(&prepared.dir);
+            Err(RunDir::twice())
+        }
         Some(Ok(News::Failed(why))) => {
             serve.pool.give(hand);
+            let _ = std::fs::remove_dir_all(&prepared.dir);
             Err(Fault::new(ErrorKind::Internal, "the command could not be started")
                 .cause(why)
                 .outcome(Outcome::NotStarted))
@@ -192,11 +198,13 @@ fn plan(serve: &Serve, spec: &RunSpec, run: &RunDir, workdir: &Path) -> Result<S
     let words = words(&spec.action, run)?;
     words.iter().try_for_each(|word| os_string(word).map(drop))?;
     Ok(Start {
+        unnamed: String::new(),
         dir: run.path().to_string_lossy().into_owned(),
         workdir: workdir.to_string_lossy().into_owned(),
         words,
         env: env.iter().map(|(name, value)| (blob(name), blob(value))).collect(),
         umask: login.umask,
+        limits: login.limits.clone(),
         pty: spec.pty.clone(),
         stdin: spec.stdin,
         timeout_ms: spec.timeout_ms,

@@ -24,6 +24,8 @@ use crate::out::write_both;
 /// A command, ready to be started by a worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Start {
+    /// The run's folder before it has its name.
+    pub(crate) unnamed: String,
     /// The run's folder.
     pub(crate) dir: String,
     /// Where the command runs.
@@ -33,6 +35,8 @@ pub(crate) struct Start {
     /// The whole environment.
     pub(crate) env: Vec<(Blob, Blob)>,
     pub(crate) umask: u32,
+    /// Limits of resources that differ from ours, in the words of the login module.
+    pub(crate) limits: String,
     pub(crate) pty: Option<Terminal>,
     pub(crate) stdin: bool,
     pub(crate) timeout_ms: Option<u64>,
@@ -61,6 +65,8 @@ pub(crate) enum Order {
 pub(crate) enum News {
     /// The command runs.
     Started { pid: u32, at_ms: u64 },
+    /// It was started before.
+    Twice,
     /// It could not be started.
     Failed(String),
     /// The answer to `Attach`: how much of standard input was taken.

@@ -10,7 +10,7 @@ use std::process::{ExitCode, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, setrlimit};
 
 use crate::program;
 
@@ -35,6 +35,8 @@ exec "$0" environ
 pub(crate) struct Login {
     pub(crate) env: Vec<(OsString, OsString)>,
     pub(crate) umask: u32,
+    /// The limits of resources they changed: `number=soft,hard` each, a blank between.
+    pub(crate) limits: String,
 }
 
 /// A file's identity: it is the same while this is.
@@ -62,10 +64,54 @@ impl Logins {
     }
 }
 
-/// The environ mode: prints our umask and environment, each ended by NUL.
+/// The resources that have limits.
+const RESOURCES: [Resource; 16] = [
+    Resource::Cpu,
+    Resource::Fsize,
+    Resource::Data,
+    Resource::Stack,
+    Resource::Core,
+    Resource::Rss,
+    Resource::Nproc,
+    Resource::Nofile,
+    Resource::Memlock,
+    Resource::As,
+    Resource::Locks,
+    Resource::Sigpending,
+    Resource::Msgqueue,
+    Resource::Nice,
+    Resource::Rtprio,
+    Resource::Rttime,
+];
+
+/// Our limits, a word each.
+fn limits() -> Vec<String> {
+    let number = |n: Option<u64>| n.map_or_else(String::new, |n| n.to_string());
+    let word = |(index, resource): (usize, &Resource)| {
+        let limit = getrlimit(*resource);
+        format!("{index}={},{}", number(limit.current), number(limit.maximum))
+    };
+    RESOURCES.iter().enumerate().map(word).collect()
+}
+
+/// Takes over limits that the profiles set; what cannot be had stays as it is.
+pub(crate) fn set_limits(words: &str) {
+    for word in words.split(' ').filter(|word| !word.is_empty()) {
+        let limit = word.split_once('=').and_then(|(index, values)| {
+            let (soft, hard) = values.split_once(',')?;
+            let limit = Rlimit { current: soft.parse().ok(), maximum: hard.parse().ok() };
+            Some((RESOURCES.get(index.parse::<usize>().ok()?)?, limit))
+        });
+        if let Some((resource, limit)) = limit {
+            let _ = setrlimit(*resource, limit);
+        }
+    }
+}
+
+/// The environ mode: prints our umask, limits and environment, each ended by NUL.
 pub(crate) fn environ() -> ExitCode {
     let mask = rustix::process::umask(rustix::fs::Mode::empty());
-    let mut text = format!("{:o}\0", mask.as_raw_mode()).into_bytes();
+    let mut text = format!("{:o}\0{}\0", mask.as_raw_mode(), limits().join(" ")).into_bytes();
     for (name, value) in program::environment() {
         text.extend([name.as_bytes(), b"=", value.as_bytes(), b"\0"].concat());
     }
@@ -77,7 +123,7 @@ pub(crate) fn environ() -> ExitCode {
 fn own() -> Login {
     let mask = rustix::process::umask(rustix::fs::Mode::empty());
     rustix::process::umask(mask);
-    Login { env: program::environment(), umask: mask.as_raw_mode() }
+    Login { env: program::environment(), umask: mask.as_raw_mode(), limits: String::new() }
 }
 
 fn capture() -> Option<Login> {
@@ -115,12 +161,15 @@ fn exe() -> Option<String> {
 fn parse(text: &[u8]) -> Option<Login> {
     let mut words = text.strip_suffix(b"\0")?.split(|b| *b == 0);
     let umask = u32::from_str_radix(std::str::from_utf8(words.next()?).ok()?, 8).ok()?;
+    let ours = limits();
+    let theirs = std::str::from_utf8(words.next()?).ok()?.split(' ');
+    let limits: Vec<&str> = theirs.filter(|word| !ours.iter().any(|own| own == word)).collect();
     let env = words.filter_map(|word| {
         let at = word.iter().position(|b| *b == b'=')?;
         let own = |part: &[u8]| OsString::from_vec(part.to_vec());
         Some((own(&word[..at]), own(&word[at + 1..])))
     });
-    Some(Login { env: env.collect(), umask })
+    Some(Login { env: env.collect(), umask, limits: limits.join(" ") })
 }
 
 fn on_path(name: &str) -> bool {

@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crabbox_schemas::error::{ErrorKind, Outcome};
@@ -49,6 +50,13 @@ pub(crate) struct RunDir {
     run_id: String,
 }
 
+/// The folder of a run that has no name yet.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) dir: PathBuf,
+    pub(crate) keeper: OwnedFd,
+}
+
 /// How things stand with a run.
 #[derive(Debug)]
 pub(crate) enum Standing {
@@ -84,28 +92,30 @@ impl RunDir {
 
     /// Refuses a run that was begun before.
     pub(crate) fn refuse_twice(&self) -> Result<(), Fault> {
-        if self.exists() { Err(self.twice()) } else { Ok(()) }
+        if self.exists() { Err(Self::twice()) } else { Ok(()) }
     }
 
-    fn twice(&self) -> Fault {
+    /// The answer to who starts a run again.
+    pub(crate) fn twice() -> Fault {
         Fault::new(ErrorKind::Conflict, "this run was already started")
             .hint("attach to it instead of starting it")
             .outcome(Outcome::Completed)
     }
 
-    /// Makes the folder; refused when it exists. The file that comes back keeps the run alive.
-    pub(crate) fn create(&self, meta: &Meta, script: Option<&[u8]>) -> Result<OwnedFd, Fault> {
-        let fresh = self.path.with_file_name(format!(".{}.{}", self.run_id, std::process::id()));
-        let keeper = fill(&fresh, meta, script).map_err(|e| {
-            let _ = std::fs::remove_dir_all(&fresh);
-            Fault::io(format!("cannot write {}", fresh.display()), e)
-        })?;
-        if let Err(e) = std::fs::rename(&fresh, &self.path) {
-            let _ = std::fs::remove_dir_all(&fresh);
-            let fault = Fault::io(format!("cannot write {}", self.path.display()), e);
-            return Err(if self.exists() { self.twice() } else { fault });
+    /// Makes the folder under another name. Whoever holds the file that comes back open keeps the run alive; the
+    /// worker gives the folder its name, so that a run is either begun and kept, or was never there.
+    pub(crate) fn prepare(&self, meta: &Meta, script: Option<&[u8]>) -> Result<Prepared, Fault> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!(".{}.{}.{count}", self.run_id, std::process::id());
+        let dir = self.path.with_file_name(name);
+        match fill(&dir, meta, script) {
+            Ok(keeper) => Ok(Prepared { dir, keeper }),
+            Err(e) => {
+                let _ = std::fs::remove_dir_all(&dir);
+                Err(Fault::io(format!("cannot write {}", dir.display()), e))
+            }
         }
-        Ok(keeper)
     }
 
     /// How things stand.
@@ -113,7 +123,7 @@ impl RunDir {
         if !self.exists() {
             return Standing::Unknown;
         }
-        let kept = self.is_kept();
+        let kept = is_kept(&self.path);
         match self.exit() {
             Some(exit) => Standing::Exited(exit),
             None if kept => Standing::Running,
@@ -128,11 +138,6 @@ impl RunDir {
 
     pub(crate) fn meta(&self) -> Option<Meta> {
         read(&self.file("meta.json"))
-    }
-
-    fn is_kept(&self) -> bool {
-        let Ok(file) = File::open(self.file("keeper")) else { return false };
-        flock(&file, FlockOperation::NonBlockingLockShared).is_err()
     }
 
     /// Who started, when it was born, and at what time.
@@ -240,6 +245,27 @@ pub(crate) fn list(base_dir: &str) -> Result<Vec<RunDir>, Fault> {
     Ok(found.into_iter().map(|(_, run)| run).collect())
 }
 
+/// Removes folders that never got their name, since who made them was killed.
+fn remove_unnamed(base_dir: &str) {
+    let Ok(folder) = folder(base_dir) else { return };
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_name().as_encoded_bytes().starts_with(b".") && !is_kept(&path) {
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
+}
+
+/// Whether somebody keeps the run of this folder alive, or is about to.
+fn is_kept(dir: &Path) -> bool {
+    let Ok(file) = File::open(dir.join("keeper")) else {
+        // Somebody just begins to fill it, unless it is old.
+        let made = std::fs::metadata(dir).and_then(|meta| meta.modified());
+        return made.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < Duration::from_secs(60)));
+    };
+    flock(&file, FlockOperation::NonBlockingLockShared).is_err()
+}
+
 /// Forgets the runs that ended long ago, and the oldest ones when there are too many.
 pub(crate) fn prune(base_dir: &str, now_ms: u64) {
     let ended: Vec<RunDir> = list(base_dir)
@@ -247,6 +273,7 @@ pub(crate) fn prune(base_dir: &str, now_ms: u64) {
         .into_iter()
         .filter(|run| !matches!(run.standing(), Standing::Running))
         .collect();
+    remove_unnamed(base_dir);
     let too_many = ended.len().saturating_sub(MANY);
     for (index, run) in ended.iter().enumerate() {
         let at = run.exit().map(|e| e.ended_ms).or(run.meta().map(|m| m.made_ms));

@@ -94,8 +94,13 @@ impl Trees {
     }
 }
 
-/// Locks the tree of a flight, queueing as it asks.
-pub(crate) fn lock(serve: &Serve, line: &Line, params: &FlightParams) -> Result<Ground, Stop> {
+/// Locks the tree of a flight, queueing as it asks, unless what it wants is `begun` already.
+pub(crate) fn lock(
+    serve: &Serve,
+    line: &Line,
+    params: &FlightParams,
+    begun: &dyn Fn() -> Result<(), Fault>,
+) -> Result<Ground, Stop> {
     let tree = serve.trees.get(params)?;
     let until = Instant::now().checked_add(Duration::from_millis(params.lock.wait_ms));
     let at_once = LockAsk { wait_ms: 0, ..params.lock.clone() };
@@ -111,6 +116,7 @@ pub(crate) fn lock(serve: &Serve, line: &Line, params: &FlightParams) -> Result<
         if line.is_cancelled() {
             return Err(Fault::cancelled().into());
         }
+        begun()?;
         if until.is_some_and(|until| Instant::now() >= until) {
             return Err(Stop::Refused(Refused::Busy { owner }));
         }

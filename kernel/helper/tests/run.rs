@@ -12,17 +12,17 @@ fn words_and_values_arrive_exactly_and_the_profile_is_silent() {
     let on = Boxed::new();
     std::fs::write(
         on.home().join(".profile"),
-        "echo noise; echo more >&2; export FROM_PROFILE=yes; umask 027; PATH=$HOME/bin:$PATH\n",
+        "echo noise; echo more >&2; export FROM_PROFILE=yes; umask 027; ulimit -S -n 97; PATH=$HOME/bin:$PATH\n",
     )
     .unwrap();
-    let script = r#"printf '%s|' "$@" "$V" "$B" "$FROM_PROFILE" "$(basename "$PWD")"; umask; echo "${PATH%%:*}""#;
+    let script = r#"printf '%s|' "$@" "$V" "$B" "$FROM_PROFILE" "$(basename "$PWD")"; umask; ulimit -n; echo "${PATH%%:*}""#;
     let words = json!({"exec": ["sh", "-c", script, "sh", "a b", "", "new\nline", "q'\"$x", {"b64": "/w=="}]});
     let env = json!({"env": {"V": "tab\tnl\nend", "B": {"b64": "/v8="}}});
     let mut channel = Channel::open(&on);
     let flow = channel.run(1, on.flight(1, &run_id(1), words, env));
     let bin = on.home().join("bin");
     let expected = [
-        b"a b||new\nline|q'\"$x|\xff|tab\tnl\nend|\xfe\xff|yes|repo|0027\n",
+        b"a b||new\nline|q'\"$x|\xff|tab\tnl\nend|\xfe\xff|yes|repo|0027\n97\n",
         bin.to_str().unwrap().as_bytes(),
         b"\n",
     ];

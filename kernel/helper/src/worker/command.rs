@@ -48,6 +48,7 @@ pub(super) fn start(start: &Start, at_ms: u64) -> io::Result<Command> {
         .arg(format!("{}/pid", start.dir))
         .arg(at_ms.to_string())
         .arg(format!("{:o}", start.umask))
+        .arg(&start.limits)
         .arg(if start.pty.is_some() { "tty" } else { "-" })
         .arg(&start.workdir)
         .args(words(start)?)

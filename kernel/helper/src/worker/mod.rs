@@ -194,6 +194,9 @@ impl Worker {
         match order {
             Order::Start(start) if peer.is_serve && self.run.is_none() => {
                 let news = self.start(&start).unwrap_or_else(|e| News::Failed(e.to_string()));
+                if self.run.is_none() {
+                    self.held.clear();
+                }
                 self.peers[index].tell(&news);
             }
             Order::Start(_) => peer.tell(&News::Failed("the worker is not free".to_owned())),
@@ -214,11 +217,15 @@ impl Worker {
     /// Starts a command, with the socket in its folder that others find it by.
     fn start(&mut self, start: &Start) -> io::Result<News> {
         // A socket's path must be short, a folder's need not: so go there and name the socket alone.
-        rustix::process::chdir(Path::new(&start.dir))?;
+        rustix::process::chdir(Path::new(&start.unnamed))?;
         let listener = UnixListener::bind("sock");
         rustix::process::chdir("/")?;
         let listener = listener?;
         listener.set_nonblocking(true)?;
+        // A folder is not renamed onto one that has something in it: this is where the second start fails.
+        if let Err(e) = std::fs::rename(&start.unnamed, &start.dir) {
+            return if Path::new(&start.dir).exists() { Ok(News::Twice) } else { Err(e) };
+        }
         let at_ms = clock::now_ms();
         let run = Run::start(start, at_ms)?;
         let pid = run.pid().as_raw_nonzero().get().unsigned_abs();
