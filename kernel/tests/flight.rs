@@ -18,7 +18,7 @@ use crabbox_kernel::ports::Stop;
 use crabbox_kernel::state::State;
 use crabbox_kernel::sync::flight::{Flight, Flown, Launch, Launched, Place, fly};
 use crabbox_kernel::sync::push::Pushed;
-use crabbox_kernel::sync::{LocalTree, SyncRules, scan};
+use crabbox_kernel::sync::{LocalTree, ScanOptions, SyncRules, scan};
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::helper::{Action, Blob, LockAsk, Role, RunSpec};
 use crabbox_schemas::ids::LeaseId;
@@ -70,7 +70,7 @@ impl Rig {
     }
 
     fn tree(&self) -> LocalTree {
-        scan(self.local.path(), &self.rules).unwrap().0
+        scan(self.local.path(), &self.rules, &ScanOptions::default()).unwrap().0
     }
 
     async fn helper(&self) -> Helper {
@@ -103,7 +103,11 @@ impl Rig {
     }
 
     async fn try_sync(&self, helper: &mut Helper) -> Result<Pushed> {
-        let flown = self.fly_with(helper, Some(&self.tree()), None, &mut Vec::new()).await?;
+        let mut events = Vec::new();
+        let flown = self.fly_with(helper, Some(&self.tree()), None, &mut events).await;
+        // Shown when the test fails.
+        println!("{events:?}");
+        let flown = flown?;
         assert_eq!(flown.launched, Launched::Nothing);
         Ok(flown.pushed.unwrap())
     }
@@ -437,10 +441,10 @@ proptest! {
 async fn a_cut_transfer_goes_on_where_it_was() {
     let rig = Rig::new();
     for n in 0..40 {
-        put(&rig.here(&format!("{n}")), noise(n, 500_000));
+        put(&rig.here(&format!("{n}")), noise(n, 900_000));
     }
     let mut helper = rig.helper().await;
-    rig.to.wire.cut_after.set(Some(12 << 20));
+    rig.to.wire.cut_after.set(Some(26 << 20));
     let lost = rig.try_sync(&mut helper).await.unwrap_err();
     assert_eq!(lost.code, ErrorCode::ConnectionLost);
     rig.to.wire.cut_after.set(None);
@@ -449,7 +453,8 @@ async fn a_cut_transfer_goes_on_where_it_was() {
     let before = rig.to.wire.written.get();
     rig.exact(&mut helper).await;
     let sent = rig.to.wire.written.get() - before;
-    assert!(sent < 14 << 20, "{sent} bytes were sent again");
+    // What was on its way when it was cut, at most a window and a block or two, travels again.
+    assert!(sent < 22 << 20, "{sent} bytes were sent again");
 }
 
 #[tokio::test]

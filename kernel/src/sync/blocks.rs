@@ -186,9 +186,9 @@ pub(super) type Large = (PathBuf, Hash);
 
 /// Cuts large files, a few at a time, in threads; the first trouble ends it.
 pub(super) async fn recipes(root: &Path, large: Vec<Large>) -> Result<Vec<Recipe>, Spoiled> {
-    let todo = Arc::new(Mutex::new(large));
+    let (threads, todo) = (threads().min(large.len()), Arc::new(Mutex::new(large)));
     let mut answers = Vec::new();
-    for _ in 0..threads() {
+    for _ in 0..threads {
         let (todo, root) = (todo.clone(), root.to_owned());
         let (told, answer) = oneshot::channel();
         std::thread::spawn(move || {

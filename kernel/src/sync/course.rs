@@ -39,11 +39,12 @@ pub(super) struct Course<'a> {
 }
 
 /// One try: the change in the form it travels.
-pub(super) struct Leg {
+pub(super) struct Leg<'a> {
     /// What the box is thought to hold: its digest.
     pub(super) base: String,
-    /// What it shall hold.
-    pub(super) target: Known,
+    /// What it shall hold, and its digest.
+    pub(super) target: Cow<'a, Manifest>,
+    pub(super) digest: String,
     pub(super) delta: Delta,
     pub(super) pieces: Vec<Piece>,
     /// Whether to ask which pieces are there.
@@ -79,20 +80,15 @@ impl<'a> Course<'a> {
 
     /// The digest of what the box is thought to hold.
     pub(super) fn base(&self) -> &str {
-        &self.base.digest
+        self.base.digest()
     }
 
     /// The next try, with recipes for its large files.
-    pub(super) async fn leg(&mut self) -> Result<Leg> {
+    pub(super) async fn leg(&mut self) -> Result<Leg<'a>> {
         for _ in 0..CHANGED {
-            let target = self.target()?.into_owned();
+            let target = self.target()?;
             let delta = self.delta(&target);
-            let large = self.unknown_large(&delta);
-            let made = match large.is_empty() {
-                true => Ok(Vec::new()),
-                false => blocks::recipes(self.root(), large).await,
-            };
-            match made {
+            match blocks::recipes(self.root(), self.uncut(&delta)).await {
                 Ok(made) => self.recipes.extend(made.into_iter().map(|r| (r.content, r))),
                 Err(Spoiled::Changed(path)) => {
                     self.amend(&path)?;
@@ -105,32 +101,30 @@ impl<'a> Course<'a> {
         Err(changing(Path::new("the tree")))
     }
 
-    fn plan(&self, target: Manifest, mut delta: Delta) -> Result<Leg> {
+    fn plan(&self, target: Cow<'a, Manifest>, mut delta: Delta) -> Result<Leg<'a>> {
         let mut seen = BTreeSet::new();
         let large = delta.wanted.iter().filter_map(large);
-        delta.recipes = large
-            .filter(|hash| seen.insert(*hash))
-            .filter_map(|hash| self.recipes.get(&hash).cloned())
-            .collect();
+        delta.recipes =
+            large.filter(|hash| seen.insert(*hash)).filter_map(|hash| self.recipe(&hash)).collect();
         let pieces = pieces(&delta).map_err(|e| {
             KernelError::new(ErrorCode::Internal, "the tree cannot be cut in pieces").because(&e)
         })?;
-        let digest = match delta.is_empty() {
-            true => self.base.digest.clone(),
-            false => hex(&target.digest()),
+        let digest = match &target {
+            Cow::Borrowed(_) => hex(&self.tree.digest),
+            Cow::Owned(_) if delta.is_empty() => self.base().to_owned(),
+            Cow::Owned(target) => hex(&target.digest()),
         };
         let needed: u64 = pieces.iter().map(|p| u64::from(p.len)).sum();
-        Ok(Leg {
-            base: self.base.digest.clone(),
-            target: Known { manifest: target, digest },
-            delta,
-            pieces,
-            ask: needed > UNASKED,
-        })
+        let base = self.base().to_owned();
+        Ok(Leg { base, target, digest, delta, pieces, ask: needed > UNASKED })
+    }
+
+    fn recipe(&self, content: &Hash) -> Option<Recipe> {
+        self.recipes.get(content).cloned().or_else(|| self.tree.recipe(content))
     }
 
     /// What the box shall hold.
-    fn target(&self) -> Result<Cow<'a, Manifest>> {
+    fn target(&mut self) -> Result<Cow<'a, Manifest>> {
         let mut target = Cow::Borrowed(&self.tree.manifest);
         if !self.amended.is_empty() {
             let kept = target.entries().iter().filter(|e| !self.amended.contains_key(&e.path));
@@ -144,17 +138,25 @@ impl<'a> Course<'a> {
     }
 
     /// What the box holds, without what stands where the tree needs something else.
-    fn kept(&self, target: &Manifest) -> Result<Manifest> {
+    fn kept(&mut self, target: &Manifest) -> Result<Manifest> {
         let dirs: BTreeSet<&Path> = target.entries().iter().flat_map(|e| above(&e.path)).collect();
         let in_the_way = |e: &&Entry| {
             dirs.contains(e.path.as_path()) || above(&e.path).any(|d| target.get(d).is_some())
         };
-        whole(self.base.manifest.entries().iter().filter(|e| !in_the_way(e)).cloned().collect())
+        self.base.read();
+        let held = self.base.entries().into_iter().flat_map(Manifest::entries);
+        whole(held.filter(|e| !in_the_way(e)).cloned().collect())
     }
 
-    fn delta(&self, target: &Manifest) -> Delta {
-        let mut delta = self.base.manifest.delta(target);
-        if self.rules.full_resync || self.drifts > DRIFTS {
+    fn delta(&mut self, target: &Cow<'a, Manifest>) -> Delta {
+        let all = self.rules.full_resync || self.drifts > DRIFTS;
+        let is_tree = matches!(target, Cow::Borrowed(_));
+        if is_tree && hex(&self.tree.digest) == self.base() && self.repair.is_empty() && !all {
+            return Delta::default();
+        }
+        self.base.read();
+        let mut delta = self.base.entries().map_or_else(Delta::default, |base| base.delta(target));
+        if all {
             delta.wanted = target.entries().to_vec();
             return delta;
         }
@@ -173,10 +175,12 @@ impl<'a> Course<'a> {
         delta
     }
 
-    fn unknown_large(&self, delta: &Delta) -> Vec<blocks::Large> {
+    /// The large files of a delta that nobody has cut yet.
+    fn uncut(&self, delta: &Delta) -> Vec<blocks::Large> {
         let mut seen = BTreeSet::new();
         let files = delta.wanted.iter().filter_map(|e| large(e).map(|hash| (e.path.clone(), hash)));
-        files.filter(|(_, hash)| !self.recipes.contains_key(hash) && seen.insert(*hash)).collect()
+        let unknown = files.filter(|(_, hash)| self.recipe(hash).is_none());
+        unknown.filter(|(_, hash)| seen.insert(*hash)).collect()
     }
 
     /// A file changed here after the tree was read: it is described again.
@@ -191,7 +195,7 @@ impl<'a> Course<'a> {
     }
 
     /// The box says that content was not what was promised, and not whose.
-    pub(super) fn distrust(&mut self, leg: &Leg) -> Result<()> {
+    pub(super) fn distrust(&mut self, leg: &Leg<'_>) -> Result<()> {
         let paths = leg.delta.wanted.iter().map(|e| e.path.clone()).collect();
         let now = manifest::read(self.root(), paths, &mut Vec::new())?;
         for entry in leg.delta.wanted.iter().filter(|e| now.get(&e.path) != Some(e)) {
@@ -231,7 +235,7 @@ impl<'a> Course<'a> {
     }
 }
 
-impl Leg {
+impl Leg<'_> {
     /// What has to travel of it, a block's worth each.
     pub(super) fn parcels(&self, have: &Have) -> Vec<blocks::Parcel> {
         blocks::parcels(&self.delta, &self.pieces, have)

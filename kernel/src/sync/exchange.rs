@@ -100,7 +100,7 @@ impl<'a, C: Clock> Log<'a, C> {
 pub(super) struct Exchange<'a> {
     id: u64,
     channels: u32,
-    leg: Option<(&'a Path, &'a Leg)>,
+    leg: Option<(&'a Path, &'a Leg<'a>)>,
     run_id: Option<&'a str>,
     patience: Duration,
     outbox: VecDeque<(Role, Bytes, bool)>,
@@ -127,7 +127,7 @@ impl<'a> Exchange<'a> {
     pub(super) fn new(
         id: u64,
         channels: u32,
-        leg: Option<(&'a Path, &'a Leg)>,
+        leg: Option<(&'a Path, &'a Leg<'a>)>,
         run_id: Option<&'a str>,
         patience: Duration,
     ) -> Self {
@@ -198,6 +198,10 @@ impl<'a> Exchange<'a> {
         log: &mut Log<'_, C>,
     ) -> Result<Result<FlightResult>> {
         loop {
+            // All of it at once, so that it leaves together.
+            while self.answer.is_none() && self.has_room(helper) {
+                self.send_first(helper, log);
+            }
             match self.next(helper).await? {
                 Step::Heard(incoming) => self.hear(incoming, helper, log)?,
                 Step::Room => self.send_first(helper, log),
@@ -221,6 +225,11 @@ impl<'a> Exchange<'a> {
                 return Ok(answer);
             }
         }
+    }
+
+    fn has_room(&self, helper: &Helper) -> bool {
+        let first = self.outbox.front();
+        first.is_some_and(|(role, ..)| helper.has_room(role.of(self.channels)))
     }
 
     /// Whether the answer is there, and the manifest that belongs to it.

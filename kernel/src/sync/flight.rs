@@ -152,18 +152,18 @@ struct Pilot<'a, C> {
     noted: String,
     log: Log<'a, C>,
     /// The try whose answer is awaited.
-    air: Option<Air>,
+    air: Option<Air<'a>>,
 }
 
 /// A try on its way: its request, its channels, what it changes.
 #[derive(Clone)]
-struct Air {
+struct Air<'a> {
     id: u64,
     channels: u32,
-    leg: Option<Rc<Leg>>,
+    leg: Option<Rc<Leg<'a>>>,
 }
 
-impl<C: Clock> Pilot<'_, C> {
+impl<'a, C: Clock> Pilot<'a, C> {
     async fn run(&mut self, helper: &mut Helper) -> Result<Flown> {
         let (mut tries, mut upsets) = (0, 0);
         while tries <= TRIES && upsets <= UPSETS {
@@ -193,7 +193,7 @@ impl<C: Clock> Pilot<'_, C> {
     }
 
     /// The blocks of a flight that does not ask.
-    fn unasked(&self, leg: &Leg) -> Result<Vec<Bytes>, Spoiled> {
+    fn unasked(&self, leg: &Leg<'_>) -> Result<Vec<Bytes>, Spoiled> {
         let Some(course) = self.course.as_ref().filter(|_| !leg.ask) else { return Ok(Vec::new()) };
         let parcels = leg.parcels(&Have::nothing(leg.pieces.len()));
         parcels.iter().map(|parcel| blocks::pack(course.root(), parcel, blocks::FAST)).collect()
@@ -203,7 +203,7 @@ impl<C: Clock> Pilot<'_, C> {
     async fn attempt(
         &mut self,
         helper: &mut Helper,
-        leg: Option<Rc<Leg>>,
+        leg: Option<Rc<Leg<'a>>>,
         blocks: Vec<Bytes>,
     ) -> Result<Landing> {
         self.log.step("preflight");
@@ -247,7 +247,7 @@ impl<C: Clock> Pilot<'_, C> {
         error.code == ErrorCode::Conflict && self.flight.launch.is_some()
     }
 
-    fn params(&self, channels: u32, leg: Option<&Leg>) -> FlightParams {
+    fn params(&self, channels: u32, leg: Option<&Leg<'_>>) -> FlightParams {
         let place = self.flight.place;
         FlightParams {
             channels,
@@ -257,7 +257,7 @@ impl<C: Clock> Pilot<'_, C> {
             lock: self.flight.lock.clone(),
             tree: leg.zip(self.course.as_ref()).map(|(leg, course)| TreeChange {
                 base: leg.base.clone(),
-                target: leg.target.digest.clone(),
+                target: leg.digest.clone(),
                 ask: leg.ask,
                 checksum: course.rules().checksum || course.rules().full_resync,
             }),
@@ -267,7 +267,7 @@ impl<C: Clock> Pilot<'_, C> {
     }
 
     /// The tree is as wanted and the command was started: what that means for both sides' books.
-    fn landed(&mut self, air: &Air, applied: &Applied) -> Result<Flown> {
+    fn landed(&mut self, air: &Air<'_>, applied: &Applied) -> Result<Flown> {
         let launched = match (self.flight.launch, self.log.started.take()) {
             (None, _) => Launched::Nothing,
             (Some(_), Some(started)) => Launched::Now(started),
@@ -292,9 +292,9 @@ impl<C: Clock> Pilot<'_, C> {
     }
 
     /// Notes what the box holds now; the steps of the whole flight.
-    fn remember(&mut self, leg: &Leg) -> Vec<SyncPhase> {
-        if self.noted != leg.target.digest
-            && let Err(error) = leg.target.store(&self.note)
+    fn remember(&mut self, leg: &Leg<'_>) -> Vec<SyncPhase> {
+        if self.noted != leg.digest
+            && let Err(error) = known::store(&self.note, &leg.target)
         {
             // The next flight asks the box instead.
             self.log.debug(error.to_string());
@@ -304,7 +304,7 @@ impl<C: Clock> Pilot<'_, C> {
     }
 
     /// Learns from a refusal.
-    fn correct(&mut self, leg: Option<&Leg>, refused: Refused, manifest: &[u8]) -> Result<()> {
+    fn correct(&mut self, leg: Option<&Leg<'_>>, refused: Refused, manifest: &[u8]) -> Result<()> {
         self.log.debug(format!("the box refuses the flight: {refused:.200?}"));
         let lease = &self.flight.place.lease;
         match (refused, &mut self.course, leg) {

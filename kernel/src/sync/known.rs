@@ -7,14 +7,20 @@ use crabbox_schemas::ids::LeaseId;
 
 use crate::error::Result;
 use crate::state::{State, failed, make_dir};
-use crate::sync::manifest::{Manifest, hex};
+use crate::sync::manifest::{Manifest, hex, unhex};
 
-/// A manifest and its digest.
+/// What a box is thought to hold; its entries are read when they are needed.
 #[derive(Debug, Clone)]
 pub(super) struct Known {
-    pub(super) manifest: Manifest,
     /// 64 hex digits.
-    pub(super) digest: String,
+    digest: String,
+    held: Held,
+}
+
+#[derive(Debug, Clone)]
+enum Held {
+    Text(String),
+    Read(Manifest),
 }
 
 /// The file with what a lease's box holds of a repository.
@@ -29,57 +35,92 @@ pub fn forget(state: &State, lease: &LeaseId) {
 
 impl Known {
     /// An empty tree.
-    pub(super) fn nothing() -> Self {
+    fn nothing() -> Self {
         let manifest = Manifest::default();
-        let digest = hex(&manifest.digest());
-        Self { manifest, digest }
+        Self { digest: hex(&manifest.digest()), held: Held::Read(manifest) }
     }
 
     /// From a manifest's text form; `None` when it is not whole.
     pub(super) fn from_text(text: &str) -> Option<Self> {
         let manifest = Manifest::from_text(text)?;
-        // Its last line is its digest, which reading it has proved.
-        let digest = text.trim_end().rsplit(' ').next()?.to_owned();
-        Some(Self { manifest, digest })
+        Some(Self { digest: last_word(text)?, held: Held::Read(manifest) })
     }
 
     /// What is noted; an empty tree when nothing is.
     pub(super) fn load(path: &Path) -> Self {
-        let text = std::fs::read_to_string(path).ok();
-        text.and_then(|text| Self::from_text(&text)).unwrap_or_else(Self::nothing)
+        let Ok(text) = std::fs::read_to_string(path) else { return Self::nothing() };
+        match last_word(&text) {
+            // Should the note be damaged, its digest still only names what the box is asked to compare.
+            Some(digest) => Self { digest, held: Held::Text(text) },
+            None => Self::nothing(),
+        }
     }
 
-    /// Notes it: whole or not at all, but not proof against a crash of the machine.
-    pub(super) fn store(&self, path: &Path) -> Result<()> {
-        let dir = path.parent().unwrap_or(Path::new("."));
-        make_dir(dir)?;
-        let write = || -> std::io::Result<()> {
-            let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(dir)?;
-            file.write_all(self.manifest.to_text().as_bytes())?;
-            file.persist(path).map(drop).map_err(|e| e.error)
-        };
-        write().map_err(|e| failed("cannot write", path, &e))
+    /// Its digest, 64 hex digits. It may change when the entries are read and the note is damaged.
+    pub(super) fn digest(&self) -> &str {
+        &self.digest
     }
+
+    /// Reads the entries.
+    pub(super) fn read(&mut self) {
+        if let Held::Text(text) = &self.held {
+            *self = Self::from_text(text).unwrap_or_else(Self::nothing);
+        }
+    }
+
+    /// The entries, once they are read.
+    pub(super) fn entries(&self) -> Option<&Manifest> {
+        match &self.held {
+            Held::Read(manifest) => Some(manifest),
+            Held::Text(_) => None,
+        }
+    }
+}
+
+/// The digest that ends a manifest's text form.
+fn last_word(text: &str) -> Option<String> {
+    let word = text.trim_end().rsplit(' ').next()?;
+    unhex(word).map(|_| word.to_owned())
+}
+
+/// Notes what a box holds: whole or not at all, but not proof against a crash of the machine.
+pub(super) fn store(path: &Path, manifest: &Manifest) -> Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    make_dir(dir)?;
+    let write = || -> std::io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(dir)?;
+        file.write_all(manifest.to_text().as_bytes())?;
+        file.persist(path).map(drop).map_err(|e| e.error)
+    };
+    write().map_err(|e| failed("cannot write", path, &e))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::manifest::{Entry, Kind};
+
+    fn read(path: &Path) -> (String, usize) {
+        let mut known = Known::load(path);
+        known.read();
+        (known.digest().to_owned(), known.entries().unwrap().entries().len())
+    }
 
     #[test]
     fn what_is_noted_is_read_back_and_damage_reads_as_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cbx_1/repo.base");
-        assert_eq!(Known::load(&path).digest, Known::nothing().digest);
-        std::fs::write(dir.path().join("file"), "x").unwrap();
-        let mut notes = Vec::new();
-        let manifest =
-            crate::sync::manifest::read(dir.path(), vec!["file".into()], &mut notes).unwrap();
-        let digest = hex(&manifest.digest());
-        Known { manifest, digest: digest.clone() }.store(&path).unwrap();
-        assert_eq!(Known::load(&path).digest, digest);
+        let nothing = Known::nothing().digest().to_owned();
+        assert_eq!(read(&path), (nothing.clone(), 0));
+        let kind = Kind::Symlink { target: "x".into() };
+        let manifest = Manifest::new(vec![Entry { path: "a".into(), kind }]).unwrap();
+        store(&path, &manifest).unwrap();
+        assert_eq!(Known::load(&path).digest(), hex(&manifest.digest()));
+        assert_eq!(read(&path), (hex(&manifest.digest()), 1));
         let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, &text[..text.len() - 9]).unwrap();
-        assert_eq!(Known::load(&path).digest, Known::nothing().digest);
+        for damaged in [text.replace("l x a", "l y a"), text[..text.len() - 9].to_owned()] {
+            std::fs::write(&path, damaged).unwrap();
+            assert_eq!(read(&path), (nothing.clone(), 0));
+        }
     }
 }
