@@ -233,6 +233,10 @@ pub trait Remote {
     }
     /// The host and port that answered, for people.
     fn peer(&self) -> &str;
+    /// Whether the connection is known to have ended.
+    fn is_closed(&self) -> bool {
+        false
+    }
     /// Ends the connection politely.
     fn close(self) -> impl Future<Output = ()>;
 }

@@ -9,10 +9,14 @@ use crabbox_kernel::helper::{Binaries, Brought, bring};
 use crabbox_kernel::ports::{Address, Clock, Dialer, EventSink, Remote, Stop};
 use crabbox_schemas::daemon::KeptView;
 use crabbox_schemas::error::{ErrorCode, Outcome};
+use crabbox_schemas::lease::SshEndpoint;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::switch::Switch;
+
+/// A sleep that connections survive: less than the rounding of its measure and a keep-alive.
+const NAP: Duration = Duration::from_secs(10);
 
 /// What it takes to start a helper on a box.
 pub(crate) struct Starter<C> {
@@ -38,6 +42,8 @@ pub(crate) struct Kept<R: Remote> {
     has_helper: Cell<bool>,
     clients: Cell<u32>,
     used: Cell<Instant>,
+    /// How long this machine had slept when it was opened.
+    slept: Cell<Duration>,
 }
 
 /// Somebody uses a kept connection for as long as they hold this.
@@ -72,6 +78,7 @@ impl<D: Dialer> Keeper<D> {
         let using = Use::of(&kept);
         let mut remote = kept.remote.lock().await;
         if remote.is_none() {
+            kept.slept.set(slept());
             let dialled = self.dialer.dial(address, events, &Stop::never()).await;
             let opened = dialled.inspect_err(|_| self.forget_unused(&kept))?;
             opened.peer().clone_into(&mut kept.peer.borrow_mut());
@@ -83,6 +90,7 @@ impl<D: Dialer> Keeper<D> {
 
     fn entry(&self, address: &Address) -> Rc<Kept<D::Remote>> {
         let mut all = self.kept.borrow_mut();
+        all.retain(|kept| !same(&kept.address, address) || kept.seems_alive());
         if let Some(found) = all.iter().find(|kept| same(&kept.address, address)) {
             return Rc::clone(found);
         }
@@ -96,6 +104,7 @@ impl<D: Dialer> Keeper<D> {
             has_helper: Cell::new(false),
             clients: Cell::new(0),
             used: Cell::new(Instant::now()),
+            slept: Cell::new(slept()),
         });
         all.push(Rc::clone(&kept));
         kept
@@ -142,9 +151,25 @@ impl<D: Dialer> Keeper<D> {
     }
 }
 
-/// Patience is a matter of the one who dials, not of the place.
+/// Patience, and what is asked of a new box, are matters of the one who dials, not of the place.
 fn same(one: &Address, other: &Address) -> bool {
-    (&one.endpoint, &one.key, &one.known_hosts) == (&other.endpoint, &other.key, &other.known_hosts)
+    let plain = |endpoint: &SshEndpoint| SshEndpoint { ready_check: None, ..endpoint.clone() };
+    (&one.key, &one.known_hosts) == (&other.key, &other.known_hosts)
+        && plain(&one.endpoint) == plain(&other.endpoint)
+}
+
+/// How long this machine has slept since it started: by then the other side may have given us up.
+fn slept() -> Duration {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::time::{ClockId, clock_gettime};
+        let awake = clock_gettime(ClockId::Monotonic);
+        let all = clock_gettime(ClockId::Boottime);
+        let secs = all.tv_sec.saturating_sub(awake.tv_sec);
+        Duration::from_secs(u64::try_from(secs).unwrap_or_default())
+    }
+    #[cfg(not(target_os = "linux"))]
+    Duration::ZERO
 }
 
 impl<R: Remote> Kept<R> {
@@ -159,6 +184,15 @@ impl<R: Remote> Kept<R> {
     /// The host and port that answered.
     pub(crate) fn peer(&self) -> String {
         self.peer.borrow().clone()
+    }
+
+    /// Whether nothing speaks against its being used again. One that is just being opened is.
+    fn seems_alive(&self) -> bool {
+        let Ok(remote) = self.remote.try_lock() else { return true };
+        let Ok(helper) = self.helper.try_lock() else { return true };
+        let open = remote.as_ref().is_none_or(|remote| !remote.is_closed());
+        let answers = helper.as_ref().is_none_or(|switch| !switch.is_over());
+        open && answers && slept() < self.slept.get() + NAP
     }
 
     fn view(&self) -> KeptView {

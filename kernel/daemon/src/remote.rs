@@ -322,6 +322,13 @@ impl<R: Remote> Remote for WarmRemote<R> {
         }
     }
 
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Direct(remote) => remote.is_closed(),
+            Self::Kept(remote) => remote.hold.alive.has_changed().is_err(),
+        }
+    }
+
     async fn close(self) {
         if let Self::Direct(remote) = self {
             remote.close().await;

@@ -317,6 +317,10 @@ impl Remote for SshRemote {
         &self.peer
     }
 
+    fn is_closed(&self) -> bool {
+        Self::is_closed(self)
+    }
+
     async fn close(self) {
         let all = async {
             self.line.hang_up().await;
