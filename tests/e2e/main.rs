@@ -1,6 +1,9 @@
 //! The real command in a sealed room: one story a test.
 
 mod bad_days;
+mod counted;
+mod detach;
+mod daemon;
 mod errors;
 mod inspection;
 mod interruption;
@@ -12,5 +15,6 @@ mod scripted;
 mod settings;
 mod ssh;
 mod stubborn_trees;
+mod survive;
 mod sync;
 mod vanished;
