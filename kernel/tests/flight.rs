@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crabbox_kernel::error::Result;
 use crabbox_kernel::event::Event;
 use crabbox_kernel::helper::{Binaries, Helper, Incoming, Opened, open};
-use crabbox_kernel::ports::Stop;
+use crabbox_kernel::ports::{EventSink, Stop};
 use crabbox_kernel::state::State;
 use crabbox_kernel::sync::flight::{Flight, Flown, Launch, Launched, Place, fly};
 use crabbox_kernel::sync::push::Pushed;
@@ -47,6 +47,7 @@ struct Rig {
     state: State,
     place: Place,
     rules: SyncRules,
+    wait_ms: u64,
 }
 
 impl Rig {
@@ -58,7 +59,9 @@ impl Rig {
             base_dir: format!("{}/cbx_010101010101", to.work_root()),
             repo: "repo".to_owned(),
         };
-        Self { to, local: tempfile::tempdir().unwrap(), state, place, rules: SyncRules::default() }
+        let (local, rules) = (tempfile::tempdir().unwrap(), SyncRules::default());
+        // Who cuts and comes back at once meets what is just going away there.
+        Self { to, local, state, place, rules, wait_ms: 10_000 }
     }
 
     fn here(&self, path: &str) -> PathBuf {
@@ -95,7 +98,7 @@ impl Rig {
         let flight = Flight {
             place: &self.place,
             tree: tree.map(|tree| (tree, &self.rules)),
-            lock: LockAsk { owner: "a test".to_owned(), wait_ms: 0 },
+            lock: LockAsk { owner: "a test".to_owned(), wait_ms: self.wait_ms },
             isolate: false,
             launch,
         };
@@ -366,29 +369,43 @@ async fn a_work_tree_in_use_is_refused_or_waited_for() {
     let flown =
         rig.fly_with(&mut first, Some(&tree), Some(&command), &mut Vec::new()).await.unwrap();
     let mut second = rig.helper().await;
-    let refused = rig.try_sync(&mut second).await.unwrap_err();
-    assert_eq!(refused.code, ErrorCode::Busy);
-    assert!(refused.message.contains("a test"), "{refused}");
-    let flight = Flight {
+    let mut flight = Flight {
         place: &rig.place,
         tree: Some((&tree, &rig.rules)),
-        lock: LockAsk { owner: "another".to_owned(), wait_ms: 60_000 },
+        lock: LockAsk { owner: "another".to_owned(), wait_ms: 0 },
         isolate: false,
         launch: None,
     };
-    let mut events = Vec::new();
-    let stop = Stop::never();
+    let (to, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let (mut events, stop) = (Told(to), Stop::never());
+    let refused = fly(&mut second, &flight, &rig.state, &mut events, &stop, &Time).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Busy);
+    assert!(refused.message.contains("a test"), "{refused}");
+    flight.lock.wait_ms = 60_000;
     let waiting = fly(&mut second, &flight, &rig.state, &mut events, &stop, &Time);
     let release = async {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        loop {
+            if let Event::Waiting { owner } = told.recv().await.unwrap() {
+                assert_eq!(owner, "a test");
+                break;
+            }
+        }
         first.send(Role::Stdin.of(flown.channels), Bytes::from("go on\n"), true);
         output(&mut first, flown.channels).await
     };
     let (landed, said) = tokio::join!(waiting, release);
     assert_eq!(said, b"go on\n");
     assert!(landed.unwrap().pushed.unwrap().skipped);
-    let told = |e: &Event| matches!(e, Event::Waiting { owner } if owner.contains("a test"));
-    assert!(events.iter().any(told), "{events:?}");
+}
+
+/// Passes on what is told while it is told.
+struct Told(tokio::sync::mpsc::UnboundedSender<Event>);
+
+impl EventSink for Told {
+    fn emit(&mut self, event: Event) {
+        self.0.send(event).unwrap();
+    }
 }
 
 /// How many random cases: `CRABBOX_CASES`, else a quick hundred.

@@ -88,6 +88,8 @@ const TRIES: u32 = 5;
 const UPSETS: u32 = 50;
 /// How long a flight without a tree may take, besides the queue.
 const BARE: Duration = Duration::from_secs(60);
+/// How long an earlier try of ours, whose connection was cut, may take to give the work tree back.
+const GHOST_MS: u64 = 30_000;
 /// How long the answer of a flight that was called off may take.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
@@ -110,6 +112,7 @@ pub async fn fly(
         flight,
         course: flight.tree.map(|(tree, rules)| Course::new(tree, rules, Known::load(&note))),
         noted: String::new(),
+        lock: flight.lock.clone(),
         note,
         log: Log::new(events, clock, &queued),
         air: None,
@@ -144,12 +147,20 @@ fn late(limit: Duration) -> KernelError {
         .hint("raise sync.timeout, or see with `crabbox sync-plan` what is large; the next sync goes on from here")
 }
 
+fn busy(lease: &LeaseId, owner: &str) -> KernelError {
+    let owner = if owner.is_empty() { "another run" } else { owner };
+    let what = format!("the work tree of lease {lease} is in use by {owner}");
+    KernelError::new(ErrorCode::Busy, what)
+        .hint("wait for it, stop it, use another lease, or run with --isolate")
+}
+
 struct Pilot<'a, C> {
     flight: &'a Flight<'a>,
     course: Option<Course<'a>>,
     /// The file that remembers what the box holds, and the digest it has.
     note: PathBuf,
     noted: String,
+    lock: LockAsk,
     log: Log<'a, C>,
     /// The try whose answer is awaited.
     air: Option<Air<'a>>,
@@ -215,7 +226,7 @@ impl<'a, C: Clock> Pilot<'a, C> {
             channels,
             self.course.as_ref().zip(leg.as_deref()).map(|(course, leg)| (course.root(), leg)),
             self.flight.launch.map(|launch| launch.spec.run_id.as_str()),
-            Duration::from_millis(self.flight.lock.wait_ms),
+            Duration::from_millis(self.lock.wait_ms),
         );
         exchange.load(blocks, self.flight.launch.and_then(|launch| launch.script.clone()));
         let answer = exchange.until_answered(helper, &mut self.log).await?;
@@ -254,7 +265,7 @@ impl<'a, C: Clock> Pilot<'a, C> {
             lease: place.lease.to_string(),
             base_dir: place.base_dir.clone(),
             repo: place.repo.clone(),
-            lock: self.flight.lock.clone(),
+            lock: self.lock.clone(),
             tree: leg.zip(self.course.as_ref()).map(|(leg, course)| TreeChange {
                 base: leg.base.clone(),
                 target: leg.digest.clone(),
@@ -308,11 +319,13 @@ impl<'a, C: Clock> Pilot<'a, C> {
         self.log.debug(format!("the box refuses the flight: {refused:.200?}"));
         let lease = &self.flight.place.lease;
         match (refused, &mut self.course, leg) {
-            (Refused::Busy { owner }, ..) => Err(KernelError::new(
-                ErrorCode::Busy,
-                format!("the work tree of lease {lease} is in use by {owner}"),
-            )
-            .hint("wait for it, stop it, use another lease, or run with --isolate")),
+            (Refused::Busy { owner }, ..)
+                if owner == self.lock.owner && self.lock.wait_ms < GHOST_MS =>
+            {
+                self.lock.wait_ms = GHOST_MS;
+                Ok(())
+            }
+            (Refused::Busy { owner }, ..) => Err(busy(lease, &owner)),
             (Refused::Fence { lease: other }, ..) => Err(KernelError::new(
                 ErrorCode::Precondition,
                 format!("the work root on the box belongs to lease {other}, not to {lease}"),
