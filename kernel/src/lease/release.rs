@@ -9,6 +9,7 @@ use crate::event::Event;
 use crate::lease::trail::Trail;
 use crate::lease::{Bench, Fate, Held};
 use crate::ports::{Clock, Dialer, EventSink, Provider};
+use crate::sync::known;
 use crate::time::rfc3339;
 
 /// Gives a box back and forgets it. The claim, the keys and the trail go only when the provider is certain.
@@ -44,7 +45,9 @@ pub fn forget<P: Provider, D: Dialer, C: Clock>(
     if lease.lease_id.is_canonical() {
         let _ = std::fs::remove_dir_all(bench.state.keys(&lease.lease_id));
     }
+    known::forget(bench.state, &lease.lease_id);
     let _ = std::fs::remove_file(bench.state.locks().join(lease.lease_id.as_str()));
+    crate::sync::known::forget(bench.state, &lease.lease_id);
     match trail {
         Some(trail) => trail.finish(),
         None => Trail::remove(&bench.state.journal(), &lease.lease_id),
