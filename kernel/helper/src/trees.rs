@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crabbox_schemas::error::ErrorKind;
 use crabbox_schemas::helper::{
     Applied, FlightParams, FlightResult, LockAsk, Need, Refused, Role, TreeChange, Waiting, note,
 };
@@ -61,7 +62,12 @@ impl From<tree::Fault> for Stop {
 
 impl From<tree::Fault> for Fault {
     fn from(fault: tree::Fault) -> Self {
-        let told = Fault::new(fault.kind(), fault.to_string());
+        // A conflict is always a run that was started before: the laptop attaches to it.
+        let kind = match &fault {
+            tree::Fault::Unequal(_) => ErrorKind::Transient,
+            fault => fault.kind(),
+        };
+        let told = Fault::new(kind, fault.to_string());
         match fault.hint() {
             Some(hint) => told.hint(hint),
             None => told,
