@@ -47,7 +47,6 @@ pub fn forget<P: Provider, D: Dialer, C: Clock>(
     }
     known::forget(bench.state, &lease.lease_id);
     let _ = std::fs::remove_file(bench.state.locks().join(lease.lease_id.as_str()));
-    crate::sync::known::forget(bench.state, &lease.lease_id);
     match trail {
         Some(trail) => trail.finish(),
         None => Trail::remove(&bench.state.journal(), &lease.lease_id),
