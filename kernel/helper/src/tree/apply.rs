@@ -1,16 +1,15 @@
 //! The second half of a flight: the tree becomes exactly what is wanted, file by file, each at once.
 
-use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use std::ffi::OsStr;
 
 use crabbox_schemas::helper::Applied;
-use crabbox_tree::{Delta, Entry, Kind, hex, shown};
+use crabbox_tree::{Delta, Entry, Kind, Manifest, hex, shown};
 use rustix::fs::{
-    AtFlags, FileType, Mode, fchmod, linkat, renameat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Mode, chmodat, fchmod, linkat, renameat, statat, symlinkat, unlinkat,
+    utimensat,
 };
 use rustix::io::Errno;
 
@@ -30,28 +29,56 @@ use crate::tree::{Tree, UNFINISHED, check, threads};
 const PATIENCE: usize = 5;
 
 /// Makes the tree what the plan says, and notes it. Everything needed is in the staging folder.
-pub(super) fn apply(tree: &mut Tree, staging: &Staging) -> Result<Applied> {
+pub(super) fn apply(tree: &mut Tree, staging: &mut Staging) -> Result<Applied> {
     let (plan, top, place) = (&staging.plan, &staging.top, tree.place.clone());
     let mut applied = Applied::default();
     if !plan.is_idle() {
         let touched = Delta { removed: plan.touched(), ..Delta::default() };
         place.write(UNFINISHED, &touched.to_text())?;
         keep_replaced(&place, top, plan)?;
-        applied.removed = remove(&place, top, plan)?;
+        let target = plan.aim.as_ref().map_or(&tree.state.manifest, |(target, _)| target);
+        applied.removed = remove(&place, top, plan, target)?;
         copy_twins(&place, plan)?;
     }
     let looks = put_all(&place, top, plan)?;
     applied.written =
         plan.todo.iter().filter(|todo| !matches!(todo.how, How::Keep(_))).count() as u64;
-    let changed = plan.digest != tree.state.digest || !plan.todo.is_empty();
-    if changed || staging.repairs {
-        tree.state = known(tree, staging, &looks)?;
-        tree.doubt_written(plan);
-        tree.save()?;
+    if plan.aim.is_some() || !plan.todo.is_empty() || staging.repairs {
+        note_down(tree, staging, &looks)?;
         place.forget(UNFINISHED)?;
         forget_shell_notes(&place)?;
     }
     Ok(applied)
+}
+
+/// Writes down what the tree is now.
+fn note_down(tree: &mut Tree, staging: &mut Staging, looks: &[Look]) -> Result<()> {
+    let fresh = seen_all(tree, staging, looks)?;
+    let plan = &mut staging.plan;
+    let words = tree.small_change(plan.todo.len() + plan.removed.len());
+    let aim = plan.aim.take();
+    let paths = plan.todo.iter().map(|todo| plan.entry(todo).path.as_path());
+    let fresh: Vec<(&Path, Record)> = paths.zip(fresh).collect();
+    match aim {
+        Some((manifest, digest)) => {
+            let records = tree.state.carried(&manifest, &fresh);
+            tree.state = State { manifest, records, digest };
+        }
+        None => {
+            for (path, record) in fresh {
+                if let Some(at) = tree.state.find(path) {
+                    tree.state.records[at] = record;
+                }
+            }
+        }
+    }
+    tree.doubt_written(plan);
+    let change = Delta {
+        removed: plan.removed.clone(),
+        wanted: std::mem::take(&mut plan.delta.wanted),
+        recipes: Vec::new(),
+    };
+    tree.save(words.map(|words| (words, &change)))
 }
 
 impl Tree {
@@ -118,7 +145,7 @@ fn settle(going: &Going, kept: rustix::io::Result<()>) -> Result<()> {
 }
 
 /// Removes what goes, and the directories it leaves empty. How many entries went.
-fn remove(place: &Place, top: &OwnedFd, plan: &Plan) -> Result<u64> {
+fn remove(place: &Place, top: &OwnedFd, plan: &Plan, target: &Manifest) -> Result<u64> {
     let mut dirs = Dirs::new(top);
     let mut count = 0;
     let mut going = plan.going.iter().filter(|going| !going.replaced).peekable();
@@ -144,7 +171,7 @@ fn remove(place: &Place, top: &OwnedFd, plan: &Plan) -> Result<u64> {
             Err(errno) => return Err(failed()(errno)),
         }
     }
-    prune_all(&mut dirs, plan);
+    prune_all(&mut dirs, plan, target);
     Ok(count)
 }
 
@@ -165,21 +192,21 @@ fn move_out(place: &Place, dirs: &mut Dirs<'_>, going: &Going) -> Result<bool> {
 }
 
 /// Removes the directories that removed paths leave empty.
-fn prune_all(dirs: &mut Dirs<'_>, plan: &Plan) {
+fn prune_all(dirs: &mut Dirs<'_>, plan: &Plan, target: &Manifest) {
     let mut last: &Path = Path::new("");
     for path in plan.removed.iter().rev() {
         if path.parent() == Some(last) {
             continue;
         }
         last = path.parent().unwrap_or(last);
-        prune(dirs, path, plan);
+        prune(dirs, path, target);
     }
 }
 
 /// Removes the directories above a removed path that are empty and not needed.
-fn prune(dirs: &mut Dirs<'_>, path: &Path, plan: &Plan) {
+fn prune(dirs: &mut Dirs<'_>, path: &Path, target: &Manifest) {
     for dir in above(path) {
-        if has_below(&plan.target, dir) {
+        if has_below(target, dir) {
             return;
         }
         let gone = dirs.parent(dir).and_then(|(up, name)| unlinkat(up, name, AtFlags::REMOVEDIR));
@@ -234,11 +261,12 @@ fn put(
                 }
                 made => made?,
             }
-            move_in(place, dirs, &name, entry)
+            let look = staged_look(place, &name)?;
+            move_in(place, dirs, &name, entry).map(|()| look)
         }
         (How::Move(name), Kind::File { exec, .. }) => {
-            ready(place, plan, name, *exec)?;
-            move_in(place, dirs, name, entry)
+            let look = ready(place, plan, name, *exec)?;
+            move_in(place, dirs, name, entry).map(|()| look)
         }
         _ => Err(Errno::INVAL),
     }
@@ -248,17 +276,22 @@ fn mode(exec: bool) -> Mode {
     Mode::from_raw_mode(if exec { 0o755 } else { 0o644 })
 }
 
+fn staged_look(place: &Place, name: &str) -> rustix::io::Result<Look> {
+    statat(&place.staging, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| Look::of(&stat))
+}
+
 /// Gives a staged file its mode, and the time of now when it comes from an earlier flight: what was built since
-/// then is older than this file.
-fn ready(place: &Place, plan: &Plan, name: &str, exec: bool) -> rustix::io::Result<()> {
-    let look = Look::of(&statat(&place.staging, name, AtFlags::SYMLINK_NOFOLLOW)?);
+/// then must be older than this file. How it looks then.
+fn ready(place: &Place, plan: &Plan, name: &str, exec: bool) -> rustix::io::Result<Look> {
+    let look = staged_look(place, name)?;
     if look.mode & 0o7777 != mode(exec).as_raw_mode() {
-        rustix::fs::chmodat(&place.staging, name, mode(exec), AtFlags::empty())?;
+        chmodat(&place.staging, name, mode(exec), AtFlags::empty())?;
     }
-    if look.mtime < plan.stamp {
-        utimensat(&place.staging, name, &NOW, AtFlags::SYMLINK_NOFOLLOW)?;
+    if look.mtime >= plan.stamp {
+        return Ok(look);
     }
-    Ok(())
+    utimensat(&place.staging, name, &NOW, AtFlags::SYMLINK_NOFOLLOW)?;
+    staged_look(place, name)
 }
 
 /// Moves a staged file or link to its path, in the place of what stands there.
@@ -267,13 +300,12 @@ fn move_in(
     dirs: &mut Dirs<'_>,
     staged: &str,
     entry: &Entry,
-) -> rustix::io::Result<Look> {
-    let look = Look::of(&statat(&place.staging, staged, AtFlags::SYMLINK_NOFOLLOW)?);
+) -> rustix::io::Result<()> {
     let (dir, name) = dirs.made(&entry.path)?;
     for _ in 0..PATIENCE {
         match renameat(&place.staging, staged, dir, name) {
             Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) => make_way(dir, name)?,
-            moved => return moved.map(|()| look),
+            moved => return moved,
         }
     }
     Err(Errno::NOTEMPTY)
@@ -287,8 +319,8 @@ fn make_way(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
     }
 }
 
-/// The state after the plan was carried out, from how the written entries look now.
-fn known(tree: &Tree, staging: &Staging, looks: &[Look]) -> Result<State> {
+/// The records of the written entries, from how they look now.
+fn seen_all(tree: &Tree, staging: &Staging, looks: &[Look]) -> Result<Vec<Record>> {
     let plan = &staging.plan;
     let stamp = tree.place.stamp()?;
     let parts = threads::split(plan.todo.len(), |range| {
@@ -298,27 +330,11 @@ fn known(tree: &Tree, staging: &Staging, looks: &[Look]) -> Result<State> {
             .map(|at| seen(&mut dirs, plan.entry(&plan.todo[at]), &looks[at], stamp, &mut buffer))
             .collect::<Result<Vec<Record>>>()
     });
-    let mut records: HashMap<&Path, Record> = HashMap::with_capacity(plan.todo.len());
-    let mut todo = plan.todo.iter();
+    let mut records = Vec::with_capacity(plan.todo.len());
     for part in parts {
-        for (record, todo) in part?.into_iter().zip(&mut todo) {
-            records.insert(&plan.entry(todo).path, record);
-        }
+        records.extend(part?);
     }
-    let old = &tree.state;
-    let mut rest = old.manifest.entries().iter().zip(&old.records).peekable();
-    let records = plan
-        .target
-        .entries()
-        .iter()
-        .map(|entry| {
-            let path = entry.path.as_os_str().as_bytes();
-            while rest.next_if(|(old, _)| old.path.as_os_str().as_bytes() < path).is_some() {}
-            let kept = rest.next_if(|(old, _)| old.path == entry.path).map(|(_, record)| *record);
-            records.get(entry.path.as_path()).copied().or(kept).unwrap_or_default()
-        })
-        .collect();
-    Ok(State { manifest: plan.target.clone(), records, digest: plan.digest })
+    Ok(records)
 }
 
 /// The record of an entry that was just written. When it does not look like what was written, its bytes decide.

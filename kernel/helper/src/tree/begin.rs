@@ -15,7 +15,7 @@ use crate::tree::guard::Doubt;
 use crate::tree::plan::{Going, How, Names, Plan, Todo, target};
 use crate::tree::staging::Staging;
 use crate::tree::stat::Record;
-use crate::tree::{Tree, UNFINISHED, threads};
+use crate::tree::{Tree, threads};
 
 /// What became of the first half of a flight.
 #[derive(Debug)]
@@ -48,26 +48,15 @@ impl Tree {
         if !open.is_empty() {
             return Ok(Begin::Refused(Refused::Drift { paths: open }, None));
         }
-        let (target, digest) = match aim {
-            Some(aim) => aim,
-            None => (self.state.manifest.clone(), self.state.digest),
-        };
+        let target = aim.as_ref().map_or(&self.state.manifest, |(target, _)| target);
         let leftovers = unfinished.iter().flatten().filter(|p| target.get(p).is_none());
         let removed = removed(&delta, leftovers);
         let drift: HashSet<&Path> = drift.iter().map(PathBuf::as_path).collect();
         let todo = self.todo(&top, &delta, &drift)?;
         let going = self.going(&delta, &removed, &todo, &drift);
-        let plan = Plan { delta, target, digest, removed, todo, going, stamp };
+        let plan = Plan { delta, aim, removed, todo, going, stamp };
         let ready = Staging::new(self, top, plan, change.ask, unfinished.is_some(), started)?;
         Ok(Begin::Ready(Box::new(ready)))
-    }
-
-    /// The paths that a flight which was cut off was about to change.
-    fn unfinished(&self) -> Result<Option<BTreeSet<PathBuf>>> {
-        let Some((text, _)) = self.place.read(UNFINISHED)? else { return Ok(None) };
-        // What is not whole was not acted upon: the note is there before anything is done.
-        let noted = Delta::from_text(&text).map(|d| d.removed).unwrap_or_default();
-        Ok(Some(noted.into_iter().collect()))
     }
 
     /// The paths that are not as recorded: managed ones that changed, and those that a flight cut off has left.

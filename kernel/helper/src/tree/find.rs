@@ -5,13 +5,14 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use crabbox_tree::{Hash, Kind, hex};
+use crabbox_tree::{Entry, Hash, Kind, hex};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, statat, unlinkat};
 
 use crate::tree::check::content_of;
 use crate::tree::copy::copy;
 use crate::tree::dirs::{Dirs, list, open_file};
 use crate::tree::fault::{Fault, Result};
+use crate::tree::notes::rumours;
 use crate::tree::place::{self, Place};
 use crate::tree::plan::Going;
 use crate::tree::shelf::fresh;
@@ -55,14 +56,14 @@ impl Finder<'_> {
             return Ok(found);
         }
         let mut sources = Sources::new();
-        self.state.sources(&rest, self.top, &mut sources);
+        gather(self.state.manifest.entries(), &rest, self.top, &mut sources);
         found.extend(self.copied(&sources)?);
         let rest: HashSet<Hash> = missing(&found).into_iter().collect();
         if !rest.is_empty() {
             let others = self.others(&rest);
             let mut sources = Sources::new();
-            for (top, state) in &others {
-                state.sources(&rest, top, &mut sources);
+            for (top, entries) in &others {
+                gather(entries, &rest, top, &mut sources);
             }
             found.extend(self.copied(&sources)?);
         }
@@ -130,14 +131,14 @@ impl Finder<'_> {
         Ok(right)
     }
 
-    /// Other trees under the same work root that may have some of these contents, the latest first.
-    fn others(&self, wanted: &HashSet<Hash>) -> Vec<(OwnedFd, State)> {
+    /// Other trees under the same work root, the latest first, with what they may have of these contents.
+    fn others(&self, wanted: &HashSet<Hash>) -> Vec<(OwnedFd, Vec<Entry>)> {
         let mut trees = self.neighbours();
         trees.sort_by_key(|(look, ..)| std::cmp::Reverse(look.mtime));
         let read = |(_, meta, top): (Look, OwnedFd, OwnedFd)| {
-            let (bytes, _) = place::read(&meta, STATE).ok()??;
-            let state = State::from_bytes(&bytes, self.place.boot)?;
-            state.has_any(wanted).then_some((top, state))
+            let mut entries = rumours(&meta, self.place.boot)?;
+            entries.retain(|entry| has(entry, wanted));
+            (!entries.is_empty()).then_some((top, entries))
         };
         trees.into_iter().take(TREES).filter_map(read).collect()
     }
@@ -174,23 +175,24 @@ impl Finder<'_> {
     }
 }
 
-impl State {
-    /// Adds files of this tree that have some of these contents.
-    fn sources<'a>(&self, wanted: &HashSet<Hash>, top: &'a OwnedFd, sources: &mut Sources<'a>) {
-        for entry in self.manifest.entries() {
-            if let Kind::File { sha256, size, .. } = &entry.kind
-                && wanted.contains(sha256)
-            {
-                sources.entry(*sha256).or_insert_with(|| (top, entry.path.clone(), *size));
-            }
+/// Adds files that may have some of these contents.
+fn gather<'a>(
+    entries: &[Entry],
+    wanted: &HashSet<Hash>,
+    top: &'a OwnedFd,
+    sources: &mut Sources<'a>,
+) {
+    for entry in entries {
+        if let Kind::File { sha256, size, .. } = &entry.kind
+            && wanted.contains(sha256)
+        {
+            sources.entry(*sha256).or_insert_with(|| (top, entry.path.clone(), *size));
         }
     }
+}
 
-    fn has_any(&self, wanted: &HashSet<Hash>) -> bool {
-        self.manifest.entries().iter().any(
-            |entry| matches!(&entry.kind, Kind::File { sha256, .. } if wanted.contains(sha256)),
-        )
-    }
+fn has(entry: &Entry, wanted: &HashSet<Hash>) -> bool {
+    matches!(&entry.kind, Kind::File { sha256, .. } if wanted.contains(sha256))
 }
 
 /// Which of these hashes `get` finds, on a few threads.

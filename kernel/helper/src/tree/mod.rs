@@ -14,6 +14,7 @@ mod find;
 mod guard;
 mod isolate;
 mod lock;
+mod notes;
 mod partial;
 mod place;
 mod plan;
@@ -41,14 +42,9 @@ pub use sweep::Sweep;
 
 use fault::Result;
 use guard::{Doubt, Guard};
+use notes::{STATE, Seen, UNFINISHED};
 use place::Place;
-use stat::Look;
 use state::State;
-
-/// The note that holds the state.
-const STATE: &str = "state";
-/// The note that names the paths a flight was about to change. While it is there, nothing is believed of them.
-const UNFINISHED: &str = "unfinished";
 
 /// One work tree on the box.
 #[derive(Debug)]
@@ -56,8 +52,8 @@ pub struct Tree {
     place: Arc<Place>,
     workdir: PathBuf,
     state: State,
-    /// How the state's file looked when it was read or written; another flight may have replaced it.
-    seen: Option<Look>,
+    /// How the notes' files looked when they were read or written.
+    seen: Option<Seen>,
     guard: Option<Guard>,
     /// What has to be looked at before it is believed, beside what the guard reports.
     doubt: Doubt,
@@ -93,41 +89,5 @@ impl Tree {
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Lock> {
         Lock::take(self.place.lock_file()?, ask, waiting, cancelled)
-    }
-
-    /// Reads the state again when its file is another one. A state that cannot be read is none; then the
-    /// notes of a sync without a helper are.
-    fn reload(&mut self) -> Result<()> {
-        let look = self.place.look(STATE);
-        if look.is_some() && look == self.seen {
-            return Ok(());
-        }
-        let read = self.place.read(STATE)?;
-        let known = read.and_then(|(bytes, look)| {
-            State::from_bytes(&bytes, self.place.boot).map(|state| (state, look))
-        });
-        (self.state, self.seen) = match known {
-            Some((state, look)) => (state, Some(look)),
-            None => (State::unseen(self.shell_manifest()), None),
-        };
-        (self.guard, self.doubt) = (None, Doubt::All);
-        Ok(())
-    }
-
-    /// What a sync without a helper left here.
-    fn shell_manifest(&self) -> Manifest {
-        let Some(notes) = self.place.shell_notes() else { return Manifest::default() };
-        let read = |name: &str| {
-            let bytes = place::read(&notes, name).ok()??.0;
-            Manifest::from_text(std::str::from_utf8(&bytes).ok()?)
-        };
-        let finished = read("manifest").unwrap_or_default();
-        finished.with(&read("unfinished").unwrap_or_default())
-    }
-
-    /// Writes the state down.
-    fn save(&mut self) -> Result<()> {
-        self.seen = Some(self.place.write(STATE, &self.state.to_bytes(self.place.boot))?);
-        Ok(())
     }
 }

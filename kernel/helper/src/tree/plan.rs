@@ -1,6 +1,6 @@
 //! What a flight will do: which paths go, and how each wanted entry comes to stand.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crabbox_tree::{Delta, Entry, Hash, Kind, Manifest, bytes_of, hex, shown};
@@ -12,9 +12,8 @@ use crate::tree::stat::{Look, Moment};
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) delta: Delta,
-    /// What the tree will hold.
-    pub(crate) target: Manifest,
-    pub(crate) digest: Hash,
+    /// What the tree will hold, and its digest; `None` when that is what it holds already.
+    pub(crate) aim: Option<(Manifest, Hash)>,
     /// Paths to be removed, in order.
     pub(crate) removed: Vec<PathBuf>,
     /// What to do for each wanted entry, in the order of paths.
@@ -89,7 +88,7 @@ impl Plan {
 
 /// The manifest a delta leads to, when it is one a tree can hold and the one that was announced.
 pub(crate) fn target(base: &Manifest, delta: &Delta, announced: &str) -> Result<(Manifest, Hash)> {
-    let target = delta.apply(base)?;
+    let target = merged(base, delta)?;
     let digest = target.digest();
     if hex(&digest) != announced {
         return Err(Fault::Protocol("the delta does not lead where it says".into()));
@@ -109,6 +108,27 @@ pub(crate) fn target(base: &Manifest, delta: &Delta, announced: &str) -> Result<
         }
     }
     Ok((target, digest))
+}
+
+/// The manifest a delta leads to.
+pub(crate) fn merged(base: &Manifest, delta: &Delta) -> Result<Manifest> {
+    let wanted = Manifest::new(delta.wanted.clone())?;
+    let gone: HashSet<&Path> = delta.removed.iter().map(PathBuf::as_path).collect();
+    let mut entries = Vec::with_capacity(base.entries().len() + wanted.entries().len());
+    let mut wanted = wanted.into_entries().into_iter().peekable();
+    for old in base.entries() {
+        let path = bytes_of(&old.path);
+        while let Some(new) = wanted.next_if(|new| bytes_of(&new.path) < path) {
+            entries.push(new);
+        }
+        match wanted.next_if(|new| new.path == old.path) {
+            Some(new) => entries.push(new),
+            None if gone.contains(old.path.as_path()) => {}
+            None => entries.push(old.clone()),
+        }
+    }
+    entries.extend(wanted);
+    Ok(Manifest::new(entries)?)
 }
 
 fn impossible(path: &Path) -> Fault {

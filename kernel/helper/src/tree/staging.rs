@@ -8,11 +8,11 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crabbox_schemas::helper::Applied;
-use crabbox_tree::{Have, Kind, Piece};
+use crabbox_tree::{Have, Piece};
 
 use crate::tree::fault::{Fault, Result};
 use crate::tree::find::Finder;
-use crate::tree::plan::{How, Plan};
+use crate::tree::plan::Plan;
 use crate::tree::shelf::Shelf;
 use crate::tree::{Tree, apply, threads};
 
@@ -113,14 +113,10 @@ impl Staging {
         for partial in &self.shelf.partials {
             partial.finish(&tree.place)?;
         }
-        let mut applied = apply::apply(tree, &self)?;
-        let sizes =
-            self.plan.todo.iter().map(|todo| match (&todo.how, &self.plan.entry(todo).kind) {
-                (How::Move(_), Kind::File { size, .. }) => *size,
-                _ => 0,
-            });
+        let needed = self.plan.moves().map(|(entry, _)| entry.size()).sum::<u64>();
+        let mut applied = apply::apply(tree, &mut self)?;
         applied.received_bytes = self.shelf.received.load(Ordering::Relaxed);
-        applied.reused_bytes = sizes.sum::<u64>().saturating_sub(applied.received_bytes);
+        applied.reused_bytes = needed.saturating_sub(applied.received_bytes);
         applied.ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(applied)
     }

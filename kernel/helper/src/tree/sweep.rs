@@ -6,12 +6,12 @@ use crate::tree::check::check;
 use crate::tree::fault::Result;
 use crate::tree::guard::{Doubt, Guard};
 use crate::tree::lock::Lock;
-use crate::tree::{Tree, UNFINISHED};
+use crate::tree::{Seen, Tree, UNFINISHED};
 
 /// What a sweep found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sweep {
-    /// Somebody holds the tree; nothing was looked at.
+    /// Somebody else holds the tree, or changed it meanwhile.
     pub busy: bool,
     /// How many managed paths are not as they were left.
     pub drifted: u64,
@@ -19,28 +19,32 @@ pub struct Sweep {
 
 impl Tree {
     /// Looks at the managed paths and remembers what proves that they are unchanged, so that the next flight need
-    /// not. To be called after a command, off the path of any run, and not while holding the tree's lock.
+    /// not. To be called after a command, off the path of any run, and not while holding the tree's lock: that is
+    /// only taken for the moment in which the proofs are written down.
     pub fn sweep(&mut self) -> Result<Sweep> {
-        let Some(_lock) = Lock::try_take(self.place.lock_file()?)? else {
-            return Ok(Sweep { busy: true, drifted: 0 });
-        };
         self.reload()?;
-        if self.place.look(UNFINISHED).is_some() {
-            return Ok(Sweep::default());
-        }
         let (top, _) = self.place.top()?;
         self.arm(&top);
         // Here is time for what no guard reports: writes through mapped memory, and second names.
         self.doubt = Doubt::All;
         let (drift, fresh) = self.look(&top, false)?;
-        if fresh {
-            self.save()?;
-        }
+        let busy = (fresh || self.has_change()) && !self.write_proofs()?;
         if let Some(store) = &self.place.store {
             // A store that is too large for now harms nobody.
             let _ = store.trim();
         }
-        Ok(Sweep { busy: false, drifted: drift.len() as u64 })
+        Ok(Sweep { busy, drifted: drift.len() as u64 })
+    }
+
+    /// Writes the state down unless somebody flies, or has flown since it was read. What is kept in memory holds
+    /// anyway: a proof is about a file's bytes, whoever wrote them.
+    fn write_proofs(&mut self) -> Result<bool> {
+        let Some(_lock) = Lock::try_take(self.place.lock_file()?)? else { return Ok(false) };
+        let ours = self.seen == Some(Seen::now(&self.place));
+        if ours && self.place.look(UNFINISHED).is_none() {
+            self.save(None)?;
+        }
+        Ok(ours)
     }
 
     /// Has the system report changes from now on; what was changed until now is looked at once more.

@@ -1,0 +1,160 @@
+//! What is written down about a tree: its state, what the last small flight did to it, and what is unfinished.
+//!
+//! A large state is not written for a small change: the change is noted beside it (`done`), and the next sweep
+//! writes both as one.
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use crabbox_tree::{Delta, Entry, Manifest, bytes_of, hex};
+
+use crate::tree::fault::Result;
+use crate::tree::guard::Doubt;
+use crate::tree::place;
+use crate::tree::plan::merged;
+use crate::tree::stat::{Look, Record};
+use crate::tree::state::{Boot, State};
+use crate::tree::{Tree, place::Place};
+
+/// The note that holds the state.
+pub(super) const STATE: &str = "state";
+/// The note of a change since the state was written: which state, and the delta.
+const DONE: &str = "done";
+/// The note that names the paths a flight was about to change. While it is there, nothing is believed of them.
+pub(super) const UNFINISHED: &str = "unfinished";
+
+/// Most paths of a change that is noted beside the state.
+const SMALL: usize = 256;
+
+/// How the notes' files look; another flight may have replaced them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    state: Option<Look>,
+    done: Option<Look>,
+}
+
+impl Seen {
+    pub(super) fn now(place: &Place) -> Self {
+        Self { state: place.look(STATE), done: place.look(DONE) }
+    }
+}
+
+impl Tree {
+    /// Reads the notes again when their files are others. A state that cannot be read is none; then the notes of
+    /// a sync without a helper are.
+    pub(super) fn reload(&mut self) -> Result<()> {
+        let now = Seen::now(&self.place);
+        if self.seen == Some(now) {
+            return Ok(());
+        }
+        let read = self.place.read(STATE)?;
+        let known = read.and_then(|(bytes, _)| State::from_bytes(&bytes, self.place.boot));
+        self.state = known.unwrap_or_else(|| State::unseen(self.shell_manifest()));
+        if now.done.is_some()
+            && let Some((text, _)) = self.place.read(DONE)?
+            && let Some(delta) = text.strip_prefix(self.ground(now.state).as_bytes())
+            && let Ok(delta) = Delta::from_text(delta)
+        {
+            self.state = self.state.after(&delta)?;
+        }
+        (self.guard, self.doubt) = (None, Doubt::All);
+        self.seen = Some(now);
+        Ok(())
+    }
+
+    /// Which state a change was made on, in the words of the note: its digest and its file.
+    fn ground(&self, state: Option<Look>) -> String {
+        let Look { ino, mtime: (secs, nanos), .. } = state.unwrap_or_default();
+        format!("{} {ino} {secs} {nanos}\n", hex(&self.state.digest))
+    }
+
+    /// The words that a change starting now is noted with; `None` when the whole state is to be written.
+    pub(super) fn small_change(&self, paths: usize) -> Option<String> {
+        let seen = self.seen.filter(|seen| seen.done.is_none() && seen.state.is_some())?;
+        (paths <= SMALL).then(|| self.ground(seen.state))
+    }
+
+    /// Writes the state down: as a change, when there are words for it, else whole.
+    pub(super) fn save(&mut self, change: Option<(String, &Delta)>) -> Result<()> {
+        match change {
+            Some((mut words, delta)) => {
+                words.extend(delta.to_text().into_iter().map(char::from));
+                self.place.write(DONE, words.as_bytes())?;
+            }
+            None => {
+                self.place.write(STATE, &self.state.to_bytes(self.place.boot))?;
+                self.place.forget(DONE)?;
+            }
+        }
+        self.seen = Some(Seen::now(&self.place));
+        Ok(())
+    }
+
+    /// Whether a change waits to be written into the state.
+    pub(super) fn has_change(&self) -> bool {
+        self.seen.is_some_and(|seen| seen.done.is_some())
+    }
+
+    /// The paths that a flight which was cut off was about to change.
+    pub(super) fn unfinished(&self) -> Result<Option<BTreeSet<PathBuf>>> {
+        let Some((text, _)) = self.place.read(UNFINISHED)? else { return Ok(None) };
+        // What is not whole was not acted upon: the note is there before anything is done.
+        let noted = Delta::from_text(&text).map(|d| d.removed).unwrap_or_default();
+        Ok(Some(noted.into_iter().collect()))
+    }
+
+    /// What a sync without a helper left here.
+    fn shell_manifest(&self) -> Manifest {
+        let Some(notes) = self.place.shell_notes() else { return Manifest::default() };
+        let read = |name: &str| {
+            let bytes = place::read(&notes, name).ok()??.0;
+            Manifest::from_text(std::str::from_utf8(&bytes).ok()?)
+        };
+        let finished = read("manifest").unwrap_or_default();
+        finished.with(&read("unfinished").unwrap_or_default())
+    }
+}
+
+/// The entries that the notes of some tree speak of, for what that is worth.
+pub(super) fn rumours(notes: &OwnedFd, boot: Boot) -> Option<Vec<Entry>> {
+    let (bytes, _) = place::read(notes, STATE).ok()??;
+    let mut entries = State::from_bytes(&bytes, boot)?.manifest.into_entries();
+    if let Ok(Some((text, _))) = place::read(notes, DONE)
+        && let Some(line) = text.iter().position(|b| *b == b'\n')
+        && let Ok(delta) = Delta::from_text(&text[line + 1..])
+    {
+        entries.extend(delta.wanted);
+    }
+    Some(entries)
+}
+
+impl State {
+    /// The state after a change, of whose entries nothing has been looked at.
+    fn after(&self, delta: &Delta) -> Result<Self> {
+        let manifest = merged(&self.manifest, delta)?;
+        let mut fresh: Vec<_> =
+            delta.wanted.iter().map(|e| (e.path.as_path(), Record::default())).collect();
+        fresh.sort_by(|(a, _), (b, _)| bytes_of(a).cmp(bytes_of(b)));
+        let digest = manifest.digest();
+        Ok(Self { records: self.carried(&manifest, &fresh), manifest, digest })
+    }
+
+    /// The records of another manifest's entries: fresh ones, which come in order, else those known here.
+    pub(super) fn carried(&self, manifest: &Manifest, fresh: &[(&Path, Record)]) -> Vec<Record> {
+        let mut old = self.manifest.entries().iter().zip(&self.records).peekable();
+        let mut fresh = fresh.iter().peekable();
+        manifest
+            .entries()
+            .iter()
+            .map(|entry| {
+                let path = bytes_of(&entry.path);
+                while old.next_if(|(old, _)| bytes_of(&old.path) < path).is_some() {}
+                let known = old.next_if(|(old, _)| old.path == entry.path).map(|(_, r)| *r);
+                while fresh.next_if(|(new, _)| bytes_of(new) < path).is_some() {}
+                let new = fresh.next_if(|(new, _)| *new == entry.path).map(|(_, r)| *r);
+                new.or(known).unwrap_or_default()
+            })
+            .collect()
+    }
+}
