@@ -26,7 +26,7 @@ pub(crate) fn attach(serve: &Arc<Serve>, line: &Arc<Line>, id: Id, params: &Atta
             .stdin_from(found.state.stdin_taken);
         let _ = match found.link {
             Some(link) => follow.live(&mut Some(link), false),
-            None => follow.to_end(),
+            None => follow.rest(),
         };
     }
     serve.close(line);

@@ -72,7 +72,7 @@ impl<'a> Follow<'a> {
     }
 
     /// Follows a run that is over, or whose worker is not ours to ask.
-    pub(crate) fn to_end(mut self) -> io::Result<()> {
+    pub(crate) fn rest(mut self) -> io::Result<()> {
         self.is_over();
         self.keep_on(&mut None, false)
     }
