@@ -76,6 +76,13 @@ enum Top {
 }
 
 fn top(dir: &Path) -> Result<Top> {
+    let absent = |at: &Path| {
+        let there = at.join(".git").symlink_metadata();
+        there.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+    };
+    if dir.ancestors().all(absent) {
+        return Ok(Top::Plain);
+    }
     let out = match git(dir, &["rev-parse", "--show-toplevel"]) {
         Ok(out) => out,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Top::NoGit),

@@ -21,6 +21,8 @@ const VARIABLES: &[&str] = &[
 
 /// Git in a directory: it asks nobody, takes no optional lock, fetches nothing and speaks English.
 pub(super) fn command(dir: &Path, args: &[&str]) -> Command {
+    #[cfg(test)]
+    STARTED.with(|count| count.set(count.get() + 1));
     #[expect(
         clippy::disallowed_methods,
         reason = "the kernel's one place that starts a process: git"
@@ -39,4 +41,15 @@ pub(super) fn command(dir: &Path, args: &[&str]) -> Command {
         .env("LC_ALL", "C")
         .stdin(Stdio::null());
     command
+}
+
+#[cfg(test)]
+std::thread_local! {
+    static STARTED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// How often this thread started git.
+#[cfg(test)]
+pub(super) fn started() -> usize {
+    STARTED.with(std::cell::Cell::get)
 }

@@ -1,7 +1,7 @@
 //! The index as a file: flat, sorted, ended by a checksum, replaced in one step.
 
 use std::ffi::OsString;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,8 @@ use crate::sync::excludes::Rule;
 const MAGIC: &[u8; 16] = b"crabbox-index 1\n";
 /// Bytes of the checksum.
 const SUM: usize = 4;
+/// How much is gathered before it is written. Bytes.
+const HELD: usize = 1 << 16;
 
 const TRACKED: u8 = 1;
 const COMMITTED: u8 = 2;
@@ -178,8 +180,7 @@ impl Draft {
     pub(super) fn begin(folder: &Path) -> std::io::Result<Self> {
         let file =
             tempfile::Builder::new().prefix(crate::state::HALF_WRITTEN).tempfile_in(folder)?;
-        let to = BufWriter::with_capacity(1 << 16, file);
-        let mut sink = Sink { to, sum: crc32fast::Hasher::new() };
+        let mut sink = Sink { file, held: Vec::new(), sum: crc32fast::Hasher::new() };
         sink.put(MAGIC)?;
         Ok(Self(sink))
     }
@@ -213,23 +214,31 @@ impl Draft {
     /// its checksum and is made again.
     pub(super) fn finish(mut self, digest: &Hash, path: &Path) -> std::io::Result<()> {
         self.0.put(digest)?;
-        let sum = self.0.sum.clone().finalize().to_le_bytes();
-        self.0.put(&sum)?;
-        let file = self.0.to.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        self.0.pour()?;
+        let Sink { mut file, sum, .. } = self.0;
+        file.write_all(&sum.finalize().to_le_bytes())?;
         file.persist(path).map_err(|e| e.error)?;
         Ok(())
     }
 }
 
 struct Sink {
-    to: BufWriter<NamedTempFile>,
+    file: NamedTempFile,
+    held: Vec<u8>,
     sum: crc32fast::Hasher,
 }
 
 impl Sink {
     fn put(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.sum.update(bytes);
-        self.to.write_all(bytes)
+        self.held.extend_from_slice(bytes);
+        if self.held.len() < HELD { Ok(()) } else { self.pour() }
+    }
+
+    fn pour(&mut self) -> std::io::Result<()> {
+        self.sum.update(&self.held);
+        self.file.write_all(&self.held)?;
+        self.held.clear();
+        Ok(())
     }
 
     fn length(&mut self, len: usize) -> std::io::Result<()> {

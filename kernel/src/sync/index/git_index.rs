@@ -13,7 +13,7 @@ const ID: usize = 20;
 const BEFORE_MODE: usize = 24;
 const AFTER_MODE: usize = 12 + ID;
 
-const ASSUME_VALID_OR_EXTENDED: u16 = 0x4000;
+const EXTENDED: u16 = 0x4000;
 const STAGE: u16 = 0x3000;
 const SUBMODULE: u32 = 0o160_000;
 const DIRECTORY: u32 = 0o040_000;
@@ -51,8 +51,8 @@ fn entry(rest: &mut Bytes<'_>, version: u32, path: &mut Vec<u8>) -> Option<()> {
     if flags & STAGE != 0 || kind == SUBMODULE || kind == DIRECTORY {
         return None;
     }
-    if flags & ASSUME_VALID_OR_EXTENDED != 0 {
-        // Of what these two bytes may say, both that exist mean: ask git.
+    if flags & EXTENDED != 0 {
+        // A file outside a sparse checkout, or one only intended to be added.
         rest.u16().filter(|more| *more == 0)?;
     }
     if version == 4 {
@@ -113,5 +113,54 @@ impl<'a> Bytes<'a> {
             value = value.checked_add(1)?.checked_mul(128)? + usize::from(byte & 127);
         }
         Some(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An index of version 2 with these paths.
+    fn index(paths: &[&str]) -> Vec<u8> {
+        let mut bytes = b"DIRC\0\0\0\x02".to_vec();
+        bytes.extend((paths.len() as u32).to_be_bytes());
+        for path in paths {
+            let start = bytes.len();
+            bytes.extend([0; BEFORE_MODE]);
+            bytes.extend(0o100_644u32.to_be_bytes());
+            bytes.extend([0; AFTER_MODE + 2]);
+            bytes.extend(path.bytes());
+            bytes.resize(start + (bytes.len() - start) / 8 * 8 + 8, 0);
+        }
+        bytes.extend(b"TREE\0\0\0\x03abc");
+        bytes.extend([0; ID]);
+        bytes
+    }
+
+    #[test]
+    fn paths_of_any_length_are_read() {
+        let names: Vec<String> = (1..20).map(|n| "n".repeat(n)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let read = paths(&index(&names)).unwrap();
+        assert!(read.iter().map(PathBuf::as_path).eq(names.iter().map(std::path::Path::new)));
+    }
+
+    #[test]
+    fn what_is_damaged_or_only_gits_to_know_is_not_read() {
+        let whole = index(&["a", "some/longer/path"]);
+        let all = paths(&whole);
+        let cut: Vec<_> = (0..whole.len()).map(|len| paths(&whole[..len])).collect();
+        // Only the one that ends where the extensions begin looks whole.
+        assert_eq!(cut.iter().filter(|read| read.is_some()).count(), 1);
+        assert!(cut.contains(&all));
+        for (at, byte) in [(0, b'X'), (7, 5), (11, 9), (38, 0xe0), (72, 0x10), (72, 0x40)] {
+            let mut other = whole.clone();
+            other[at] = byte;
+            assert_eq!(paths(&other), None, "byte {at}");
+        }
+        let split = whole.windows(4).position(|name| name == b"TREE").unwrap();
+        let mut other = whole;
+        other[split] = b't';
+        assert_eq!(paths(&other), None);
     }
 }

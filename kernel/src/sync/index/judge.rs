@@ -90,7 +90,11 @@ impl Rules {
 /// The patterns in a file; one that is not there has none.
 fn patterns(file: &Path) -> Option<Rc<[Pattern]>> {
     match std::fs::read(file) {
-        Ok(bytes) => Some(gix_ignore::parse(&bytes, false).map(|(pattern, ..)| pattern).collect()),
+        Ok(mut bytes) => {
+            // Git ends the last line, which matters when it ends with a carriage return.
+            bytes.push(b'\n');
+            Some(gix_ignore::parse(&bytes, false).map(|(pattern, ..)| pattern).collect())
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Some([].into()),
         Err(_) => None,
     }

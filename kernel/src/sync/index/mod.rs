@@ -98,9 +98,9 @@ impl Shelf {
 /// Reads a tree and remembers nothing.
 pub(super) fn look_afresh(dir: &Path, rules: &SyncRules) -> Result<LocalTree> {
     let found = checkout::find(dir, rules)?;
-    let mut scan = Scan::of(found);
+    let mut scan = Scan::of(found, None);
     scan.refresh(i64::MIN, None)?;
-    let mut tree = scan.into_tree(None)?;
+    let mut tree = scan.into_tree()?;
     tree.digest = tree.manifest.digest();
     Ok(tree)
 }
@@ -144,7 +144,7 @@ fn finish(scan: Scan, head: Head, kept: &Kept, shelf: &Shelf) -> Result<LocalTre
     let (news, differs) = (scan.seen.news, scan.seen.differs);
     // An index that cannot be written is only missed.
     let draft = (news || differs).then(|| scan.draft(&head, shelf)).and_then(std::io::Result::ok);
-    let mut tree = scan.into_tree(None)?;
+    let mut tree = scan.into_tree()?;
     tree.digest = if differs { tree.manifest.digest() } else { kept.digest };
     tree.token.clone_from(&kept.head.token);
     if let Some(draft) = draft {
@@ -170,21 +170,25 @@ struct Scan {
 }
 
 impl Scan {
-    /// The files that git or a walk just named.
-    fn of(mut found: Checkout) -> Self {
+    /// The files that git or a walk just named, with what was learned about them.
+    fn of(mut found: Checkout, learned: Option<(Facts, Vec<Record>)>) -> Self {
         let paths = std::mem::take(&mut found.paths);
-        let mut records: Vec<_> = paths.into_iter().map(|path| Record::new(path, false)).collect();
-        learn::sort(&mut records);
-        Self {
+        let (facts, records) = match learned {
+            Some((facts, records)) => (Some(facts), records),
+            None => (None, paths.into_iter().map(|path| Record::new(path, false)).collect()),
+        };
+        let mut scan = Self {
             root: found.root.clone(),
             kind: found.kind,
             records,
             recipes: Recipes::new(),
-            facts: None,
+            real: facts.as_ref().map(|facts| walk::real(&facts.dirs)).unwrap_or_default(),
+            facts,
             asked: Some(found),
-            real: Vec::new(),
             seen: Seen { news: true, differs: true },
-        }
+        };
+        learn::sort(&mut scan.records);
+        scan
     }
 
     /// The files as the index knows them; `None` when somebody has to be asked.
@@ -226,11 +230,7 @@ impl Scan {
     fn asked(kept: &mut Kept, dir: &Path, rules: &SyncRules, keep: Keep<'_>) -> Result<Self> {
         let found = checkout::find(dir, rules)?;
         let learned = learn::learn(&found, dir, rules, keep.env)?;
-        let mut scan = Self::of(found);
-        if let Some((facts, records)) = learned {
-            scan.real = walk::real(&facts.dirs);
-            (scan.facts, scan.records) = (Some(facts), records);
-        }
+        let mut scan = Self::of(found, learned);
         let old = std::mem::take(&mut kept.records).into_iter();
         let mut old: HashMap<_, _> = old.map(|record| (record.path.clone(), record)).collect();
         for record in &mut scan.records {
@@ -275,7 +275,7 @@ impl Scan {
         Ok(draft)
     }
 
-    fn into_tree(self, token: Option<String>) -> Result<LocalTree> {
+    fn into_tree(self) -> Result<LocalTree> {
         let tracked_deletions = self.deletions()?;
         let left_out = match &self.asked {
             Some(asked) => asked.left_out,
@@ -289,7 +289,7 @@ impl Scan {
             manifest,
             digest: Hash::default(),
             recipes: self.recipes,
-            token,
+            token: None,
             tracked_deletions,
             left_out,
             notes,

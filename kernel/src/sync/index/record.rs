@@ -64,15 +64,24 @@ impl Stat {
         self.kind() == Some(FileType::RegularFile)
     }
 
-    /// Whether nothing changed since `old` was taken. What changed at `moment` or later may have changed
-    /// twice within one tick of the clock, so it is never the same.
+    /// Whether it changed at `moment` or later, and so may have changed twice within one tick of the clock
+    /// without showing it. A file system that counts whole seconds has long ticks.
+    pub(in crate::sync) fn is_racy(&self, moment: i64) -> bool {
+        let changed = self.ctime.max(self.mtime);
+        let tick = if changed % SECOND == 0 { 2 * SECOND } else { 1 };
+        changed > moment.saturating_sub(tick)
+    }
+
+    /// Whether nothing changed since `old` was taken. What is racy may have.
     pub(in crate::sync) fn still(&self, old: &Self, moment: i64) -> bool {
-        self == old && self.ctime.max(self.mtime) < moment
+        self == old && !self.is_racy(moment)
     }
 }
 
+const SECOND: i64 = 1_000_000_000;
+
 fn nanoseconds(seconds: i64, rest: i64) -> i64 {
-    seconds.saturating_mul(1_000_000_000).saturating_add(rest)
+    seconds.saturating_mul(SECOND).saturating_add(rest)
 }
 
 /// What stood at a path.
@@ -136,5 +145,22 @@ impl Record {
             What::Nothing | What::Special(_) => return None,
         };
         Some(Entry { path: self.path, kind })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_change_again_unseen_is_not_believed() {
+        let at = |ctime| Stat { ctime, mode: 1, ..Stat::default() };
+        assert!(at(SECOND + 4).still(&at(SECOND + 4), SECOND + 5));
+        assert!(!at(SECOND + 5).still(&at(SECOND + 5), SECOND + 5));
+        // Whole seconds: whatever happens in the second looks the same.
+        assert!(!at(7 * SECOND).still(&at(7 * SECOND), 8 * SECOND));
+        assert!(at(7 * SECOND).still(&at(7 * SECOND), 9 * SECOND + 1));
+        assert!(!at(3).still(&at(4), 9 * SECOND));
+        assert!(!at(3).still(&at(3), i64::MIN), "nothing is believed before everything");
     }
 }

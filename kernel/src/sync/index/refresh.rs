@@ -169,9 +169,13 @@ impl Look<'_> {
 
     fn try_at(&self, record: &mut Record, buffer: &mut Vec<u8>) -> Result<()> {
         if record.rule.is_some() && !record.tracked {
+            if record.what != What::Nothing {
+                (record.stat, record.what) = (Stat::default(), What::Nothing);
+                self.differs.store(true, Ordering::Relaxed);
+            }
             return Ok(());
         }
-        let racy = record.stat.ctime.max(record.stat.mtime) >= self.trust.moment;
+        let racy = record.stat.is_racy(self.trust.moment);
         if !racy && self.trust.only.is_some_and(|only| !only.covers(&record.path)) {
             return Ok(());
         }

@@ -112,9 +112,11 @@ struct Stale {
 }
 
 fn look_at_dirs(facts: &mut Facts, since: &Since<'_>) -> Option<Stale> {
-    let racy = |at: usize| facts.dirs[at].stat.ctime.max(facts.dirs[at].stat.mtime) >= since.moment;
-    let worth =
-        |at: &usize| since.only.is_none_or(|only| racy(*at) || only.touches(&facts.dirs[*at].path));
+    let worth = |at: &usize| {
+        let dir = &facts.dirs[*at];
+        let only = since.only.filter(|_| !dir.stat.is_racy(since.moment));
+        only.is_none_or(|only| only.touches(&dir.path))
+    };
     let chosen: Vec<usize> = (0..facts.dirs.len()).filter(worth).collect();
     let paths: Vec<&Path> = chosen.iter().map(|at| facts.dirs[*at].path.as_path()).collect();
     let now = stats(&facts.place.root, &paths)?;

@@ -110,9 +110,8 @@ fn line_of(file: &Path) -> Option<String> {
 /// What in the environment decides what git says.
 pub(super) fn surroundings(env: &BTreeMap<String, String>) -> Hash {
     let mut text = Vec::new();
-    let counts = |name: &str| {
-        name.starts_with("GIT_") || ["HOME", "XDG_CONFIG_HOME", "PATH"].contains(&name)
-    };
+    let counts =
+        |name: &str| name.starts_with("GIT_") || ["HOME", "XDG_CONFIG_HOME"].contains(&name);
     for (name, value) in env.iter().filter(|(name, _)| counts(name)) {
         text.extend(format!("{name}={value}\0").bytes());
     }

@@ -3,6 +3,7 @@
 mod boxes;
 mod drift;
 mod files;
+mod index;
 mod random;
 mod refusals;
 
