@@ -365,22 +365,19 @@ fn a_guard_forgets_nothing_of_what_it_has_seen() {
 }
 
 #[test]
-fn checksums_see_what_looks_hide() {
+fn a_state_that_is_not_whole_costs_no_bytes() {
     let on = Box::new();
     let mut tree = on.tree();
     let mut laptop = Laptop::new();
     let files = Files::of(&[("a", "right")]);
     laptop.fly(&mut tree, &files);
     tree.sweep().unwrap();
-    // A disk that lies: the state remembers another content than the one the file has had all along.
     let note = on.dir.path().join("cbx_1/.crabbox/tree/repo/state");
     let mut state = std::fs::read(&note).unwrap();
     state.truncate(state.len() - 8);
     std::fs::write(&note, &state).unwrap();
     let flown = laptop.fly(&mut tree, &files);
-    assert_eq!((flown.refusals, flown.sent), (1, 0), "a state that is not whole costs no bytes");
-    let manner = Manner { checksum: true, ..Manner::default() };
-    assert_eq!(laptop.fly_so(&mut tree, &files, manner).unwrap().refusals, 0);
+    assert_eq!((flown.refusals, flown.sent), (1, 0));
     assert_eq!(Files::read(tree.workdir()), files);
 }
 
@@ -401,6 +398,16 @@ fn a_tree_that_was_synced_without_a_helper_is_taken_over() {
     let all = Files::of(&[("a", "1"), ("b/c", "2"), ("built", "4")]);
     assert_eq!(Files::read(tree.workdir()), all);
     assert!(!note.exists());
+
+    // And again, after both had the tree: what the other sent is managed here, too.
+    put(&base.join("repo/later"), "5");
+    put(&note, &Files::of(&[("a", "1"), ("later", "5")]).manifest().to_text());
+    let mut laptop = Laptop::new();
+    laptop.fly(&mut tree, &Files::of(&[("a", "1")]));
+    assert_eq!(Files::read(tree.workdir()), Files::of(&[("a", "1"), ("built", "4")]));
+    assert!(!note.exists());
+    tree.sweep().unwrap();
+    assert_eq!(laptop.fly(&mut tree, &Files::of(&[("a", "1")])).refusals, 0);
 }
 
 #[test]

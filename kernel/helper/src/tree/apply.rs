@@ -43,10 +43,9 @@ pub(super) fn apply(tree: &mut Tree, staging: &mut Staging) -> Result<Applied> {
     let looks = put_all(&place, top, plan)?;
     applied.written =
         plan.todo.iter().filter(|todo| !matches!(todo.how, How::Keep(_))).count() as u64;
-    if plan.aim.is_some() || !plan.todo.is_empty() || staging.repairs {
+    if plan.aim.is_some() || !plan.todo.is_empty() || staging.repairs || tree.has_change() {
         note_down(tree, staging, &looks)?;
         place.forget(UNFINISHED)?;
-        forget_shell_notes(&place)?;
     }
     Ok(applied)
 }
@@ -365,16 +364,4 @@ fn right_mode(entry: &Entry, look: &Look) -> bool {
         Kind::File { exec, .. } => look.is_file() && look.exec() == *exec,
         Kind::Symlink { .. } => look.kind() == FileType::Symlink,
     }
-}
-
-/// Once the helper has a tree, what a sync without a helper noted of it is stale.
-fn forget_shell_notes(place: &Place) -> Result<()> {
-    let Some(notes) = place.shell_notes() else { return Ok(()) };
-    for name in ["manifest", "unfinished"] {
-        match unlinkat(&notes, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(Fault::of("forget the notes of an earlier sync")(errno)),
-        }
-    }
-    Ok(())
 }

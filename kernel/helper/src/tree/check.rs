@@ -168,3 +168,24 @@ fn scarce(errno: Errno) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crabbox_tree::{Manifest, content_hash};
+
+    use super::*;
+
+    #[test]
+    fn reading_every_byte_sees_what_looks_hide() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), "what is there").unwrap();
+        let stat = rustix::fs::stat(dir.path().join("a")).unwrap();
+        let kind = Kind::File { size: 13, sha256: content_hash(b"what was there"), exec: false };
+        let mut state =
+            State::unseen(Manifest::new(vec![Entry { path: "a".into(), kind }]).unwrap());
+        state.records[0] = Record { look: Look::of(&stat), sure: true };
+        let top: OwnedFd = std::fs::File::open(dir.path()).unwrap().into();
+        let look = |bytes| check(&top, &state, None, (0, 0), bytes).unwrap().drift;
+        assert_eq!((look(false), look(true)), (vec![], vec![0]));
+    }
+}

@@ -27,6 +27,8 @@ pub(crate) struct Dirs<'a> {
     at: Vec<u8>,
     /// Its directories: where each one's name ends in `at`, and the directory.
     open: Vec<(usize, OwnedFd)>,
+    /// A directory that is not there; nor is what would be below it.
+    missing: Option<Vec<u8>>,
     /// Whether directories may be closed to us by their mode.
     mortal: bool,
 }
@@ -34,7 +36,7 @@ pub(crate) struct Dirs<'a> {
 impl<'a> Dirs<'a> {
     pub(crate) fn new(top: &'a OwnedFd) -> Self {
         let mortal = !rustix::process::geteuid().is_root();
-        Self { top: top.as_fd(), at: Vec::new(), open: Vec::new(), mortal }
+        Self { top: top.as_fd(), at: Vec::new(), open: Vec::new(), missing: None, mortal }
     }
 
     /// The directory a path stands in, and its name there. Not found, or not a directory, when there is no
@@ -87,6 +89,14 @@ impl<'a> Dirs<'a> {
     }
 
     fn enter(&mut self, dir: &[u8], make: bool) -> Result<()> {
+        let below = |gone: &Vec<u8>| {
+            dir.strip_prefix(gone.as_slice()).is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+        };
+        match make {
+            true => self.missing = None,
+            false if self.missing.as_ref().is_some_and(below) => return Err(Errno::NOENT),
+            false => {}
+        }
         let common = |end: usize| {
             dir.len() >= end
                 && dir[..end] == self.at[..end]
@@ -101,7 +111,13 @@ impl<'a> Dirs<'a> {
             let stop =
                 dir[start..].iter().position(|b| *b == b'/').map_or(dir.len(), |n| start + n);
             let name = OsStr::from_bytes(&dir[start..stop]);
-            let fd = if make { self.make(name)? } else { self.step(name)? };
+            let fd = match if make { self.make(name) } else { self.step(name) } {
+                Err(Errno::NOENT) => {
+                    self.missing = Some(dir[..stop].to_vec());
+                    return Err(Errno::NOENT);
+                }
+                fd => fd?,
+            };
             self.at.extend_from_slice(&dir[end..stop]);
             self.open.push((stop, fd));
             end = stop;

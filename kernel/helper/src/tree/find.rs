@@ -13,7 +13,7 @@ use crate::tree::copy::copy;
 use crate::tree::dirs::{Dirs, list, open_file};
 use crate::tree::fault::{Fault, Result};
 use crate::tree::notes::rumours;
-use crate::tree::place::{self, Place};
+use crate::tree::place::Place;
 use crate::tree::plan::Going;
 use crate::tree::shelf::fresh;
 use crate::tree::stat::Look;

@@ -24,6 +24,9 @@ const DONE: &str = "done";
 /// The note that names the paths a flight was about to change. While it is there, nothing is believed of them.
 pub(super) const UNFINISHED: &str = "unfinished";
 
+/// The notes of a sync without a helper: what it sent, and what it was about to send.
+const SHELL: (&str, &str) = ("manifest", "unfinished");
+
 /// Most paths of a change that is noted beside the state.
 const SMALL: usize = 256;
 
@@ -32,17 +35,22 @@ const SMALL: usize = 256;
 pub(super) struct Seen {
     state: Option<Look>,
     done: Option<Look>,
+    /// Those of a sync without a helper, which came after the last with one.
+    shell: Option<Look>,
 }
 
 impl Seen {
     pub(super) fn now(place: &Place) -> Self {
-        Self { state: place.look(STATE), done: place.look(DONE) }
+        let shell = place
+            .shell_notes()
+            .and_then(|notes| [SHELL.0, SHELL.1].iter().find_map(|name| place::look(&notes, name)));
+        Self { state: place.look(STATE), done: place.look(DONE), shell }
     }
 }
 
 impl Tree {
-    /// Reads the notes again when their files are others. A state that cannot be read is none; then the notes of
-    /// a sync without a helper are.
+    /// Reads the notes again when their files are others. A state that cannot be read is none. What a sync
+    /// without a helper has sent since is managed, too, but nothing is believed of it.
     pub(super) fn reload(&mut self) -> Result<()> {
         let now = Seen::now(&self.place);
         if self.seen == Some(now) {
@@ -50,13 +58,16 @@ impl Tree {
         }
         let read = self.place.read(STATE)?;
         let known = read.and_then(|(bytes, _)| State::from_bytes(&bytes, self.place.boot));
-        self.state = known.unwrap_or_else(|| State::unseen(self.shell_manifest()));
+        self.state = known.unwrap_or_else(|| State::unseen(Manifest::default()));
         if now.done.is_some()
             && let Some((text, _)) = self.place.read(DONE)?
             && let Some(delta) = text.strip_prefix(self.ground(now.state).as_bytes())
             && let Ok(delta) = Delta::from_text(delta)
         {
             self.state = self.state.after(&delta)?;
+        }
+        if now.shell.is_some() {
+            self.state = State::unseen(self.state.manifest.with(&self.shell_manifest()));
         }
         (self.guard, self.doubt) = (None, Doubt::All);
         self.seen = Some(now);
@@ -71,8 +82,9 @@ impl Tree {
 
     /// The words that a change starting now is noted with; `None` when the whole state is to be written.
     pub(super) fn small_change(&self, paths: usize) -> Option<String> {
-        let seen = self.seen.filter(|seen| seen.done.is_none() && seen.state.is_some())?;
-        (paths <= SMALL).then(|| self.ground(seen.state))
+        let seen = self.seen?;
+        let plain = seen.state.is_some() && seen.done.is_none() && seen.shell.is_none();
+        (plain && paths <= SMALL).then(|| self.ground(seen.state))
     }
 
     /// Writes the state down: as a change, when there are words for it, else whole.
@@ -87,13 +99,21 @@ impl Tree {
                 self.place.forget(DONE)?;
             }
         }
+        self.forget_shell_notes()?;
         self.seen = Some(Seen::now(&self.place));
         Ok(())
     }
 
-    /// Whether a change waits to be written into the state.
+    /// Whether notes wait to be written into the state.
     pub(super) fn has_change(&self) -> bool {
-        self.seen.is_some_and(|seen| seen.done.is_some())
+        self.seen.is_some_and(|seen| seen.done.is_some() || seen.shell.is_some())
+    }
+
+    /// What a sync without a helper noted is in the state now.
+    fn forget_shell_notes(&self) -> Result<()> {
+        let Some(notes) = self.place.shell_notes() else { return Ok(()) };
+        place::forget(&notes, SHELL.0)?;
+        place::forget(&notes, SHELL.1)
     }
 
     /// The paths that a flight which was cut off was about to change.
@@ -111,8 +131,8 @@ impl Tree {
             let bytes = place::read(&notes, name).ok()??.0;
             Manifest::from_text(std::str::from_utf8(&bytes).ok()?)
         };
-        let finished = read("manifest").unwrap_or_default();
-        finished.with(&read("unfinished").unwrap_or_default())
+        let finished = read(SHELL.0).unwrap_or_default();
+        finished.with(&read(SHELL.1).unwrap_or_default())
     }
 }
 

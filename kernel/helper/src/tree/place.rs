@@ -119,7 +119,7 @@ impl Place {
 
     /// How a note's file looks.
     pub(crate) fn look(&self, name: &str) -> Option<Look> {
-        statat(&self.meta, name, AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| Look::of(&stat))
+        look(&self.meta, name)
     }
 
     /// Replaces a note at once. How its file looks then.
@@ -134,10 +134,7 @@ impl Place {
 
     /// Removes a note.
     pub(crate) fn forget(&self, name: &str) -> Result<()> {
-        match unlinkat(&self.meta, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(Fault::of(format!("remove the note {name:?}"))(errno)),
-        }
+        forget(&self.meta, name)
     }
 
     /// Where the sync without a helper keeps its notes of this tree.
@@ -145,6 +142,19 @@ impl Place {
         let flags = DIR.union(OFlags::NOFOLLOW);
         let sync = openat(&self.notes, "sync", flags, Mode::empty()).ok()?;
         openat(&sync, &self.repo, flags, Mode::empty()).ok()
+    }
+}
+
+/// How a file of ours looks; `None` when there is none.
+pub(crate) fn look(dir: &OwnedFd, name: &str) -> Option<Look> {
+    statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| Look::of(&stat))
+}
+
+/// Removes a file of ours.
+pub(crate) fn forget(dir: &OwnedFd, name: &str) -> Result<()> {
+    match unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(Fault::of(format!("remove the note {name:?}"))(errno)),
     }
 }
 

@@ -181,3 +181,43 @@ fn checksum(bytes: &[u8]) -> u64 {
     }
     sum ^ (sum >> 32)
 }
+
+#[cfg(test)]
+mod tests {
+    use crabbox_tree::content_hash;
+
+    use super::*;
+
+    fn state() -> State {
+        let file = |path: &str, exec| Entry {
+            path: path.into(),
+            kind: Kind::File { size: 4, sha256: content_hash(path.as_bytes()), exec },
+        };
+        let link = Entry { path: "l".into(), kind: Kind::Symlink { target: "to".into() } };
+        let manifest = Manifest::new(vec![file("a", true), file("b/c", false), link]).unwrap();
+        let mut state = State::unseen(manifest);
+        let look = Look { ino: 7, size: 4, mtime: (-1, 5), ctime: (9, 9), mode: 0o755, links: 1 };
+        state.records[1] = Record { look, sure: true };
+        state
+    }
+
+    #[test]
+    fn a_state_survives_its_file_and_no_damaged_byte() {
+        let (state, boot) = (state(), [3; 16]);
+        let bytes = state.to_bytes(boot);
+        assert_eq!(State::from_bytes(&bytes, boot), Some(state));
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x20;
+            assert_eq!(State::from_bytes(&damaged, boot), None, "byte {at}");
+            assert_eq!(State::from_bytes(&bytes[..at], boot), None, "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn after_another_boot_no_look_is_believed() {
+        let state = state();
+        let read = State::from_bytes(&state.to_bytes([3; 16]), [4; 16]).unwrap();
+        assert_eq!(read, State::unseen(state.manifest));
+    }
+}
