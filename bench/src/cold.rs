@@ -1,6 +1,7 @@
 //! C: the first sync to a box, and the first to the next one.
 
 use std::fs;
+use std::path::Path;
 
 use crabbox_tests::line::Shape;
 
@@ -167,15 +168,19 @@ fn limited(stage: &Stage) -> Result<Vec<Figure>> {
 
 fn second(stage: &Stage) -> Result<Vec<Figure>> {
     let repo = stage.repo(Kind::Medium)?;
+    // The same host gives the same lease; another name makes it another tree there.
+    let other = repo.with_file_name("medium-again");
+    let _ = stage.step("cp").arg("-a").arg(&repo).arg(&other).run()?;
     let shared = stage.emptied("shared-host")?;
-    let first_bytes = |_: usize| {
+    let first_run = |repo: &Path| {
         let before = stage.line.bytes_up();
-        let seat = stage.seat(Way::Line, &repo, Some(&shared))?;
+        let seat = stage.seat(Way::Line, repo, Some(&shared))?;
         let _ = seat.run(&["true"]).run()?;
         Ok::<_, String>((stage.line.bytes_up() - before, seat))
     };
-    let (one, _first) = first_bytes(1)?;
-    let (two, _second) = first_bytes(2)?;
+    let (one, _first) = first_run(&repo)?;
+    let (two, _second) = first_run(&other)?;
+    let _ = fs::remove_dir_all(&other);
     let note = format!("{one} bytes, then {two}");
     Ok(vec![Figure::of("10 000 files", two as f64 / one as f64).note(note)])
 }

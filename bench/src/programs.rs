@@ -1,22 +1,22 @@
-//! P: programs that a warm run starts, here and on the box.
+//! P: processes that a warm run starts, here and on the box.
 
 use crate::Result;
 use crate::repos::Kind;
 use crate::row::{Figure, Goal, Row, Sense};
 use crate::stage::{Stage, Way};
-use crate::trace::{Started, started};
+use crate::trace::{Process, Started, started};
 
 pub(crate) const ROWS: &[Row] = &[
     row(
         "P1",
-        "programs started here by a warm run",
+        "processes started here by a warm run",
         "the classic chain: about 45",
         &[Goal { case: "run", gate: 0.0, moonshot: 0.0 }],
         here,
     ),
     row(
         "P2",
-        "programs started on the box by a warm run",
+        "processes started on the box by a warm run",
         "the classic chain: about 25 shells and their children",
         &[Goal { case: "run", gate: 1.0, moonshot: 1.0 }],
         on_the_box,
@@ -49,9 +49,11 @@ fn warm(stage: &Stage) -> Result<Started> {
     started(stage, seat.run(&["true"]))
 }
 
-fn figure(programs: &[String]) -> Vec<Figure> {
-    let names = programs.iter().map(|path| path.rsplit('/').next().unwrap_or(path));
-    vec![Figure::of("run", programs.len() as f64).note(names.collect::<Vec<_>>().join(" "))]
+fn figure(processes: &[Process]) -> Vec<Figure> {
+    let name = |path: &String| path.rsplit('/').next().unwrap_or(path).to_owned();
+    let names = processes.iter().map(|all| all.iter().map(name).collect::<Vec<_>>().join(" → "));
+    let note = names.collect::<Vec<_>>().join(", ");
+    vec![Figure::of("run", processes.len() as f64).note(note)]
 }
 
 fn here(stage: &Stage) -> Result<Vec<Figure>> {
@@ -64,6 +66,6 @@ fn on_the_box(stage: &Stage) -> Result<Vec<Figure>> {
 
 fn plugins(stage: &Stage) -> Result<Vec<Figure>> {
     let mut all = warm(stage)?.here;
-    all.retain(|path| path.contains("crabbox-provider-"));
+    all.retain(|process| process.iter().any(|path| path.contains("crabbox-provider-")));
     Ok(figure(&all))
 }

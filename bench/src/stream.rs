@@ -165,7 +165,7 @@ fn blocked(stage: &Stage) -> Result<Vec<Figure>> {
         .into_iter()
         .filter(|pid| is_crabbox(*pid, child.id()))
         .map(|pid| peak(pid as u32))
-        .sum();
+        .fold(0.0, |sum, one| sum + one);
     let bytes = count(&mut out)? + 1;
     let status = child.wait().map_err(|e| e.to_string())?;
     if !status.success() {

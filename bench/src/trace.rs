@@ -11,10 +11,13 @@ use crate::Result;
 use crate::launch::Step;
 use crate::stage::{Stage, wait};
 
-/// Programs started, one a line: first those of the traced command itself.
+/// A process that was started and the programs it became, one after the other.
+pub(crate) type Process = Vec<String>;
+
+/// Processes that were started.
 pub(crate) struct Started {
-    pub(crate) here: Vec<String>,
-    pub(crate) on_the_box: Vec<String>,
+    pub(crate) here: Vec<Process>,
+    pub(crate) on_the_box: Vec<Process>,
 }
 
 /// Runs a step and lists the programs that it, a daemon, and the server's side started; the step itself is no part of it.
@@ -39,12 +42,12 @@ pub(crate) fn started(stage: &Stage, step: Step) -> Result<Started> {
         detach(watch);
     }
     let _ = ran?;
-    let mut here = programs(&mine);
+    let mut here = processes(&mine);
     if !here.is_empty() {
         here.remove(0);
     }
-    here.extend(programs(&daemons));
-    Ok(Started { here, on_the_box: programs(&server) })
+    here.extend(processes(&daemons));
+    Ok(Started { here, on_the_box: processes(&server) })
 }
 
 /// Whether a process is the server or below it.
@@ -109,10 +112,18 @@ fn detach(mut watch: Child) {
     let _ = watch.wait();
 }
 
-/// Names in successful calls, such as `1234 execve("/bin/true", …) = 0`.
-fn programs(trace: &Path) -> Vec<String> {
+/// From successful calls, such as `1234 execve("/bin/true", …) = 0`, in the order of each process' first.
+fn processes(trace: &Path) -> Vec<Process> {
     let text = fs::read_to_string(trace).unwrap_or_default();
-    let done = text.lines().filter(|line| line.contains("execve(") && !line.contains("= -1"));
-    done.filter_map(|line| Some(line.split_once("execve(\"")?.1.split_once('"')?.0.to_owned()))
-        .collect()
+    let mut found: Vec<(&str, Process)> = Vec::new();
+    for line in text.lines().filter(|line| line.contains("execve(") && !line.contains("= -1")) {
+        let pid = line.split(' ').next().unwrap_or_default();
+        let name = line.split_once("execve(\"").and_then(|(_, rest)| rest.split_once('"'));
+        let name = name.map_or(line, |(path, _)| path).to_owned();
+        match found.iter_mut().find(|(known, _)| *known == pid) {
+            Some((_, process)) => process.push(name),
+            None => found.push((pid, vec![name])),
+        }
+    }
+    found.into_iter().map(|(_, process)| process).collect()
 }
