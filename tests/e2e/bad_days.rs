@@ -64,7 +64,8 @@ fn a_link_cut_while_the_tree_is_sent_starts_nothing_and_the_next_run_works() {
     fs::write(repo.join("large"), vec![3; 60 << 20]).unwrap();
     let mark = room.at("started");
     let mark_text = mark.to_string_lossy().into_owned();
-    let running = room.crabbox(&repo, ["run", "--keep", "--", "touch", &mark_text]).start();
+    let args = ["run", "--keep", "--reconnect", "0", "--", "touch", &mark_text];
+    let running = room.crabbox(&repo, args).start();
     running.says("sync candidate");
     sshd.cut();
     let ended = running.wait();

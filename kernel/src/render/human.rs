@@ -50,7 +50,7 @@ pub fn lines(event: &Event) -> Vec<String> {
 fn connection_line(event: &Event) -> String {
     match event {
         Event::ConnectionLost { reason, limit } => format!(
-            "connection lost ({}); what runs on the box goes on, trying for {} to reach it again",
+            "connection lost ({}); trying for {} to reach the box again and to go on there",
             plain(reason),
             format_duration(*limit)
         ),

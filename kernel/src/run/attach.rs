@@ -63,12 +63,12 @@ pub async fn attach<P: Provider, D: Dialer, C: Clock>(
     events: &mut dyn EventSink,
     stop: &Stop,
 ) -> Result<Seen> {
-    let mut line = line(bench, held, events, stop).await?;
+    let mut reconnect = Reconnect::new(wanted.reconnect);
+    let mut line = helped(reconnect.first(bench, held, events, stop).await?)?;
     let on_stop = if wanted.end { OnStop::EndCommand } else { OnStop::Leave };
     let run = wanted.run_id.as_str();
     let mut follow = Follow::new(&base_dir(held)?, run, wanted.from, false, on_stop);
     follow.leave_after(wanted.hush);
-    let mut reconnect = Reconnect::new(wanted.reconnect);
     let mut console = Console::closed();
     let ended = if wanted.end {
         let now = Stop::raised(Urgency::Gentle);
@@ -91,7 +91,7 @@ pub async fn list<P: Provider, D: Dialer, C: Clock>(
     events: &mut dyn EventSink,
     stop: &Stop,
 ) -> Result<Vec<RunState>> {
-    let mut line = line(bench, held, events, stop).await?;
+    let mut line = helped(open(bench, held, events, stop).await?)?;
     let params = RunsParams { base_dir: base_dir(held)?, run_id: None };
     let listed: Result<RunsResult> =
         line.helper.call(method::RUN_LIST, &params, LIST_LIMIT, bench.clock).await;
@@ -99,13 +99,8 @@ pub async fn list<P: Provider, D: Dialer, C: Clock>(
     listed.map(|listed| listed.runs)
 }
 
-async fn line<P: Provider, D: Dialer, C: Clock>(
-    bench: &Bench<'_, P, D, C>,
-    held: &Held,
-    events: &mut dyn EventSink,
-    stop: &Stop,
-) -> Result<Line<D::Remote>> {
-    match open(bench, held, events, stop).await? {
+fn helped<R>(way: Way<R>) -> Result<Line<R>> {
+    match way {
         Way::Helper(line) => Ok(line),
         Way::Shell { why, .. } => {
             let what = "runs on this box end with their client";

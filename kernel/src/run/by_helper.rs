@@ -27,13 +27,14 @@ const GOODBYE: Duration = Duration::from_secs(2);
 pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
     job: &Job<'_, P, D, C>,
     line: Line<D::Remote>,
+    reconnect: Reconnect,
     console: &mut Console,
     timing: &mut Timing,
     events: &mut dyn EventSink,
     stop: &Stop,
 ) -> Result<Ended> {
     let clock = job.bench.clock;
-    let mut trip = Trip { job, line, reconnect: Reconnect::new(job.plan.reconnect) };
+    let mut trip = Trip { job, line, reconnect };
     if let Some((tree, _)) = job.tree() {
         sync_starts(tree, trip.line.remote.peer(), &job.places, events);
     }
@@ -120,7 +121,8 @@ impl<P: Provider, D: Dialer, C: Clock> Trip<'_, P, D, C> {
             if error.code != ErrorCode::ConnectionLost {
                 return Err(error);
             }
-            self.again(error, events, stop).await.map_err(|e| e.at(stage))?;
+            let line = self.reconnect.again(bench, held, error, events, stop).await;
+            self.line = line.map_err(|e| e.at(stage))?;
         }
     }
 
@@ -137,17 +139,6 @@ impl<P: Provider, D: Dialer, C: Clock> Trip<'_, P, D, C> {
         let Job { bench, held, .. } = self.job;
         let over = &mut self.reconnect;
         over.follow(bench, held, &mut self.line, &mut follow, channels, console, events, stop).await
-    }
-
-    async fn again(
-        &mut self,
-        cause: KernelError,
-        events: &mut dyn EventSink,
-        stop: &Stop,
-    ) -> Result<()> {
-        let (bench, held) = (self.job.bench, self.job.held);
-        self.line = self.reconnect.again(bench, held, cause, events, stop).await?;
-        Ok(())
     }
 
     /// The end of the command becomes the end of the run.

@@ -92,7 +92,9 @@ async fn news<P: Provider, D: Dialer, C: Clock>(
     };
     match asked {
         Ok(now) => (now.ssh != held.lease.ssh).then_some(Ok(now)),
-        Err(error) if error.code == ErrorCode::NotFound => Some(Err(error)),
+        Err(error) if matches!(error.code, ErrorCode::NotFound | ErrorCode::LeaseExpired) => {
+            Some(Err(error))
+        }
         Err(error) => {
             tracing::debug!(%error, "the provider cannot say what became of the box");
             None

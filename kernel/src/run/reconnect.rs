@@ -9,7 +9,7 @@ use crate::event::Event;
 use crate::lease::acquire::random;
 use crate::lease::{Bench, Held};
 use crate::ports::{Clock, Dialer, EventSink, Provider, Stop, Urgency};
-use crate::run::line::{Line, Way, way};
+use crate::run::line::{Line, Way, open, way};
 use crate::run::process::Console;
 use crate::run::reach::{address, ended, explain, seek};
 use crate::run::stream::{End, Follow};
@@ -48,6 +48,39 @@ impl Reconnect {
         events: &mut dyn EventSink,
         stop: &Stop,
     ) -> Result<Line<D::Remote>> {
+        match self.another(bench, held, cause, events, stop).await? {
+            Way::Helper(line) => Ok(line),
+            Way::Shell { why, .. } => {
+                let what = format!("no helper runs on the box any more: {why}");
+                Err(KernelError::new(ErrorCode::Unsupported, what).outcome(Outcome::Uncertain))
+            }
+        }
+    }
+
+    /// The first way to the box. A line that breaks while it is opened is opened again like any other.
+    pub(super) async fn first<P: Provider, D: Dialer, C: Clock>(
+        &mut self,
+        bench: &Bench<'_, P, D, C>,
+        held: &Held,
+        events: &mut dyn EventSink,
+        stop: &Stop,
+    ) -> Result<Way<D::Remote>> {
+        match open(bench, held, events, stop).await {
+            Err(error) if error.code == ErrorCode::ConnectionLost => {
+                self.another(bench, held, error, events, stop).await.map_err(|e| e.at("connect"))
+            }
+            opened => opened,
+        }
+    }
+
+    async fn another<P: Provider, D: Dialer, C: Clock>(
+        &mut self,
+        bench: &Bench<'_, P, D, C>,
+        held: &Held,
+        cause: KernelError,
+        events: &mut dyn EventSink,
+        stop: &Stop,
+    ) -> Result<Way<D::Remote>> {
         if self.limit.is_zero() {
             return Err(explain(bench, &held.lease, cause).await);
         }
@@ -67,11 +100,11 @@ impl Reconnect {
                 return Err(gave_up(self.limit, cause, last));
             }
             match self.attempt(bench, held, left, stop, &cause).await {
-                Ok(line) => {
+                Ok(way) => {
                     let now = bench.clock.monotonic_ms();
                     self.opened = Some(now);
                     events.emit(Event::Reconnected { ms: now - self.began });
-                    return Ok(line);
+                    return Ok(way);
                 }
                 Err(error) if error.code == ErrorCode::NotFound => {
                     return Err(ended(&held.lease, &cause));
@@ -137,7 +170,7 @@ impl Reconnect {
         left: Duration,
         stop: &Stop,
         cause: &KernelError,
-    ) -> Result<Line<D::Remote>> {
+    ) -> Result<Way<D::Remote>> {
         let mut address = address(bench.state, &held.lease, true)?;
         address.endpoint.ready_check = None;
         address.patience = left.min(ATTEMPT);
@@ -146,19 +179,12 @@ impl Reconnect {
             let reached = seek(bench, held, &address, &mut quiet, &never).await?;
             way(bench, reached, &mut Vec::new(), &never).await
         };
-        let tried = tokio::select! {
-            tried = trying => tried?,
+        tokio::select! {
+            tried = trying => tried,
             () = bench.clock.sleep(left) => {
-                return Err(KernelError::new(ErrorCode::ConnectionLost, "the box did not answer in time"));
+                Err(KernelError::new(ErrorCode::ConnectionLost, "the box did not answer in time"))
             }
-            () = stop.reaches(Urgency::Gentle) => return Err(left_alone(cause)),
-        };
-        match tried {
-            Way::Helper(line) => Ok(line),
-            Way::Shell { why, .. } => {
-                let what = format!("no helper runs on the box any more: {why}");
-                Err(KernelError::new(ErrorCode::Unsupported, what))
-            }
+            () = stop.reaches(Urgency::Gentle) => Err(left_alone(cause)),
         }
     }
 

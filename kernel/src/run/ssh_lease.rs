@@ -13,8 +13,9 @@ use crate::lease::{Bench, Held};
 use crate::plan::{Plan, Sync};
 use crate::ports::{Clock, Dialer, EventSink, Provider, Remote, Stop};
 use crate::run::command::{Command, Places};
-use crate::run::line::{Way, open};
+use crate::run::line::Way;
 use crate::run::process::Console;
+use crate::run::reconnect::Reconnect;
 use crate::run::{Ended, by_helper, by_shell};
 use crate::sync::LocalTree;
 use crate::sync::commits::Commits;
@@ -41,10 +42,13 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
     let job = Job { bench, plan, held, places: places(plan, &held.lease)? };
     timing.workdir = Some(job.places.workdir.clone());
     let from = bench.clock.monotonic_ms();
-    let way = open(bench, held, events, stop).await?;
+    let mut reconnect = Reconnect::new(plan.reconnect);
+    let way = reconnect.first(bench, held, events, stop).await?;
     timing.bootstrap_ms = bench.clock.monotonic_ms() - from;
     match way {
-        Way::Helper(line) => by_helper::work(&job, line, console, timing, events, stop).await,
+        Way::Helper(line) => {
+            by_helper::work(&job, line, reconnect, console, timing, events, stop).await
+        }
         Way::Shell { remote, lease, why } => {
             refuse_without_helper(plan, &why)?;
             by_shell::work(&job, remote, &lease, console, timing, events, stop).await

@@ -1,0 +1,151 @@
+//! Runs that go on alone: started and left, taken up again here and elsewhere, waited for, ended.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crabbox_tests::{Room, Sshd};
+use rustix::process::Signal;
+
+use crate::local::warm;
+
+/// Starts a detached run; its id.
+fn detach(room: &Room, repo: &std::path::Path, slug: &str, script: &str) -> String {
+    let ended =
+        room.crabbox(repo, ["run", "--id", slug, "--detach", "--", "sh", "-c", script]).ok();
+    let out = ended.out();
+    assert!(out.starts_with("run_") && out.lines().count() == 1, "only the id\n{ended}");
+    out.trim().to_owned()
+}
+
+#[test]
+fn a_detached_run_is_followed_waited_for_and_remembered() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    let slug = warm(&room, &repo);
+    let script = "echo begin; while [ ! -e go ]; do sleep 0.05; done; echo end; exit 7";
+    let run = detach(&room, &repo, &slug, script);
+    let state = || {
+        let runs = room.crabbox(&repo, ["history", "--json"]).ok().json();
+        let runs = runs.as_array().unwrap().clone();
+        runs.into_iter().find(|r| r["id"] == run.as_str()).unwrap()
+    };
+    assert_eq!(state()["state"], "running");
+    assert_eq!(room.crabbox(&repo, ["logs", &run]).ok().out(), "begin\n");
+    let follower = room.crabbox(&repo, ["attach", &run]).start();
+    follower.prints("begin");
+    let waiter = room.crabbox(&repo, ["wait", &run]).start();
+    let workdir = state()["workdir"].as_str().unwrap().to_owned();
+    fs::write(std::path::Path::new(&workdir).join("go"), "").unwrap();
+    assert_eq!(follower.wait().expect(7).out(), "begin\nend\n");
+    assert_eq!(waiter.wait().expect(7).out(), "");
+    let known = state();
+    assert_eq!((&known["state"], &known["exitCode"]), (&"failed".into(), &7.into()), "{known}");
+    let _ = room.crabbox(&repo, ["wait", &run]).run().expect(7);
+    assert_eq!(room.crabbox(&repo, ["attach", &run]).run().expect(7).out(), "begin\nend\n");
+    assert_eq!(room.crabbox(&repo, ["logs", &run, "-f"]).ok().out(), "begin\nend\n");
+}
+
+#[test]
+fn a_detached_run_on_a_new_box_keeps_it_and_json_says_which() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    let ended = room.crabbox(&repo, ["run", "--json", "-d", "--", "sleep", "60"]).ok();
+    let run = ended.json();
+    assert_eq!((&run["state"], &run["detached"]), (&"running".into(), &true.into()), "{run}");
+    assert_eq!(room.state_files("claims").len(), 1);
+    let id = run["id"].as_str().unwrap();
+    let stopped = room.crabbox(&repo, ["stop", id, "--json"]).ok().json();
+    assert_eq!(
+        (&stopped["stopped"][0]["runId"], &stopped["stopped"][0]["outcome"]),
+        (&id.into(), &"stopped".into())
+    );
+    let _ = room.crabbox(&repo, ["stop", id]).ok().says(&["over already"]);
+    assert_eq!(room.state_files("claims").len(), 1, "the box stays");
+    let _ = room.crabbox(&repo, ["attach", id]).run().expect(130);
+    let _ = room.crabbox(&repo, ["stop", run["slug"].as_str().unwrap()]).ok();
+    room.assert_nothing_left();
+}
+
+#[test]
+fn ctrl_c_in_attach_leaves_the_run_alone() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    let slug = warm(&room, &repo);
+    let run = detach(&room, &repo, &slug, "echo begin; while [ ! -e go ]; do sleep 0.05; done");
+    let follower = room.crabbox(&repo, ["attach", &run]).start();
+    follower.prints("begin");
+    follower.signal(Signal::INT);
+    let _ = follower.wait().expect(130).says(&["goes on", "crabbox stop run_"]);
+    let again = room.crabbox(&repo, ["attach", &run]).start();
+    again.prints("begin");
+    let began = Instant::now();
+    let _ = room.crabbox(&repo, ["stop", &run]).ok();
+    assert_ne!(again.wait().code, 0, "it was ended");
+    assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_run_whose_client_was_killed_goes_on_and_is_taken_up_byte_for_byte() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    let slug = warm(&room, &repo);
+    let script = "echo x >>starts; seq 1 200000; while [ ! -e go ]; do sleep 0.05; done; \
+                  seq 200001 300000; exit 3";
+    let client = room.crabbox(&repo, ["run", "--id", &slug, "--", "sh", "-c", script]).start();
+    client.prints("200000\n");
+    client.signal(Signal::KILL);
+    let _ = client.wait();
+    let run = room.crabbox(&repo, ["history", "--json"]).ok().json()[0].clone();
+    assert_eq!(run["state"], "lost", "{run}");
+    let id = run["id"].as_str().unwrap();
+    let workdir = std::path::PathBuf::from(run["workdir"].as_str().unwrap());
+    let attached = room.crabbox(&repo, ["attach", id]).start();
+    attached.prints("200000\n");
+    fs::write(workdir.join("go"), "").unwrap_or_else(|e| panic!("{e}: {run}"));
+    let wanted: String = (1..=300_000).map(|n| format!("{n}\n")).collect();
+    let ended = attached.wait().expect(3);
+    assert!(ended.out() == wanted, "{} bytes of {}", ended.out().len(), wanted.len());
+    assert_eq!(fs::read_to_string(workdir.join("starts")).unwrap(), "x\n");
+    let log = room.crabbox(&repo, ["logs", id]).ok().out();
+    assert!(log == wanted, "the journal is whole: {} bytes of {}", log.len(), wanted.len());
+}
+
+#[test]
+fn a_run_is_taken_up_from_another_machine_that_holds_the_lease() {
+    let room = Room::new();
+    let sshd = Sshd::start(&room);
+    room.configure(&sshd.config());
+    let repo = room.repo("app");
+    let started =
+        room.crabbox(&repo, ["run", "-d", "--", "sh", "-c", "echo hi; sleep 1; exit 6"]).ok();
+    let run = started.out().trim().to_owned();
+    let other = Room::new();
+    other.configure(&sshd.config());
+    let elsewhere = other.repo("elsewhere");
+    let _ = other.crabbox(&elsewhere, ["attach", &run]).run().expect(4);
+    let ended = other.crabbox(&elsewhere, ["attach", &run, "--id", "127-0-0-1"]).run().expect(6);
+    assert_eq!(ended.out(), "hi\n");
+    let _ = room.crabbox(&repo, ["wait", &run]).run().expect(6);
+    let id = room.state_files("claims")[0].trim_end_matches(".json").to_owned();
+    let _ = room.crabbox(&repo, ["stop", &id]).ok();
+}
+
+#[test]
+fn runs_on_one_work_tree_queue_also_from_two_machines_or_run_in_copies() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    let slug = warm(&room, &repo);
+    let run = detach(&room, &repo, &slug, "echo begin; while [ ! -e go ]; do sleep 0.05; done");
+    let busy =
+        room.crabbox(&repo, ["run", "--id", &slug, "--no-wait", "--", "true"]).run().expect(6);
+    assert!(busy.err().contains(&run), "it says who is there\n{busy}");
+    let queued = room.crabbox(&repo, ["run", "--id", &slug, "--", "echo", "mine"]).start();
+    queued.says("waiting");
+    let _ = room.crabbox(&repo, ["stop", &run]).ok();
+    assert_eq!(queued.wait().expect(0).out(), "mine\n");
+    let alone = ["run", "--id", &slug, "--isolate", "-d", "--", "sh", "-c", "touch made; sleep 60"];
+    let alone = room.crabbox(&repo, alone).ok().out().trim().to_owned();
+    let beside = room.crabbox(&repo, ["run", "--id", &slug, "--no-wait", "--", "ls"]).ok();
+    assert_eq!(beside.out(), "hello.txt\n", "a private copy is private, and holds nobody up");
+    let _ = room.crabbox(&repo, ["stop", &alone]).ok();
+}
