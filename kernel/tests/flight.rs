@@ -17,7 +17,8 @@ use crabbox_kernel::helper::{Binaries, Helper, Incoming, Opened, open};
 use crabbox_kernel::ports::{EventSink, Stop};
 use crabbox_kernel::state::State;
 use crabbox_kernel::sync::flight::{Flight, Flown, Launch, Launched, Place, fly};
-use crabbox_kernel::sync::push::Pushed;
+use crabbox_kernel::sync::known;
+use crabbox_kernel::sync::push::{PushSpec, Pushed, push_after};
 use crabbox_kernel::sync::{LocalTree, ScanOptions, SyncRules, scan};
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::helper::{Action, Blob, LockAsk, Role, RunSpec};
@@ -291,6 +292,36 @@ async fn a_file_that_changed_after_it_was_described_arrives_as_it_is_now() {
     rig.fly_with(&mut helper, Some(&tree), None, &mut Vec::new()).await.unwrap();
     assert!(look_at(&rig.there("")) == look_at(rig.local.path()));
     assert!(rig.mirror(&mut helper, 1).await.skipped, "what was remembered is what was sent");
+}
+
+#[tokio::test]
+async fn helper_and_shell_take_turns_and_neither_trusts_stale_notes() {
+    let rig = Rig::new();
+    for (n, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        put(&rig.here(name), "old");
+        put(&rig.here(&format!("gone{n}")), "goes");
+    }
+    let mut helper = rig.helper().await;
+    for round in 0..4 {
+        put(&rig.here("a"), format!("round {round}"));
+        std::fs::remove_file(rig.here(&format!("gone{round}"))).unwrap();
+        put(&rig.here(&format!("new{round}")), "new");
+        if round > 0 {
+            std::fs::remove_file(rig.here(&format!("new{}", round - 1))).unwrap();
+        }
+        if round % 2 == 1 {
+            rig.exact(&mut helper).await;
+            continue;
+        }
+        let spec = PushSpec {
+            workdir: rig.there("").to_str().unwrap().trim_end_matches('/').to_owned(),
+            rules: rig.rules.clone(),
+        };
+        let noted = known::noted(&rig.state, &rig.place.lease, &rig.place.repo);
+        let (stop, mut events) = (Stop::never(), Vec::new());
+        push_after(&rig.to, &rig.tree(), &spec, &noted, &mut events, &stop, &Time).await.unwrap();
+        assert!(look_at(&rig.there("")) == look_at(rig.local.path()), "round {round}");
+    }
 }
 
 fn launch(run: [u8; 6], line: &str) -> Launch {

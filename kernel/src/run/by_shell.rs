@@ -18,7 +18,8 @@ use crate::run::reach::explain;
 use crate::run::ssh_lease::{Job, sync_ended, sync_starts};
 use crate::run::{Ended, collect};
 use crate::shell;
-use crate::sync::push::{PushSpec, push};
+use crate::sync::known;
+use crate::sync::push::{PushSpec, push_after};
 
 /// How long the last broom may take.
 const TIDY_LIMIT: Duration = Duration::from_secs(2);
@@ -69,7 +70,9 @@ async fn sync<P: Provider, D: Dialer, C: Clock>(
     let spec = PushSpec { workdir: job.places.workdir.clone(), rules: rules.clone() };
     let clock = job.bench.clock;
     let from = clock.monotonic_ms();
-    let pushed = push(remote, tree, &spec, events, stop, clock).await?;
+    let Job { bench, plan, held, .. } = job;
+    let noted = known::noted(bench.state, &held.lease.lease_id, &plan.repo_name);
+    let pushed = push_after(remote, tree, &spec, &noted, events, stop, clock).await?;
     sync_ended(pushed, clock.monotonic_ms() - from, timing, events);
     job.send_commits(remote).await
 }

@@ -28,6 +28,13 @@ pub(super) fn file(state: &State, lease: &LeaseId, repo: &str) -> PathBuf {
     state.boxes().join(lease.as_str()).join(format!("{repo}.base"))
 }
 
+/// What a lease's box was last seen to hold of a repository.
+pub fn noted(state: &State, lease: &LeaseId, repo: &str) -> Manifest {
+    let mut known = Known::load(&file(state, lease, repo));
+    known.read();
+    known.entries().cloned().unwrap_or_default()
+}
+
 /// Forgets a lease's box; nothing else of it is touched.
 pub fn forget(state: &State, lease: &LeaseId) {
     let _ = std::fs::remove_dir_all(state.boxes().join(lease.as_str()));

@@ -59,9 +59,24 @@ pub async fn push<R: Remote>(
     stop: &Stop,
     clock: &impl Clock,
 ) -> Result<Pushed> {
+    push_after(remote, tree, spec, &Manifest::default(), events, stop, clock).await
+}
+
+/// The same on a box where a helper may have worked before: `noted` is what it was last seen to hold. Its own
+/// notes are taken away, so that it believes ours when it comes back.
+pub async fn push_after<R: Remote>(
+    remote: &R,
+    tree: &LocalTree,
+    spec: &PushSpec,
+    noted: &Manifest,
+    events: &mut dyn EventSink,
+    stop: &Stop,
+    clock: &impl Clock,
+) -> Result<Pushed> {
     let push = Push {
         remote,
         tree,
+        noted,
         rules: &spec.rules,
         places: Places::new(&spec.workdir)?,
         clock,
@@ -86,6 +101,7 @@ pub async fn push<R: Remote>(
 struct Push<'a, R, C> {
     remote: &'a R,
     tree: &'a LocalTree,
+    noted: &'a Manifest,
     rules: &'a SyncRules,
     places: Places,
     clock: &'a C,
@@ -115,7 +131,10 @@ impl<R: Remote, C: Clock> Push<'_, R, C> {
         let probe = prepare(self.remote, &self.places).await?;
         self.step("mkdir");
         let known = probe.finished.clone().unwrap_or_default();
-        let managed = known.with(probe.unfinished.as_ref().unwrap_or(&Manifest::default()));
+        let mut managed = known.with(probe.unfinished.as_ref().unwrap_or(&Manifest::default()));
+        if probe.helper {
+            managed = self.noted.with(&managed);
+        }
         let all = managed.with(wanted);
         let paths = all.entries().iter().map(|e| e.path.as_path()).collect();
         let seen = survey(self.remote, &self.places, &probe, &paths, wanted).await?;
@@ -132,6 +151,7 @@ impl<R: Remote, C: Clock> Push<'_, R, C> {
         if probe.unfinished.as_ref() != Some(&all) {
             store(self.remote, &self.places, "unfinished", all.to_text(), None).await?;
         }
+        self.take_over(&probe).await?;
         self.step("manifest_write");
         let amended = self.make_equal(&probe, wanted, change).await?;
         let last = last.with(&amended);
@@ -140,11 +160,22 @@ impl<R: Remote, C: Clock> Push<'_, R, C> {
         Ok(self.done)
     }
 
+    /// Takes a helper's notes away, once ours say as much.
+    async fn take_over(&self, probe: &Probe) -> Result<()> {
+        if !probe.helper {
+            return Ok(());
+        }
+        let notes = quote(&self.places.helper);
+        let said = run_small(self.remote, format!("rm -f {notes}/state {notes}/done")).await?;
+        said.check("take a helper's notes away")
+    }
+
     async fn nothing_to_do(mut self, probe: &Probe, last: &Manifest) -> Result<Pushed> {
         if probe.unfinished.is_some() || probe.finished.as_ref() != Some(last) {
             store(self.remote, &self.places, "manifest", last.to_text(), Some("unfinished"))
                 .await?;
         }
+        self.take_over(probe).await?;
         self.step("finalize");
         self.done.skipped = true;
         Ok(self.done)

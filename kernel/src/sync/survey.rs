@@ -24,6 +24,8 @@ pub(super) struct Probe {
     pub(super) hasher: Option<String>,
     /// Its tar reads escapes in names unless told not to.
     pub(super) gnu_tar: bool,
+    /// A helper left notes of this tree.
+    pub(super) helper: bool,
     /// The manifest of the last sync that was finished.
     pub(super) finished: Option<Manifest>,
     /// What a later sync that was not finished may have left.
@@ -96,6 +98,7 @@ pub(super) async fn prepare<R: Remote>(remote: &R, places: &Places) -> Result<Pr
         r#"LC_ALL=C; export LC_ALL; umask 022
 w={workdir}
 m={meta}
+t={helper}
 if [ -h "$w" ] || {{ [ -e "$w" ] && [ ! -d "$w" ]; }}; then rm -f "$w" || exit 1; fi
 mkdir -p "$w" "$m" || exit 1
 [ -w "$w" ] && [ -x "$w" ] || {{ echo "$w is not writable" >&2; exit 1; }}
@@ -107,6 +110,7 @@ for c in sha256sum 'shasum -a 256' 'openssl dgst -sha256 -r'; do
 case "$(echo | $c 2>/dev/null)" in {newline}*) h=$c; break;; esac
 done
 echo "$h"
+if [ -e "$t/state" ] || [ -e "$t/done" ]; then echo helper; else echo; fi
 for f in manifest unfinished; do
 echo "$f"
 if [ -f "$m/$f" ]; then cat "$m/$f"; fi
@@ -114,13 +118,14 @@ done
 echo {END}"#,
         workdir = quote(&places.workdir),
         meta = quote(&places.meta),
+        helper = quote(&places.helper),
     );
     let said = run_small(remote, &body).await?;
     let answer = said.answer("prepare the work directory")?;
     let text = String::from_utf8_lossy(answer);
-    let mut parts = text.splitn(3, '\n');
-    let (tar, hasher) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let rest = parts.next().unwrap_or_default();
+    let mut parts = text.splitn(4, '\n');
+    let mut part = || parts.next().unwrap_or_default();
+    let (tar, hasher, helper, rest) = (part(), part(), part(), part());
     let rest = rest
         .strip_prefix("manifest\n")
         .or_else(|| rest.strip_prefix("manifest"))
@@ -132,6 +137,7 @@ echo {END}"#,
     Ok(Probe {
         hasher: (!hasher.is_empty()).then(|| hasher.to_owned()),
         gnu_tar: tar == "gnu",
+        helper: helper == "helper",
         finished: read(finished),
         unfinished: read(unfinished.trim_start()),
     })

@@ -30,6 +30,8 @@ pub(super) struct Places {
     pub(super) workdir: String,
     /// Our notes, beside the tree.
     pub(super) meta: String,
+    /// A helper's notes of the same tree.
+    pub(super) helper: String,
 }
 
 impl Places {
@@ -41,7 +43,8 @@ impl Places {
                 format!("not an absolute work directory: {workdir}"),
             ));
         }
-        Ok(Self { workdir: workdir.to_owned(), meta: format!("{parent}/.crabbox/sync/{name}") })
+        let notes = |of: &str| format!("{parent}/.crabbox/{of}/{name}");
+        Ok(Self { workdir: workdir.to_owned(), meta: notes("sync"), helper: notes("tree") })
     }
 
     pub(super) fn file(&self, name: &str) -> String {
