@@ -10,7 +10,8 @@ as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"; elif command -v sudo >/dev/null; then sudo "$@"; else return 1; fi
 }
 
-# Tools the tests drive for real: an SSH server, its key maker, git, and bubblewrap for isolated local boxes.
+# Tools the tests drive for real: an SSH server, its key maker, git, bubblewrap for isolated local boxes, network
+# namespaces for links that die, and strace to count programs.
 missing=()
 command -v git >/dev/null || missing+=(git)
 command -v ssh-keygen >/dev/null || missing+=(openssh-client)
@@ -19,6 +20,10 @@ case "$(uname -s)" in
   Linux)
     command -v cc >/dev/null || missing+=(build-essential)
     command -v bwrap >/dev/null || missing+=(bubblewrap)
+    command -v ip >/dev/null || missing+=(iproute2)
+    command -v unshare >/dev/null || missing+=(util-linux)
+    command -v ps >/dev/null || missing+=(procps)
+    command -v strace >/dev/null || missing+=(strace)
     if [ ${#missing[@]} -gt 0 ]; then
       step "installing ${missing[*]}"
       if command -v apt-get >/dev/null; then
