@@ -21,13 +21,6 @@ pub(crate) fn born(pid: Pid) -> Option<u64> {
     stat_fields(pid.as_raw_nonzero().get())?.get(19)?.parse().ok()
 }
 
-/// Processor time of a process, dead or alive, and of its dead children, in ticks: user mode, kernel.
-pub(crate) fn ticks(pid: Pid) -> Option<(u64, u64)> {
-    let fields = stat_fields(pid.as_raw_nonzero().get())?;
-    let at = |index: usize| fields.get(index)?.parse::<u64>().ok();
-    Some((at(11)? + at(13)?, at(12)? + at(14)?))
-}
-
 /// Ends every process of the session and the group that `leader` began. True once none is left.
 pub(crate) fn end(leader: Pid, now: bool) -> bool {
     let steps: &[Signal] =

@@ -237,7 +237,7 @@ impl Serve {
             method::RUN_FORGET => answer_with(session, id, params, forget),
             method::RUN_SIGNAL => answer_with(session, id, params, signal),
             method::BOX_STAT => answer_with(session, id, params, |place: StatPlace| {
-                Ok(stat::stat(Path::new(place.base_dir.as_deref().unwrap_or("/"))))
+                Ok(stat::stat(place.base_dir.as_deref().map(Path::new)))
             }),
             _ => return Err(Fault::new(ErrorKind::Unsupported, format!("no method {name:?}"))),
         })
@@ -357,7 +357,7 @@ impl Serve {
 
 type Job = Box<dyn FnOnce(&Arc<Serve>) + Send>;
 
-/// Where `box.stat` measures the disk.
+/// Where `box.stat` measures disk and store.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct StatPlace {

@@ -4,15 +4,17 @@ use std::path::Path;
 
 use crabbox_schemas::helper::BoxStat;
 
-/// Takes a look; what cannot be learnt stays zero. `place` is on the file system that counts.
-pub(crate) fn stat(place: &Path) -> BoxStat {
+use crate::tree::store_bytes;
+
+/// Takes a look; what cannot be learnt stays zero. `base_dir` is a lease's folder, on the disk that counts.
+pub(crate) fn stat(base_dir: Option<&Path>) -> BoxStat {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let load = read("/proc/loadavg");
     let mut loads = load.split_whitespace().map(|word| word.parse().unwrap_or_default());
     let mut next = || loads.next().unwrap_or_default();
     let memory = read("/proc/meminfo");
     let uptime = read("/proc/uptime");
-    let disk = rustix::fs::statvfs(place).ok();
+    let disk = rustix::fs::statvfs(base_dir.unwrap_or(Path::new("/"))).ok();
     BoxStat {
         cpus: std::thread::available_parallelism()
             .map_or(0, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
@@ -21,7 +23,7 @@ pub(crate) fn stat(place: &Path) -> BoxStat {
         memory_free_bytes: kilobytes(&memory, "MemAvailable:"),
         disk_bytes: disk.as_ref().map_or(0, |d| d.f_blocks.saturating_mul(d.f_frsize)),
         disk_free_bytes: disk.as_ref().map_or(0, |d| d.f_bavail.saturating_mul(d.f_frsize)),
-        store_bytes: 0,
+        store_bytes: base_dir.map(store_bytes).unwrap_or_default(),
         uptime_secs: uptime.split('.').next().and_then(|s| s.parse().ok()).unwrap_or_default(),
     }
 }

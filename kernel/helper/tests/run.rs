@@ -296,6 +296,17 @@ fn an_isolated_run_leaves_the_tree_to_others() {
 }
 
 #[test]
+fn what_a_command_used_is_told() {
+    let on = Boxed::new();
+    let mut channel = Channel::open(&on);
+    let line = "x=$(head -c 40000000 /dev/zero | tr '\\0' x); i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done";
+    let flow = channel.run(1, on.flight(1, &run_id(1), json!({"shell": line}), json!({})));
+    let usage = flow.exited.as_ref().unwrap()["exit"]["usage"].clone();
+    assert!(usage["userMs"].as_u64().unwrap() > 0, "{usage}");
+    assert!(usage["maxRssBytes"].as_u64().unwrap() > 40_000_000, "{usage}");
+}
+
+#[test]
 fn the_box_tells_how_it_is_doing() {
     let on = Boxed::new();
     let mut channel = Channel::open(&on);

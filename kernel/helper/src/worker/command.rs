@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use crabbox_schemas::helper::Terminal;
 use rustix::fs::OFlags;
@@ -24,6 +24,7 @@ const PIPE: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Command {
     pub(super) pid: Pid,
+    pub(super) child: Child,
     pub(super) stdout: OwnedFd,
     /// A terminal has only one stream.
     pub(super) stderr: Option<OwnedFd>,
@@ -66,6 +67,7 @@ pub(super) fn start(start: &Start, at_ms: u64) -> io::Result<Command> {
     let pid = pid.ok_or_else(|| io::Error::other("a process without an id"))?;
     Ok(Command {
         pid,
+        child,
         stdout: ours.stdout,
         stderr: ours.stderr,
         stdin: ours.stdin,
@@ -83,7 +85,7 @@ fn environment(start: &Start) -> io::Result<Vec<(OsString, OsString)>> {
     start.env.iter().map(|p| pair(p).map_err(|e: crate::Fault| io::Error::other(e))).collect()
 }
 
-/// A thread that waits for the process without collecting it; its times can still be read then.
+/// A thread that waits for the process without collecting it: what it used is told when it is collected.
 fn wait_for(pid: Pid) -> io::Result<OwnedFd> {
     let (ended, tell) = pipe_with(PipeFlags::CLOEXEC)?;
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;

@@ -2,18 +2,21 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use crabbox_schemas::helper::{RunExit, Usage};
-use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, waitid};
+use rustix::process::Pid;
+use wait4::{ResourceUsage, Wait4};
 
+use crate::clock;
 use crate::link::Start;
 use crate::spool::{Writer, replace};
 use crate::worker::command::{self, Command};
 use crate::worker::input::Input;
 use crate::worker::peer::Progress;
-use crate::{clock, processes};
 
 /// How long processes that outlive the command may hold its pipes.
 const GRACE: Duration = Duration::from_millis(100);
@@ -42,7 +45,8 @@ pub(super) struct Run {
     pub(super) input: Input,
     terminal: Option<OwnedFd>,
     ended: Option<OwnedFd>,
-    status: Option<WaitIdStatus>,
+    child: Child,
+    status: Option<ExitStatus>,
     usage: Usage,
     deadline: Option<Instant>,
     timed_out: bool,
@@ -62,7 +66,8 @@ pub(super) enum Door {
 impl Run {
     /// Starts it.
     pub(super) fn start(start: &Start, at_ms: u64) -> io::Result<Self> {
-        let Command { pid, stdout, stderr, stdin, terminal, ended } = command::start(start, at_ms)?;
+        let Command { pid, child, stdout, stderr, stdin, terminal, ended } =
+            command::start(start, at_ms)?;
         let stream = |from, name| Stream {
             from,
             spool: Writer::new(Path::new(&start.dir), name, start.spool_bytes),
@@ -76,6 +81,7 @@ impl Run {
             input: Input::new(stdin, terminal.is_some()),
             terminal,
             ended: Some(ended),
+            child,
             status: None,
             usage: Usage::default(),
             deadline: start.timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms)),
@@ -184,9 +190,9 @@ impl Run {
     /// The process ended: notes what it used, what is still in its pipes, and how long to wait for more.
     fn collect(&mut self) {
         self.ended = None;
-        self.usage = usage(self.pid);
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        self.status = waitid(WaitId::Pid(self.pid), options).ok().flatten();
+        let collected = self.child.try_wait4().ok().flatten();
+        self.status = Some(collected.map_or(ExitStatus::from_raw(0x100), |c| c.status));
+        self.usage = collected.map(|c| usage(&c.rusage)).unwrap_or_default();
         self.grace = Some(Instant::now() + GRACE);
         self.input.close();
         for stream in &mut self.streams {
@@ -203,8 +209,8 @@ impl Run {
         if self.ended.is_some() || self.disk_full.is_some() || self.streams.iter().any(open) {
             return None;
         }
-        let signal = self.status.and_then(|s| s.terminating_signal());
-        let code = self.status.and_then(|s| s.exit_status()).unwrap_or(1);
+        let signal = self.status.and_then(|s| s.signal());
+        let code = self.status.and_then(|s| s.code()).unwrap_or(1);
         Some(RunExit {
             code: signal.map_or(code, |number| 128 + number),
             signal: signal.map(name_of),
@@ -231,12 +237,10 @@ impl Stream {
     }
 }
 
-/// What an ended process used; it was not collected yet.
-fn usage(pid: Pid) -> Usage {
-    // The kernel counts hundredths of a second here, on every machine.
-    let ms = |ticks: u64| ticks.saturating_mul(10);
-    let (user, system) = processes::ticks(pid).unwrap_or_default();
-    Usage { user_ms: ms(user), system_ms: ms(system), max_rss_bytes: 0 }
+/// What an ended process and those it waited for used.
+fn usage(rusage: &ResourceUsage) -> Usage {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    Usage { user_ms: ms(rusage.utime), system_ms: ms(rusage.stime), max_rss_bytes: rusage.maxrss }
 }
 
 /// A signal's name without `SIG`.
