@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 
@@ -119,9 +118,8 @@ impl Partial {
         let name = hex(&self.content);
         let (part, log) = (format!("{name}.part"), format!("{name}.log"));
         let failed = || Fault::of("stage a large file");
-        let mut file = self.file.as_fd();
         std::io::Seek::rewind(&mut &self.file).map_err(Fault::io("read a staged file"))?;
-        let found = content_of(&mut file, &mut Vec::new()).map_err(failed())?;
+        let found = content_of(&self.file, &mut Vec::new()).map_err(failed())?;
         let right = found.is_some_and(|(hash, _)| hash == self.content);
         unlinkat(&place.staging, &log, AtFlags::empty()).map_err(failed())?;
         if right {
