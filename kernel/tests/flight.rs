@@ -14,14 +14,16 @@ use bytes::Bytes;
 use crabbox_kernel::error::Result;
 use crabbox_kernel::event::Event;
 use crabbox_kernel::helper::{Binaries, Helper, Incoming, Opened, open};
-use crabbox_kernel::ports::{EventSink, Stop};
+use crabbox_kernel::ports::{EventSink, Stop, Urgency};
 use crabbox_kernel::state::State;
 use crabbox_kernel::sync::flight::{Flight, Flown, Launch, Launched, Place, fly};
 use crabbox_kernel::sync::known;
 use crabbox_kernel::sync::push::{PushSpec, Pushed, push_after};
 use crabbox_kernel::sync::{LocalTree, ScanOptions, SyncRules, scan};
-use crabbox_schemas::error::ErrorCode;
-use crabbox_schemas::helper::{Action, Blob, LockAsk, Role, RunSpec};
+use crabbox_schemas::error::{ErrorCode, Outcome};
+use crabbox_schemas::helper::{
+    Action, Blob, BoxStat, Exited, LockAsk, Role, RunSpec, method, note,
+};
 use crabbox_schemas::ids::LeaseId;
 use proptest::prelude::*;
 
@@ -428,6 +430,89 @@ async fn a_work_tree_in_use_is_refused_or_waited_for() {
     let (landed, said) = tokio::join!(waiting, release);
     assert_eq!(said, b"go on\n");
     assert!(landed.unwrap().pushed.unwrap().skipped);
+}
+
+#[tokio::test]
+async fn a_flight_that_is_stopped_starts_nothing_and_the_next_one_finishes_it() {
+    let rig = Rig::new();
+    for n in 0..40 {
+        put(&rig.here(&format!("{n}")), noise(n, 500_000));
+    }
+    let mut helper = rig.helper().await;
+    let tree = rig.tree();
+    let command = launch([4; 6], "echo never >>../log");
+    let flight = Flight {
+        place: &rig.place,
+        tree: Some((&tree, &rig.rules)),
+        lock: LockAsk { owner: "a test".to_owned(), wait_ms: 0 },
+        isolate: false,
+        launch: Some(&command),
+    };
+    let (wish, stop) = Stop::new();
+    let mut events = Vec::new();
+    let before = rig.to.wire.written.get();
+    let flying = fly(&mut helper, &flight, &rig.state, &mut events, &stop, &Time);
+    let stopping = async {
+        while rig.to.wire.written.get() < before + (3 << 20) {
+            tokio::task::yield_now().await;
+        }
+        wish.send(Urgency::Gentle).unwrap();
+    };
+    let (stopped, ()) = tokio::join!(flying, stopping);
+    let error = stopped.unwrap_err();
+    assert_eq!((error.code, error.outcome), (ErrorCode::Cancelled, Some(Outcome::NotStarted)));
+    rig.exact(&mut helper).await;
+    assert!(!Path::new(&rig.place.base_dir).join("log").exists());
+}
+
+#[tokio::test]
+async fn bytes_flow_both_ways_at_once_and_requests_overtake_them() {
+    let rig = Rig::new();
+    let mut helper = rig.helper().await;
+    let command = launch([5; 6], "exec cat");
+    let spec = RunSpec { stdin: true, ..command.spec };
+    let command = Launch { spec, script: None };
+    let flown = rig.fly_with(&mut helper, None, Some(&command), &mut Vec::new()).await.unwrap();
+    let (stdin, stdout) = (Role::Stdin.of(flown.channels), Role::Stdout.of(flown.channels));
+    let sent = noise(6, 40 << 20);
+    let (mut parts, mut came) = (sent.chunks(60_000).peekable(), Vec::new());
+    let mut asked = 0;
+    let exited = loop {
+        let next = match parts.peek() {
+            Some(_) => helper.next_or_room(stdin, |i| i.concerns(flown.channels)).await.unwrap(),
+            None => Some(helper.next(|i| i.concerns(flown.channels)).await.unwrap()),
+        };
+        match next {
+            None => {
+                let part = Bytes::copy_from_slice(parts.next().unwrap());
+                helper.send(stdin, part, parts.peek().is_none());
+            }
+            Some(Incoming::Bytes { data, .. }) if data.is_empty() => {}
+            Some(Incoming::Bytes { channel, data, offset, .. }) => {
+                assert_eq!((channel, offset), (stdout, came.len() as u64));
+                helper.consumed(channel, data.len() as u64).unwrap();
+                came.extend_from_slice(&data);
+            }
+            Some(note) => {
+                if let Some(exited) = note.note::<Exited>(note::EXITED) {
+                    break exited.unwrap();
+                }
+            }
+        }
+        if came.len() > asked * (8 << 20) {
+            asked += 1;
+            let limit = Duration::from_secs(20);
+            let root = rig.to.work_root();
+            let stat: BoxStat = helper
+                .call(method::BOX_STAT, &serde_json::json!({ "workRoot": root }), limit, &Time)
+                .await
+                .unwrap();
+            assert!(stat.cpus > 0);
+        }
+    };
+    assert!(came == sent, "{} of {} bytes", came.len(), sent.len());
+    assert_eq!(exited.exit.unwrap().code, 0);
+    helper.forget(flown.channels);
 }
 
 /// Passes on what is told while it is told.

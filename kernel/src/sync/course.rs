@@ -148,9 +148,9 @@ impl<'a> Course<'a> {
         whole(held.filter(|e| !in_the_way(e)).cloned().collect())
     }
 
-    fn delta(&mut self, target: &Cow<'a, Manifest>) -> Delta {
+    fn delta(&mut self, target: &Manifest) -> Delta {
         let all = self.rules.full_resync || self.drifts > DRIFTS;
-        let is_tree = matches!(target, Cow::Borrowed(_));
+        let is_tree = std::ptr::eq(target, &raw const self.tree.manifest);
         if is_tree && hex(&self.tree.digest) == self.base() && self.repair.is_empty() && !all {
             return Delta::default();
         }
