@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crabbox_schemas::error::ErrorKind;
 use crabbox_schemas::helper::{AttachParams, RunState};
 use crabbox_wire::Id;
 
@@ -53,6 +54,9 @@ fn find(params: &AttachParams) -> Result<Found, Fault> {
             Err(_) => link = None,
         }
     }
+    if link.is_none() && matches!(run.settled(), Standing::Running) {
+        return Err(Fault::new(ErrorKind::Internal, "the run's worker cannot be reached"));
+    }
     let mut state = run.state();
     state.stdin_taken = taken;
     Ok(Found { run, state, link })
@@ -85,7 +89,7 @@ pub(crate) fn end(run: &RunDir, now: bool) -> bool {
     match answer {
         Some(std::io::Result::Ok(gone)) => gone,
         // Its worker went away meanwhile: because it is over, or because it was killed.
-        _ => match run.standing() {
+        _ => match run.settled() {
             Standing::Running => false,
             Standing::Lost => run.end_leftovers(now),
             Standing::Unknown | Standing::Exited(_) => true,

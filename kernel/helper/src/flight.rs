@@ -19,7 +19,7 @@ use crate::follow::Follow;
 use crate::line::Line;
 use crate::link::{News, Order, Start};
 use crate::pool::Hand;
-use crate::runs::{self, Meta, RunDir};
+use crate::runs::{self, Meta, Prepared, RunDir};
 use crate::serve::Serve;
 use crate::tree::Tree;
 use crate::trees::{self, Ground, Stop};
@@ -170,14 +170,24 @@ fn start(
         }
         Some(Ok(News::Failed(why))) => {
             serve.pool.give(hand);
-            let _ = std::fs::remove_dir_all(&prepared.dir);
-            Err(Fault::new(ErrorKind::Internal, "the command could not be started")
-                .cause(why)
-                .outcome(Outcome::NotStarted))
+            Err(not_started(&run, &prepared, &why))
+        }
+        Some(Err(e)) if e.kind() == std::io::ErrorKind::ArgumentListTooLong => {
+            serve.pool.give(hand);
+            Err(not_started(&run, &prepared, &e))
         }
         _ => Err(Fault::new(ErrorKind::Internal, "the worker died when the command was started")
             .outcome(Outcome::Uncertain)),
     }
+}
+
+/// The command never began: then there is no run.
+fn not_started(run: &RunDir, prepared: &Prepared, why: &dyn std::fmt::Display) -> Fault {
+    let _ = std::fs::remove_dir_all(&prepared.dir);
+    let _ = std::fs::remove_dir_all(run.path());
+    Fault::new(ErrorKind::Internal, "the command could not be started")
+        .cause(why)
+        .outcome(Outcome::NotStarted)
 }
 
 /// Everything a worker needs to know.

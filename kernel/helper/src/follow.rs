@@ -240,14 +240,13 @@ impl<'a> Follow<'a> {
 
     /// Nobody tells any more: the folder says how it ended, or that nobody knows. Then nothing of it may go on.
     fn is_over(&mut self) {
-        match self.run.standing() {
-            Standing::Exited(exit) => self.ended(exit),
-            _ => {
-                self.run.end_leftovers(false);
-                self.streams.iter_mut().for_each(|stream| stream.end = u64::MAX);
-                self.end = End::Lost;
-            }
+        match self.run.settled() {
+            Standing::Exited(exit) => return self.ended(exit),
+            Standing::Lost => drop(self.run.end_leftovers(false)),
+            Standing::Running | Standing::Unknown => {}
         }
+        self.streams.iter_mut().for_each(|stream| stream.end = u64::MAX);
+        self.end = End::Lost;
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Channel 0 carries an [`Order`] or a [`News`] as JSON. On the channels of base 1 travel, to the worker: standard input
 //! by offset, and (empty, the offset tells) from where on a reader still needs a stream; to the serve, always
-//! empty: how long a stream is by now, and how much of standard input was taken.
+//! empty: how long a stream is by now, and how much of standard input was taken. A serve may meet the worker of an
+//! older helper: these words are only ever added to.
 
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
@@ -11,7 +12,7 @@ use std::os::unix::net::UnixStream;
 
 use bytes::Bytes;
 use crabbox_schemas::helper::{Blob, Role, RunExit, Terminal};
-use crabbox_wire::{Packet, PacketReader};
+use crabbox_wire::{MAX_BODY, Packet, PacketReader};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -134,7 +135,11 @@ impl Link {
 
     /// Says something and hands open files over with it.
     pub(crate) fn tell_with(&mut self, order: &Order, files: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let bytes = spoken(order)?.to_bytes();
+        let packet = spoken(order)?;
+        if packet.body.len() > MAX_BODY {
+            return Err(io::ErrorKind::ArgumentListTooLong.into());
+        }
+        let bytes = packet.to_bytes();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !control.push(SendAncillaryMessage::ScmRights(files)) {

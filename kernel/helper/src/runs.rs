@@ -131,6 +131,17 @@ impl RunDir {
         }
     }
 
+    /// How things stand once its worker said goodbye: one that was killed lets go of its files one by one.
+    pub(crate) fn settled(&self) -> Standing {
+        for _ in 0..100 {
+            match self.standing() {
+                Standing::Running => std::thread::sleep(Duration::from_millis(10)),
+                settled => return settled,
+            }
+        }
+        Standing::Running
+    }
+
     /// How it ended, if it did.
     pub(crate) fn exit(&self) -> Option<RunExit> {
         read(&self.file("exit.json"))

@@ -213,7 +213,7 @@ impl Serve {
             serve.lines().requests -= 1;
         };
         self.lines().requests += 1;
-        let started = std::thread::Builder::new().stack_size(512 << 10).spawn(work);
+        let started = std::thread::Builder::new().stack_size(8 << 20).spawn(work);
         started.map(drop).map_err(|e| Fault::io("cannot start a thread", e))
     }
 

@@ -143,7 +143,7 @@ impl Reader {
         let Some(next) = files(&self.path)?.into_iter().filter(|n| *n > number).min() else {
             return Ok(Read::Nothing);
         };
-        self.at = next * self.size;
+        self.at = next.saturating_mul(self.size);
         Ok(Read::Gap(self.at))
     }
 }

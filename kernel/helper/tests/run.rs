@@ -66,6 +66,18 @@ fn a_command_that_cannot_start_says_why_in_its_own_error_output() {
 }
 
 #[test]
+fn a_command_too_large_for_the_box_is_not_begun() {
+    let on = Boxed::new();
+    let mut channel = Channel::open(&on);
+    let words = json!({"exec": ["echo", "x".repeat(1 << 20)]});
+    let more = json!({"timeoutMs": u64::MAX, "spoolBytes": u64::MAX});
+    let error = channel.ask("flight", on.flight(1, &run_id(1), words, more.clone())).unwrap_err();
+    assert_eq!(serde_json::to_value(error.data).unwrap()["outcome"], "not-started");
+    let fits = on.flight(2, &run_id(1), json!({"exec": ["echo", "fits"]}), more);
+    assert_eq!(channel.run(2, fits).text(), "fits\n");
+}
+
+#[test]
 fn scripts_run_by_their_first_line_else_by_sh() {
     let on = Boxed::new();
     let mut channel = Channel::open(&on);

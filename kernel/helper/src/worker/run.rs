@@ -84,7 +84,7 @@ impl Run {
             child,
             status: None,
             usage: Usage::default(),
-            deadline: start.timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms)),
+            deadline: start.timeout_ms.and_then(after),
             timed_out: false,
             grace: None,
             disk_full: None,
@@ -235,6 +235,11 @@ impl Stream {
         self.from = None;
         self.residue = 0;
     }
+}
+
+/// A moment so far away that it cannot be told never comes.
+fn after(ms: u64) -> Option<Instant> {
+    Instant::now().checked_add(Duration::from_millis(ms))
 }
 
 /// What an ended process and those it waited for used.
