@@ -109,11 +109,7 @@ impl Rig {
     }
 
     async fn try_sync(&self, helper: &mut Helper) -> Result<Pushed> {
-        let mut events = Vec::new();
-        let flown = self.fly_with(helper, Some(&self.tree()), None, &mut events).await;
-        // Shown when the test fails.
-        println!("{events:?}");
-        let flown = flown?;
+        let flown = self.fly_with(helper, Some(&self.tree()), None, &mut Vec::new()).await?;
         assert_eq!(flown.launched, Launched::Nothing);
         Ok(flown.pushed.unwrap())
     }
