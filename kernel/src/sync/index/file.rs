@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crabbox_tree::{Chunk, Hash, bytes_of};
-use rustix::fs::{FileType, RawMode};
+use rustix::fs::{CWD, FileType, RawMode, RenameFlags, renameat_with};
 use tempfile::NamedTempFile;
 
 use super::record::{Record, Stat, What};
@@ -217,7 +217,11 @@ impl Draft {
         self.0.pour()?;
         let Sink { mut file, sum, .. } = self.0;
         file.write_all(&sum.finalize().to_le_bytes())?;
-        file.persist(path).map_err(|e| e.error)?;
+        // Two names trade places: file systems flush a file that replaces another, which costs more than
+        // all else here. What the temporary name removes afterwards is the old index.
+        if renameat_with(CWD, file.path(), CWD, path, RenameFlags::EXCHANGE).is_err() {
+            file.persist(path).map_err(|e| e.error)?;
+        }
         Ok(())
     }
 }
