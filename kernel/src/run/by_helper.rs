@@ -48,7 +48,8 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
     }
     let from = clock.monotonic_ms();
     let flown = trip.land(launch.as_ref(), events, stop).await?;
-    if let Some(pushed) = flown.pushed {
+    if let Some(mut pushed) = flown.pushed {
+        pushed.skipped &= !job.tree().is_some_and(|(_, rules)| rules.full_resync);
         sync_ended(pushed, clock.monotonic_ms() - from, timing, events);
     }
     let channels = match flown.launched {
