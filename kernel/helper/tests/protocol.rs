@@ -1,5 +1,7 @@
 //! Replays every exchange printed in docs/box-channel.md, and the recorded ones beside this file; then talks nonsense.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
 mod channel;
 
 use std::io::{Read, Write};

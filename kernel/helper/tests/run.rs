@@ -90,7 +90,7 @@ fn scripts_run_by_their_first_line_else_by_sh() {
         channel.bytes(0, n * 16 + 7, 0, false, half);
         channel.bytes(0, n * 16 + 7, 7, true, rest);
         channel.answer(0, id).unwrap();
-        let text = channel.to_end(n).text();
+        let text = channel.ended(n).text();
         assert!(text.starts_with(expected), "{text}");
     }
 }
@@ -140,7 +140,7 @@ fn ten_megabytes_of_input_go_through_as_credit_allows() {
         channel.bytes(0, 20, offset, offset + piece.len() as u64 == 10_000_000, piece);
     }
     channel.answer(0, id).unwrap();
-    let text = channel.to_end(1).text();
+    let text = channel.ended(1).text();
     use sha2::Digest;
     let hash: String = sha2::Sha256::digest(&all).iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(text, format!("{hash}  -\n"));
@@ -157,7 +157,7 @@ fn a_terminal_is_one() {
     channel.bytes(0, 20, 0, false, b"hello\n");
     channel.until(|c| c.text(1).contains("got hello"));
     channel.note(0, "run.resize", json!({"runId": run_id(1), "columns": 50, "rows": 20}));
-    let flow = channel.to_end(1);
+    let flow = channel.ended(1);
     assert_eq!(flow.text(), "dumb\r\n17 91\r\nready\r\nhello\r\ngot hello\r\n20 50\r\n");
     assert_eq!((flow.code(), flow.stderr.len()), (5, 0));
 }
@@ -171,7 +171,7 @@ fn the_end_of_input_reaches_a_terminal() {
         channel.request_in(0, "flight", on.flight(1, &run_id(1), json!({"exec": ["cat"]}), pty));
     channel.bytes(0, 20, 0, true, b"");
     channel.answer(0, id).unwrap();
-    assert_eq!(channel.to_end(1).code(), 0);
+    assert_eq!(channel.ended(1).code(), 0);
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn a_signal_ends_the_whole_session_even_what_ignores_it() {
     assert_eq!(channel.ask("run.signal", params).unwrap(), json!({"gone": true}));
     assert!(began.elapsed() < Duration::from_millis(3500), "{:?}", began.elapsed());
     assert!(!lives(other));
-    let flow = channel.to_end(1);
+    let flow = channel.ended(1);
     assert_eq!(flow.exited.as_ref().unwrap()["exit"]["signal"], "KILL");
 }
 
@@ -267,7 +267,7 @@ fn a_busy_tree_is_waited_for_or_refused() {
     assert!(!channel.answers.contains_key(&(0, id)));
     channel.bytes(0, 20, 0, true, b"");
     channel.answer(0, id).unwrap();
-    assert_eq!(channel.to_end(3).text(), "at last\n");
+    assert_eq!(channel.ended(3).text(), "at last\n");
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn a_cancelled_flight_stops_waiting_and_starts_nothing() {
     assert_eq!(serde_json::to_value(error.data).unwrap()["kind"], "cancelled");
     assert!(!on.run_dir(&run_id(2)).exists());
     channel.bytes(0, 20, 0, true, b"");
-    channel.to_end(1);
+    channel.ended(1);
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn an_isolated_run_leaves_the_tree_to_others() {
         .run(2, on.flight(2, &run_id(2), json!({"exec": ["test", "!", "-e", "mine"]}), json!({})));
     assert_eq!(channel.flow(2).code(), 0);
     channel.bytes(0, 20, 0, true, b"");
-    let text = channel.to_end(1).text();
+    let text = channel.ended(1).text();
     assert!(text.contains(".crabbox/isolated/run_"), "{text}");
 }
 

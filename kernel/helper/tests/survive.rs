@@ -1,5 +1,7 @@
 //! Runs that outlive what happens to the link, to the serve and to the worker.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
 mod channel;
 
 use std::time::Duration;
@@ -57,7 +59,7 @@ fn killing_the_serve_at_thirty_moments_loses_no_byte_and_starts_nothing_twice() 
         };
         match kills < 30 {
             true => channel.during(Duration::from_micros(moment >> 40 & 0x3fff)),
-            false => drop(channel.to_end(1)),
+            false => drop(channel.ended(1)),
         }
         if let Some(Err(error)) = channel.answers.get(&(0, id)) {
             panic!("{error:?}");
@@ -89,13 +91,13 @@ fn any_offset_of_a_run_can_be_attached_to_while_it_runs_and_after() {
         channel.flow(base).at[0] = from as u64;
     }
     for base in 1..9 {
-        channel.to_end(base);
+        channel.ended(base);
     }
     for (base, from) in (9..).zip([0, 3, 300_001, all.len()]) {
         channel.flow(base).at[0] = from as u64;
         let state = channel.ask("run.attach", on.attach(base, &run_id(1), from as u64, 0)).unwrap();
         assert_eq!(state["state"], "exited");
-        channel.to_end(base);
+        channel.ended(base);
     }
     for (base, flow) in &channel.flows {
         let rest = all.get(all.len() - flow.stdout.len()..).unwrap();
@@ -130,7 +132,7 @@ fn input_goes_on_where_the_run_took_it() {
     // What was taken already is passed over.
     channel.bytes(0, 20, 0, false, b"one\ntwo\n");
     channel.bytes(0, 20, 8, true, b"three\n");
-    assert_eq!(channel.to_end(1).text(), "one\ntwo\nthree\n");
+    assert_eq!(channel.ended(1).text(), "one\ntwo\nthree\n");
 }
 
 #[test]
@@ -157,7 +159,7 @@ fn without_a_reader_the_oldest_output_is_dropped_and_the_gap_is_told() {
     params["stdin"] = json!(3);
     channel.ask("run.attach", params).unwrap();
     channel.bytes(0, 20, 3, true, b"");
-    let flow = channel.to_end(1);
+    let flow = channel.ended(1);
     assert!(flow.stdout.ends_with(b"\n399999\n400000\n"));
     let length = flow.exited.as_ref().unwrap()["exit"]["stdout"].as_u64().unwrap();
     assert_eq!(flow.at[0], length);
@@ -180,7 +182,7 @@ fn a_reader_that_is_behind_holds_the_command_back_and_loses_nothing() {
     assert!(!on.workdir().join("printed").exists(), "the command waits");
     channel.flow(1).stingy = false;
     channel.note(0, "credit", json!({"channel": 21, "bytes": 8 << 20}));
-    let flow = channel.to_end(1);
+    let flow = channel.ended(1);
     assert_eq!(flow.stdout.len(), 30_000_000);
     assert!(channel.note_of("run.gap").is_none());
 }
@@ -196,7 +198,7 @@ fn a_killed_worker_loses_the_run_and_nothing_of_it_goes_on() {
     let pid = channel.note_of("run.started").unwrap()["pid"].as_u64().unwrap();
     let other: u64 = channel.text(1).lines().nth(1).unwrap().parse().unwrap();
     kill_process(worker_of(pid), Signal::KILL).unwrap();
-    let flow = channel.to_end(1);
+    let flow = channel.ended(1);
     assert_eq!(flow.exited.as_ref().unwrap()["exit"], Value::Null);
     assert!(!lives(pid) && !lives(other));
     assert_eq!(list(&mut channel, &on)[0]["state"], "lost");
@@ -237,7 +239,7 @@ fn a_forgotten_run_is_gone_and_a_running_one_is_not_forgotten() {
     let params = json!({"baseDir": on.base_dir(), "runId": run_id(1)});
     assert!(channel.ask("run.forget", params.clone()).is_err());
     channel.bytes(0, 20, 0, true, b"");
-    channel.to_end(1);
+    channel.ended(1);
     let runs = list(&mut channel, &on);
     assert_eq!(runs[0]["command"], json!(["read x"]));
     assert_eq!(runs[0]["exit"]["code"], 1);
@@ -261,6 +263,6 @@ fn a_long_folder_is_no_trouble() {
     params["stdin"] = json!(0);
     assert_eq!(channel.ask("run.attach", params).unwrap()["state"], "running");
     channel.bytes(0, 36, 0, true, b"from the second\n");
-    assert_eq!(channel.to_end(1).text(), "from the second\n");
-    assert_eq!(channel.to_end(2).text(), "from the second\n");
+    assert_eq!(channel.ended(1).text(), "from the second\n");
+    assert_eq!(channel.ended(2).text(), "from the second\n");
 }

@@ -1,5 +1,6 @@
 //! The laptop's end, small: drives the real helper over pipes.
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -229,11 +230,11 @@ impl Channel {
     pub(crate) fn run(&mut self, base: u32, params: Value) -> &mut Flow {
         let answer = self.ask("flight", params).unwrap();
         assert_eq!(answer["outcome"], "applied", "{answer}");
-        self.to_end(base)
+        self.ended(base)
     }
 
     #[track_caller]
-    pub(crate) fn to_end(&mut self, base: u32) -> &mut Flow {
+    pub(crate) fn ended(&mut self, base: u32) -> &mut Flow {
         self.until(|c| c.flows.get(&(0, base)).is_some_and(|f| f.exited.is_some()));
         self.flow(base)
     }
