@@ -54,7 +54,7 @@ fn child() {
         out.write_all(format!("\n{word}\n").as_bytes()).and_then(|()| out.flush()).unwrap();
     };
     ready("begins");
-    let manner = Manner { ask: round % 2 == 0, ..Manner::default() };
+    let manner = Manner { ask: round.is_multiple_of(2), ..Manner::default() };
     laptop.fly_so(&mut tree, &files(round), manner).unwrap();
     ready("ended");
 }

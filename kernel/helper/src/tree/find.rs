@@ -1,11 +1,13 @@
 //! Content that is on the box already: in files that go, in the store, in other files of this tree and of others.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
+use std::io::{Read, Write};
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
 
-use crabbox_tree::{Entry, Hash, Kind, hex};
+use crabbox_tree::{Entry, Hash, Kind, WHOLE, content_hash, hex};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, statat, unlinkat};
 
 use crate::tree::check::content_of;
@@ -18,6 +20,7 @@ use crate::tree::plan::Going;
 use crate::tree::shelf::fresh;
 use crate::tree::stat::Look;
 use crate::tree::state::State;
+use crate::tree::store::Store;
 use crate::tree::{STATE, threads};
 
 /// How many other trees are looked through.
@@ -30,48 +33,25 @@ pub(crate) struct Finder<'a> {
     pub(crate) state: &'a State,
 }
 
-/// Files that may have a content: which tree, the path there, and the content's size.
-type Sources<'a> = HashMap<Hash, (&'a OwnedFd, PathBuf, u64)>;
-
 impl Finder<'_> {
-    /// Brings contents into the staging folder; each is proved by its hash. Which were found. Those in files that
-    /// go are not brought yet: the files are marked to go there.
-    pub(crate) fn find(
-        &self,
-        wanted: &HashSet<Hash>,
-        going: &mut [Going],
-    ) -> Result<HashSet<Hash>> {
-        let mut found = self.promised(wanted, going)?;
-        let missing = |found: &HashSet<Hash>| -> Vec<Hash> {
-            wanted.iter().filter(|hash| !found.contains(*hash)).copied().collect()
-        };
+    /// Brings contents into the staging folder, each proved by its hash, and takes what was found off the list.
+    /// Those in files that go are not brought yet: the files are marked to go there.
+    pub(crate) fn find(&self, wanted: &mut HashSet<Hash>, going: &mut [Going]) -> Result<()> {
+        self.promised(wanted, going);
         if let Some(store) = &self.place.store {
-            found.extend(each(&missing(&found), |hash| {
-                let name = hex(hash);
-                Ok(store.claim(hash, &self.place.staging, &name) && self.proved(hash, &name)?)
-            })?);
+            self.claimed(store, wanted)?;
         }
-        let rest: HashSet<Hash> = missing(&found).into_iter().collect();
-        if rest.is_empty() {
-            return Ok(found);
-        }
-        let mut sources = Sources::new();
-        gather(self.state.manifest.entries(), &rest, self.top, &mut sources);
-        found.extend(self.copied(&sources)?);
-        let rest: HashSet<Hash> = missing(&found).into_iter().collect();
-        if !rest.is_empty() {
-            let others = self.others(&rest);
-            let mut sources = Sources::new();
-            for (top, entries) in &others {
-                gather(entries, &rest, top, &mut sources);
+        self.copied(self.top, self.state.manifest.entries(), wanted)?;
+        if !wanted.is_empty() {
+            for (top, entries) in &self.others(wanted) {
+                self.copied(top, entries, wanted)?;
             }
-            found.extend(self.copied(&sources)?);
         }
-        Ok(found)
+        Ok(())
     }
 
     /// Contents that files have which are to go: they will move.
-    fn promised(&self, wanted: &HashSet<Hash>, going: &mut [Going]) -> Result<HashSet<Hash>> {
+    fn promised(&self, wanted: &mut HashSet<Hash>, going: &mut [Going]) {
         let mut first = HashSet::new();
         let chosen: Vec<usize> = (0..going.len())
             .filter(|at| wanted.contains(&going[*at].sha256) && first.insert(going[*at].sha256))
@@ -90,31 +70,68 @@ impl Finder<'_> {
                 })
                 .collect::<Vec<bool>>()
         });
-        let mut found = HashSet::new();
         for (at, right) in chosen.into_iter().zip(parts.into_iter().flatten()) {
             if right {
                 going[at].to_staging = true;
-                found.insert(going[at].sha256);
+                wanted.remove(&going[at].sha256);
             }
         }
-        Ok(found)
     }
 
-    /// Copies contents from other files.
-    fn copied(&self, sources: &Sources<'_>) -> Result<HashSet<Hash>> {
-        let hashes: Vec<Hash> = sources.keys().copied().collect();
-        each(&hashes, |hash| {
-            let (top, path, size) = &sources[hash];
-            let Ok(from) = Dirs::new(top).open_file(path) else { return Ok(false) };
-            let look = fstat(&from).map(|stat| Look::of(&stat));
-            if !look.is_ok_and(|look| look.is_file() && look.size == *size) {
-                return Ok(false);
-            }
-            let name = hex(hash);
-            let into = fresh(&self.place.staging, &name).map_err(Fault::of("stage a copy"))?;
-            copy(&File::from(from), &File::from(into)).map_err(Fault::io("stage a copy"))?;
-            self.proved(hash, &name)
+    /// Contents in the store.
+    fn claimed(&self, store: &Store, wanted: &mut HashSet<Hash>) -> Result<()> {
+        let hashes: Vec<Hash> = wanted.iter().copied().collect();
+        take_off(wanted, &hashes, |range| {
+            let claim = |hash: &Hash| {
+                let name = hex(hash);
+                Ok(store.claim(hash, &self.place.staging, &name) && self.proved(hash, &name)?)
+            };
+            hashes[range].iter().map(claim).collect()
         })
+    }
+
+    /// Contents in other files of some tree: copied.
+    fn copied(&self, top: &OwnedFd, entries: &[Entry], wanted: &mut HashSet<Hash>) -> Result<()> {
+        let mut seen = HashSet::new();
+        let files: Vec<(&Path, u64, Hash)> = entries
+            .iter()
+            .filter_map(|entry| match entry.kind {
+                Kind::File { size, sha256, .. } if wanted.contains(&sha256) => {
+                    seen.insert(sha256).then_some((entry.path.as_path(), size, sha256))
+                }
+                _ => None,
+            })
+            .collect();
+        let hashes: Vec<Hash> = files.iter().map(|(.., hash)| *hash).collect();
+        take_off(wanted, &hashes, |range| {
+            let mut dirs = Dirs::new(top);
+            let copy = |(path, size, hash): &(&Path, u64, Hash)| {
+                // What cannot be opened is simply not found.
+                dirs.open_file(path).map_or(Ok(false), |fd| self.copy(&fd.into(), *size, hash))
+            };
+            files[range].iter().map(copy).collect()
+        })
+    }
+
+    /// Copies a file that should have this content; whether it has.
+    fn copy(&self, from: &File, size: u64, hash: &Hash) -> Result<bool> {
+        let look = fstat(from).map(|stat| Look::of(&stat)).unwrap_or_default();
+        if !look.is_file() || look.size != size {
+            return Ok(false);
+        }
+        let name = hex(hash);
+        let failed = || Fault::io("stage a copy");
+        let into = || fresh(&self.place.staging, &name).map_err(Fault::of("stage a copy"));
+        if size > WHOLE {
+            copy(from, &into()?.into()).map_err(failed())?;
+            return self.proved(hash, &name);
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+        let read = from.take(size).read_to_end(&mut bytes);
+        if read.is_err() || content_hash(&bytes) != *hash {
+            return Ok(false);
+        }
+        File::from(into()?).write_all(&bytes).map(|()| true).map_err(failed())
     }
 
     /// Whether a staged file is what its name says; else it is removed.
@@ -175,36 +192,25 @@ impl Finder<'_> {
     }
 }
 
-/// Adds files that may have some of these contents.
-fn gather<'a>(
-    entries: &[Entry],
-    wanted: &HashSet<Hash>,
-    top: &'a OwnedFd,
-    sources: &mut Sources<'a>,
-) {
-    for entry in entries {
-        if let Kind::File { sha256, size, .. } = &entry.kind
-            && wanted.contains(sha256)
-        {
-            sources.entry(*sha256).or_insert_with(|| (top, entry.path.clone(), *size));
-        }
-    }
-}
-
 fn has(entry: &Entry, wanted: &HashSet<Hash>) -> bool {
     matches!(&entry.kind, Kind::File { sha256, .. } if wanted.contains(sha256))
 }
 
-/// Which of these hashes `get` finds, on a few threads.
-fn each(hashes: &[Hash], get: impl Fn(&Hash) -> Result<bool> + Sync) -> Result<HashSet<Hash>> {
-    let parts = threads::split(hashes.len(), |range| {
-        hashes[range].iter().map(|hash| Ok((*hash, get(hash)?))).collect::<Result<Vec<_>>>()
-    });
-    let mut found = HashSet::new();
-    for part in parts {
-        found.extend(part?.into_iter().filter(|(_, is)| *is).map(|(hash, _)| hash));
+/// Takes those hashes off the list that `get` finds: it is asked for ranges of them, on a few threads.
+fn take_off(
+    wanted: &mut HashSet<Hash>,
+    hashes: &[Hash],
+    get: impl Fn(Range<usize>) -> Result<Vec<bool>> + Sync,
+) -> Result<()> {
+    let mut hashes = hashes.iter();
+    for part in threads::split(hashes.len(), get) {
+        for (found, hash) in part?.into_iter().zip(&mut hashes) {
+            if found {
+                wanted.remove(hash);
+            }
+        }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Tells directories apart.

@@ -73,9 +73,9 @@ impl Shelf {
             self.write(&empty, b"")?;
         }
         if let Some(finder) = finder {
-            let missing = needed.keys().copied().collect();
-            let found = finder.find(&missing, &mut plan.going)?;
-            needed.retain(|hash, _| !found.contains(hash));
+            let mut missing = needed.keys().copied().collect();
+            finder.find(&mut missing, &mut plan.going)?;
+            needed.retain(|hash, _| missing.contains(hash));
         }
         let (small, large): (HashMap<_, _>, HashMap<_, _>) =
             needed.into_iter().partition(|(_, size)| *size <= WHOLE);

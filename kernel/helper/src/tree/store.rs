@@ -150,3 +150,47 @@ fn place_of(hash: &Hash) -> String {
     let name = hex(hash);
     format!("{}/{}", &name[..2], &name[2..])
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use crabbox_tree::content_hash;
+
+    use super::*;
+
+    #[test]
+    fn the_oldest_objects_go_first_and_a_second_name_is_not_given_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("lease");
+        std::fs::create_dir(&base).unwrap();
+        let store = Store::beside(&base).unwrap();
+        let from = File::open(&base).unwrap();
+        let put = |n: u8| {
+            std::fs::write(base.join("file"), vec![n; 8 << 10]).unwrap();
+            store.keep(&content_hash(&[n]), from.as_fd(), "file".as_ref()).unwrap();
+        };
+        (0..9).for_each(put);
+        // Until the file system's clock has ticked.
+        let latest = || store.objects().unwrap().iter().map(|o| o.since).max();
+        let before = latest();
+        while latest() == before {
+            put(9);
+        }
+        let all = store.bytes();
+        assert!(all >= 80 << 10);
+        store.trim_to(all).unwrap();
+        assert_eq!(store.bytes(), all);
+        store.trim_to(all / 2).unwrap();
+        assert!(store.bytes() <= all / 2);
+        let into: OwnedFd = File::open(&base).unwrap().into();
+        assert!(!store.claim(&content_hash(&[0]), &into, "oldest"));
+        assert!(store.claim(&content_hash(&[9]), &into, "latest"));
+        assert_eq!(std::fs::read(base.join("latest")).unwrap(), [9; 8 << 10]);
+
+        store.keep_link(&content_hash(&[9]), into.as_fd(), "latest".as_ref()).unwrap();
+        assert!(!store.claim(&content_hash(&[9]), &into, "again"));
+        std::fs::remove_file(base.join("latest")).unwrap();
+        assert!(store.claim(&content_hash(&[9]), &into, "again"));
+    }
+}
