@@ -61,13 +61,18 @@ fn connection_line(event: &Event) -> String {
 
 /// What to do with a run that goes on by itself.
 fn detached(run_id: &str, lease: &Lease) -> Vec<String> {
-    let name = if lease.slug.is_empty() { lease.lease_id.as_str() } else { &lease.slug };
-    vec![
-        format!("{run_id} runs on {} without us", plain(name)),
-        format!(
-            "`crabbox attach {run_id}` follows it, `crabbox wait {run_id}` waits for its status, `crabbox stop {run_id}` ends it"
-        ),
-    ]
+    let name = plain(if lease.slug.is_empty() { lease.lease_id.as_str() } else { &lease.slug });
+    let mut lines = vec![
+        format!("{run_id} runs on {name} without us"),
+        format!("`crabbox attach {run_id}` follows it, `crabbox stop {run_id}` ends it"),
+    ];
+    let idle = lease.labels.get("idle_timeout_secs").and_then(|secs| secs.parse().ok());
+    if let Some(idle) = idle.map(Duration::from_secs).map(format_duration) {
+        lines.push(format!(
+            "{name} may end {idle} after it was last used, whatever runs there; `crabbox heartbeat {name}` counts as use"
+        ));
+    }
+    lines
 }
 
 fn lease_line(event: &Event) -> String {
