@@ -430,3 +430,65 @@ fn a_locked_tree_is_waited_for_and_its_holder_is_named() {
     other.lock(&ask("run_2", 60_000), &mut |_| (), &|| false).unwrap();
     late.join().unwrap();
 }
+
+#[test]
+fn directories_that_a_command_closed_are_opened_again() {
+    let on = Box::new();
+    let mut tree = on.tree();
+    let mut laptop = Laptop::new();
+    laptop.fly(&mut tree, &Files::of(&[("shut/in/a", "1"), ("shut/b", "2")]));
+    for mode in [0o000, 0o500, 0o300] {
+        chmod(&tree.workdir().join("shut/in"), mode);
+        chmod(&tree.workdir().join("shut"), mode);
+        let files = Files::of(&[("shut/in/a", &mode.to_string()), ("shut/b", "2")]);
+        laptop.fly(&mut tree, &files);
+        assert_eq!(Files::read(tree.workdir()), files);
+    }
+    chmod(&tree.workdir().join("shut/in"), 0o000);
+    let files = Files::of(&[("shut", "a file now")]);
+    laptop.fly(&mut tree, &files);
+    assert_eq!(Files::read(tree.workdir()), files);
+}
+
+#[test]
+fn names_may_change_only_their_case() {
+    let on = Box::new();
+    let mut tree = on.tree();
+    let mut laptop = Laptop::new();
+    laptop.fly(&mut tree, &Files::of(&[("README", "1"), ("Dir/One", "2")]));
+    let files = Files::of(&[("readme", "1"), ("dir/One", "2")]);
+    assert_eq!(laptop.fly(&mut tree, &files).sent, 0);
+    assert_eq!(Files::read(tree.workdir()), files);
+    assert!(!tree.workdir().join("Dir").exists());
+}
+
+#[test]
+fn a_delta_that_no_tree_can_hold_is_refused_before_anything_is_written() {
+    let on = Box::new();
+    let mut tree = on.tree();
+    let mut laptop = Laptop::new();
+    let files = Files::of(&[("a", "1")]);
+    laptop.fly(&mut tree, &files);
+    for path in ["a/b", "a/b/c"] {
+        let mut both = files.clone();
+        both.put(path, b"below a file");
+        let manner = Manner::default();
+        let fault = laptop.fly_so(&mut tree, &both, manner).unwrap_err().unwrap();
+        assert!(matches!(fault, Fault::Protocol(_)), "{fault:?}");
+    }
+    assert_eq!(Files::read(tree.workdir()), files);
+}
+
+#[test]
+fn huge_files_with_holes_arrive_with_holes() {
+    let on = Box::new();
+    let mut tree = on.tree();
+    let mut files = Files::default();
+    let mut bytes = vec![0; 24 << 20];
+    bytes[12 << 20..(12 << 20) + 100_000].copy_from_slice(&noise(100_000, 1));
+    files.put("sparse", &bytes);
+    Laptop::new().fly(&mut tree, &files);
+    assert_eq!(Files::read(tree.workdir()), files);
+    let meta = std::fs::metadata(tree.workdir().join("sparse")).unwrap();
+    assert!(meta.blocks() * 512 < 2 << 20, "{} blocks", meta.blocks());
+}

@@ -93,12 +93,21 @@ impl Tree {
             Some((mut words, delta)) => {
                 words.extend(delta.to_text().into_iter().map(char::from));
                 self.place.write(DONE, words.as_bytes())?;
+                self.seen = Some(Seen::now(&self.place));
+                Ok(())
             }
             None => {
-                self.place.write(STATE, &self.state.to_bytes(self.place.boot))?;
-                self.place.forget(DONE)?;
+                let fresh = format!("{STATE}.new");
+                self.place.write_aside(&fresh, &self.state.to_bytes(self.place.boot))?;
+                self.save_from(&fresh)
             }
         }
+    }
+
+    /// Makes a file that was written aside the state. All other notes are in it.
+    pub(super) fn save_from(&mut self, aside: &str) -> Result<()> {
+        self.place.rename(aside, STATE)?;
+        self.place.forget(DONE)?;
         self.forget_shell_notes()?;
         self.seen = Some(Seen::now(&self.place));
         Ok(())

@@ -12,6 +12,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::tree::dirs::list;
 use crate::tree::fault::{Fault, Result};
 use crate::tree::stat::{Look, Moment};
 use crate::tree::state::Boot;
@@ -122,14 +123,32 @@ impl Place {
         look(&self.meta, name)
     }
 
-    /// Replaces a note at once. How its file looks then.
-    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<Look> {
-        let failed = || format!("write the note {name:?}");
-        let fresh = format!("{name}.new");
-        let mut file = create(&self.meta, &fresh)?;
-        file.set_len(0).and_then(|()| file.write_all(bytes)).map_err(Fault::io(failed()))?;
-        renameat(&self.meta, &fresh, &self.meta, name).map_err(Fault::of(failed()))?;
-        rustix::fs::fstat(&file).map(|stat| Look::of(&stat)).map_err(Fault::of(failed()))
+    /// Replaces a note at once.
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let aside = format!("{name}.new");
+        self.write_aside(&aside, bytes)?;
+        self.rename(&aside, name)
+    }
+
+    /// Writes a file that is to become a note.
+    pub(crate) fn write_aside(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let mut file = create(&self.meta, name)?;
+        file.set_len(0)
+            .and_then(|()| file.write_all(bytes))
+            .map_err(Fault::io(format!("write the note {name:?}")))
+    }
+
+    /// Puts a note in the place of another.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> Result<()> {
+        renameat(&self.meta, from, &self.meta, to)
+            .map_err(Fault::of(format!("write the note {to:?}")))
+    }
+
+    /// Removes all notes whose names begin so.
+    pub(crate) fn forget_all(&self, prefix: &str) -> Result<()> {
+        let names = list(self.meta.as_fd()).map_err(Fault::of("list the notes"))?;
+        let names = names.iter().filter_map(|(name, _)| name.to_str());
+        names.filter(|name| name.starts_with(prefix)).try_for_each(|name| self.forget(name))
     }
 
     /// Removes a note.

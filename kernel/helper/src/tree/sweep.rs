@@ -6,7 +6,7 @@ use crate::tree::check::check;
 use crate::tree::fault::Result;
 use crate::tree::guard::{Doubt, Guard};
 use crate::tree::lock::Lock;
-use crate::tree::{Seen, Tree, UNFINISHED};
+use crate::tree::{STATE, Seen, Tree, UNFINISHED};
 
 /// What a sweep found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,14 +37,23 @@ impl Tree {
     }
 
     /// Writes the state down unless somebody flies, or has flown since it was read. What is kept in memory holds
-    /// anyway: a proof is about a file's bytes, whoever wrote them.
+    /// anyway: a proof is about a file's bytes, whoever wrote them. The lock is held for moments only, since a
+    /// flight that would not wait might come.
     fn write_proofs(&mut self) -> Result<bool> {
-        let Some(_lock) = Lock::try_take(self.place.lock_file()?)? else { return Ok(false) };
-        let ours = self.seen == Some(Seen::now(&self.place));
-        if ours && self.place.look(UNFINISHED).is_none() {
-            self.save(None)?;
+        let aside = format!("{STATE}.{}", rustix::process::getpid().as_raw_pid());
+        self.place.write_aside(&aside, &self.state.to_bytes(self.place.boot))?;
+        let lock = Lock::try_take(self.place.lock_file()?)?;
+        let ours = lock.is_some()
+            && self.seen == Some(Seen::now(&self.place))
+            && self.place.look(UNFINISHED).is_none();
+        if !ours {
+            self.place.forget(&aside)?;
+            return Ok(false);
         }
-        Ok(ours)
+        self.save_from(&aside)?;
+        // A sweep that was killed may have left its own.
+        self.place.forget_all(&format!("{STATE}."))?;
+        Ok(true)
     }
 
     /// Has the system report changes from now on; what was changed until now is looked at once more.
