@@ -453,8 +453,12 @@ async fn a_flight_that_is_stopped_starts_nothing_and_the_next_one_finishes_it() 
             tokio::task::yield_now().await;
         }
         wish.send(Urgency::Gentle).unwrap();
+        std::future::pending::<()>().await;
     };
-    let (stopped, ()) = tokio::join!(flying, stopping);
+    let stopped = tokio::select! {
+        stopped = flying => stopped,
+        () = stopping => unreachable!("it only wishes"),
+    };
     let error = stopped.unwrap_err();
     assert_eq!((error.code, error.outcome), (ErrorCode::Cancelled, Some(Outcome::NotStarted)));
     rig.exact(&mut helper).await;

@@ -25,8 +25,9 @@ use crate::ports::{Clock, Piece, ProcessInput, ProcessOutput};
 const QUEUE: usize = 4 << 20;
 /// How much is handed to the connection at once, unless one packet is larger.
 const WRITE: usize = 256 << 10;
-/// Most notes and answers that may wait to be taken.
-const UNTAKEN: usize = 10_000;
+/// Most memory that what was said and not taken may use, and what each thing needs besides its bytes.
+const UNTAKEN: usize = 192 << 20;
+const THING: usize = 128;
 /// How much of what the helper complained about is kept.
 const COMPLAINT: usize = 4 << 10;
 
@@ -112,7 +113,9 @@ struct Line {
     bulk: VecDeque<Bytes>,
     /// Bytes in both, and in the hands of the connection.
     queued: usize,
-    inbox: VecDeque<Incoming>,
+    inbox: VecDeque<(usize, Incoming)>,
+    /// What the inbox costs.
+    untaken: usize,
     /// Bytes of each channel that came and are not consumed.
     unread: HashMap<u32, (u64, Credit)>,
     /// Where each channel we write stands.
@@ -164,7 +167,8 @@ impl Helper {
     /// Forgets a base number whose channels are done with, and what still lies there.
     pub fn forget(&mut self, base: u32) {
         let mut line = self.line.borrow_mut();
-        line.inbox.retain(|i| !i.concerns(base));
+        line.inbox.retain(|(_, i)| !i.concerns(base));
+        line.untaken = line.inbox.iter().map(|(cost, _)| cost).sum();
         line.unread.retain(|channel, _| channel / 16 != base);
         line.written.retain(|channel, _| channel / 16 != base);
     }
@@ -235,11 +239,7 @@ impl Helper {
 
     /// The oldest thing the helper said that is wanted, in the order it was said; others stay for others to take.
     pub async fn next(&mut self, mut wanted: impl FnMut(&Incoming) -> bool) -> Result<Incoming> {
-        self.until(|line| {
-            let at = line.inbox.iter().position(&mut wanted)?;
-            line.inbox.remove(at)
-        })
-        .await
+        self.until(|line| line.take(&mut wanted)).await
     }
 
     /// Bytes that were taken are used up: the helper may send as many more.
@@ -277,9 +277,9 @@ impl Helper {
         channel: u32,
         mut wanted: impl FnMut(&Incoming) -> bool,
     ) -> Result<Option<Incoming>> {
-        self.until(|line| match line.inbox.iter().position(&mut wanted) {
-            Some(at) => line.inbox.remove(at).map(Some),
+        self.until(|line| match line.take(&mut wanted) {
             None => line.has_room(channel).then_some(None),
+            some => Some(some),
         })
         .await
     }
@@ -353,6 +353,7 @@ impl Line {
         if packet.channel != 0 {
             return self.file_bytes(packet);
         }
+        let cost = packet.body.len();
         let frame = packet.frame().map_err(|e| nonsense("it sent no frame").because(&e))?;
         match frame {
             Frame::Notification { method, params } if method == note::CREDIT => {
@@ -360,26 +361,39 @@ impl Line {
                 if let Some((_, credit)) = self.written.get_mut(&grant.channel) {
                     credit.grant(grant.bytes);
                 }
-                return Ok(());
+                Ok(())
             }
             Frame::Notification { method, params } => {
-                self.inbox.push_back(Incoming::Note { method, params });
+                self.keep(cost, Incoming::Note { method, params })
             }
             Frame::Response { id: Id::Number(id), result } => {
                 let Some(method) = self.asked.remove(&id) else {
                     return Err(nonsense("it answered what was not asked"));
                 };
                 let result = result.map_err(|e| fault::error(&method, e));
-                self.inbox.push_back(Incoming::Answer { id, result });
+                self.keep(cost, Incoming::Answer { id, result })
             }
             Frame::Response { .. } | Frame::Request { .. } => {
-                return Err(nonsense("it sent what only we send"));
+                Err(nonsense("it sent what only we send"))
             }
         }
-        if self.inbox.len() > UNTAKEN {
-            return Err(nonsense("it says more than anybody takes"));
+    }
+
+    fn keep(&mut self, bytes: usize, incoming: Incoming) -> Result<()> {
+        let cost = THING + bytes;
+        self.untaken += cost;
+        self.inbox.push_back((cost, incoming));
+        match self.untaken > UNTAKEN {
+            true => Err(nonsense("it says more than anybody takes")),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    fn take(&mut self, wanted: &mut impl FnMut(&Incoming) -> bool) -> Option<Incoming> {
+        let at = self.inbox.iter().position(|(_, i)| wanted(i))?;
+        let (cost, incoming) = self.inbox.remove(at)?;
+        self.untaken -= cost;
+        Some(incoming)
     }
 
     fn file_bytes(&mut self, packet: Packet) -> Result<()> {
@@ -391,8 +405,7 @@ impl Line {
         if *unread > WINDOW + MAX_BODY as u64 {
             return Err(nonsense("it sent more bytes than were granted"));
         }
-        self.inbox.push_back(Incoming::Bytes { channel, offset, last, data });
-        Ok(())
+        self.keep(data.len(), Incoming::Bytes { channel, offset, last, data })
     }
 
     fn complain(&mut self, said: &[u8]) {
