@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::plan::Sync;
-use crabbox_kernel::sync::{self, Keep, ScanOptions, SyncRules, guard};
+use crabbox_kernel::sync::{self, Hint, Keep, ScanOptions, SyncRules, guard};
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::view::SyncPlanView;
 
@@ -31,17 +31,34 @@ pub(crate) fn find(ctx: &Context) -> Result<Place> {
     Ok(Place { root: ctx.git_root.clone().unwrap_or_else(|| ctx.cwd.clone()) })
 }
 
+/// What somebody who watches the tree can say before it is scanned.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// What they call this moment.
+    pub(crate) token: Option<String>,
+    /// What changed since an earlier one.
+    pub(crate) hint: Option<Hint>,
+    /// Only warnings are worth a line.
+    pub(crate) quiet: bool,
+}
+
 /// Scans the tree and runs its guards; warnings are told, refusals are errors.
-pub(crate) fn scan(ctx: &Context, place: &Place, full_resync: bool) -> Result<Sync> {
+pub(crate) fn scan(ctx: &Context, place: &Place, full_resync: bool, known: &Known) -> Result<Sync> {
     refuse_everything(ctx, place)?;
     let rules = SyncRules { full_resync, ..ctx.values.sync.clone() };
     ctx.terminal.progress("reading the tree");
     let folder = ctx.state.index();
-    let (tree, notes) = sync::scan(&place.root, &rules, &options(ctx, &folder))?;
+    let options = ScanOptions {
+        hint: known.hint.as_ref(),
+        token: known.token.as_deref(),
+        ..options(ctx, &folder)
+    };
+    let (tree, notes) = sync::scan(&place.root, &rules, &options)?;
     ctx.terminal.settle();
     for note in notes {
         match note.strip_prefix("warning: ") {
             Some(warning) => ctx.terminal.warn(warning),
+            None if known.quiet => {}
             None => ctx.terminal.err(&note),
         }
     }

@@ -17,6 +17,7 @@ mod stop;
 mod sync_plan;
 mod version;
 mod warmup;
+mod watch;
 
 use crabbox_kernel::error::Result;
 
@@ -50,6 +51,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Run(Box<run::Args>),
     Warmup(warmup::Args),
+    Watch(Box<watch::Args>),
     #[command(visible_alias = "release")]
     Stop(stop::Args),
     Status(status::Args),
@@ -84,6 +86,7 @@ impl Command {
         match self {
             Command::Run(args) => args.settings(),
             Command::Warmup(args) => args.settings(),
+            Command::Watch(args) => args.settings(),
             _ => Vec::new(),
         }
     }
@@ -106,6 +109,7 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<i32> {
     match command {
         Command::Run(args) => run::run(ctx, *args).await,
         Command::Warmup(args) => warmup::run(ctx, args).await,
+        Command::Watch(args) => watch::run(ctx, *args).await,
         Command::Stop(args) => stop::run(ctx, args).await,
         Command::Status(args) => status::run(ctx, args).await,
         Command::List(args) => list::run(ctx, args).await,

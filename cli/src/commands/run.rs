@@ -12,6 +12,7 @@ use crabbox_kernel::lease::Ask;
 use crabbox_kernel::lease::acquire::random;
 use crabbox_kernel::lease::lock::Patience;
 use crabbox_kernel::plan::{Plan, Sync};
+use crabbox_kernel::ports::Stop;
 use crabbox_kernel::run::collect::Download;
 use crabbox_kernel::run::command::{Action, Command, choose, is_env_name};
 use crabbox_kernel::run::process::Console;
@@ -22,7 +23,7 @@ use crabbox_schemas::ids::RunId;
 use crabbox_schemas::run::Timing;
 
 use crate::args::LeaseFlags;
-use crate::checkout;
+use crate::checkout::{self, Known};
 use crate::console;
 use crate::context::Context;
 use crate::handle::HandleFile;
@@ -47,13 +48,13 @@ use crate::screen::{CaptureFiles, Screen};
   crabbox run --env CI=1 --junit 'reports/*.xml' --download log.txt=out/log.txt -- make test")]
 pub(crate) struct Args {
     #[command(flatten)]
-    lease: LeaseFlags,
+    pub(crate) lease: LeaseFlags,
     /// Use this existing box: lease id, slug, machine name or provider id
     #[arg(long, value_name = "BOX")]
-    id: Option<String>,
+    pub(crate) id: Option<String>,
     /// Keep the box afterwards
     #[arg(long)]
-    keep: bool,
+    pub(crate) keep: bool,
     /// Keep the box when the run fails
     #[arg(long)]
     keep_on_failure: bool,
@@ -65,14 +66,14 @@ pub(crate) struct Args {
     isolate: bool,
     /// Start the command, print the run's id, and leave it to the box
     #[arg(long, short = 'd', conflicts_with_all = ["sync_only", "pty", "junit", "download", "capture_stdout", "capture_stderr", "keep_on_failure"])]
-    detach: bool,
+    pub(crate) detach: bool,
     /// How long to try to reach the box again when the connection breaks
     #[arg(long, value_name = "TIME")]
     reconnect: Option<String>,
     #[command(flatten)]
-    sync: SyncFlags,
+    pub(crate) sync: SyncFlags,
     #[command(flatten)]
-    command: CommandFlags,
+    pub(crate) command: CommandFlags,
     #[command(flatten)]
     evidence: EvidenceFlags,
     /// The command and its arguments
@@ -82,10 +83,10 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Sync")]
-struct SyncFlags {
+pub(crate) struct SyncFlags {
     /// Do not touch the tree on the box
     #[arg(long, conflicts_with = "sync_only")]
-    no_sync: bool,
+    pub(crate) no_sync: bool,
     /// Send the tree and run nothing
     #[arg(long)]
     sync_only: bool,
@@ -102,7 +103,7 @@ struct SyncFlags {
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Command")]
-struct CommandFlags {
+pub(crate) struct CommandFlags {
     /// Run the words as one line of shell
     #[arg(long)]
     shell: bool,
@@ -111,7 +112,7 @@ struct CommandFlags {
     script: Option<PathBuf>,
     /// Upload standard input and run it; the words are its arguments
     #[arg(long, conflicts_with = "shell")]
-    script_stdin: bool,
+    pub(crate) script_stdin: bool,
     /// Pass an environment variable: NAME takes its value from here
     #[arg(long = "env", value_name = "NAME[=VALUE]")]
     env: Vec<String>,
@@ -172,7 +173,21 @@ impl Args {
 /// Runs and returns the exit status.
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     let provider = ctx.choose_provider(args.id.as_deref(), args.lease.provider.as_deref())?;
-    let plan = plan(ctx, &provider, &args)?;
+    let plan = plan(ctx, &provider, &args, &Known::default())?;
+    let hears = !(args.command.script_stdin || args.detach);
+    let outcome = carry_out(ctx, &provider, &args, &plan, hears, &ctx.stop).await?;
+    Ok(outcome.exit_code)
+}
+
+/// Carries a plan out and tells how it went. A command that `hears` gets our standard input.
+pub(crate) async fn carry_out(
+    ctx: &Context,
+    provider: &str,
+    args: &Args,
+    plan: &Plan,
+    hears: bool,
+    stop: &Stop,
+) -> Result<Outcome> {
     if let Some(path) = &args.evidence.lease_output {
         crate::terminal::check_writable(path)?;
     }
@@ -181,24 +196,23 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
         args.evidence.capture_stderr.as_deref(),
     )?;
     let mut screen =
-        Screen::for_run(ctx, &plan, &provider, captures, args.evidence.events.as_deref())?;
+        Screen::for_run(ctx, plan, provider, captures, args.evidence.events.as_deref())?;
     if let Some(path) = &args.evidence.lease_output {
-        screen.hand_over(HandleFile::new(path.clone(), &plan));
+        screen.hand_over(HandleFile::new(path.clone(), plan));
     }
-    let deaf = args.command.script_stdin || args.detach;
-    let mut console = if deaf { Console::closed() } else { console::open() };
-    let raw = args.command.pty.then(console::RawMode::enter).flatten();
-    let outcome = match provider_for(ctx, &plan, &provider).await {
+    let mut console = if hears { console::open() } else { Console::closed() };
+    let raw = (hears && args.command.pty).then(console::RawMode::enter).flatten();
+    let outcome = match provider_for(ctx, plan, provider).await {
         Ok(provider) => {
             let stays = args.keep || args.id.is_some();
             let dialer = if stays { ctx.warm_dialer() } else { ctx.dialer() };
             let bench = ctx.bench(&provider, &dialer);
-            let outcome = run_plan(&bench, &plan, &mut console, &mut screen, &ctx.stop).await;
+            let outcome = run_plan(&bench, plan, &mut console, &mut screen, stop).await;
             provider.close().await;
             outcome
         }
         Err(error) => {
-            let timing = Timing { provider: provider.clone(), ..Timing::default() };
+            let timing = Timing { provider: provider.to_owned(), ..Timing::default() };
             Outcome::never_began(error.at("provider"), timing, &mut screen)
         }
     };
@@ -207,7 +221,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     if args.evidence.timing_json {
         ctx.terminal.err_json(&outcome.timing);
     }
-    Ok(outcome.exit_code)
+    Ok(outcome)
 }
 
 /// The provider of a run. Only a new box needs its plugin in any case.
@@ -219,7 +233,7 @@ async fn provider_for<'a>(ctx: &'a Context, plan: &Plan, name: &str) -> Result<L
     Ok(provider)
 }
 
-fn plan(ctx: &Context, provider: &str, args: &Args) -> Result<Plan> {
+pub(crate) fn plan(ctx: &Context, provider: &str, args: &Args, known: &Known) -> Result<Plan> {
     let run_id = RunId::mint(random()?);
     let values = &ctx.values;
     let timeout = args.command.timeout.as_deref().map(duration).transpose()?;
@@ -248,7 +262,7 @@ fn plan(ctx: &Context, provider: &str, args: &Args) -> Result<Plan> {
     let sync = if args.sync.no_sync {
         Sync::Off
     } else {
-        checkout::scan(ctx, &place, args.sync.full_resync)?
+        checkout::scan(ctx, &place, args.sync.full_resync, known)?
     };
     Ok(Plan {
         ask,
@@ -368,7 +382,7 @@ fn read(file: &PathBuf) -> Result<Vec<u8>> {
     })
 }
 
-fn duration(text: &str) -> Result<Duration> {
+pub(crate) fn duration(text: &str) -> Result<Duration> {
     parse_duration(text).filter(|t| !t.is_zero()).ok_or_else(|| {
         KernelError::new(ErrorCode::Usage, format!("not a duration: {text:?}"))
             .hint("write 90s, 10m or 1h30m")

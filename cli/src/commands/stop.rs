@@ -114,6 +114,12 @@ async fn stop_run(ctx: &Context, name: &str, on: Option<&String>) -> Result<Stop
     })
 }
 
+/// Gives one box back; what people read about it.
+pub(crate) async fn give_back(ctx: &Context, name: &str) -> Result<String> {
+    let args = Args { boxes: Vec::new(), id: Vec::new(), provider: None, must_exist: false };
+    stop(ctx, name, &args).await.map(|stopped| stopped.line)
+}
+
 async fn stop(ctx: &Context, name: &str, args: &Args) -> Result<Stopped> {
     let provider = ctx.choose_provider(Some(name), args.provider.as_deref())?;
     let session = ctx.open_provider(&provider).await?;

@@ -9,7 +9,7 @@ pub struct Watcher(());
 
 impl Watcher {
     /// Refuses.
-    pub fn begin(_: &Path, _: String, _: &'static [&'static str]) -> io::Result<Self> {
+    pub fn begin(_: &Path, _: &'static [&'static str]) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

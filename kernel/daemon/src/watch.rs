@@ -13,10 +13,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crabbox_kernel::lease::acquire::random;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe::Receiver;
 
 /// Most folders that are watched; each costs about 1 KiB of the system's memory.
 const FOLDERS: usize = 100_000;
@@ -56,9 +56,8 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Begins to watch. `name` must not have been used for another watcher; folders called as in `blind` are
-    /// always said to be changed. Takes 5 µs a folder.
-    pub fn begin(root: &Path, name: String, blind: &'static [&'static str]) -> io::Result<Self> {
+    /// Begins to watch. Folders called as in `blind` are always said to be changed. Takes 5 µs a folder.
+    pub fn begin(root: &Path, blind: &'static [&'static str]) -> io::Result<Self> {
         let facts = rustix::fs::statfs(root)?;
         let kind = u64::try_from(facts.f_type).unwrap_or_default();
         if !HONEST.contains(&kind) {
@@ -69,7 +68,7 @@ impl Watcher {
             root: root.to_owned(),
             device: root.metadata()?.dev(),
             blind,
-            name,
+            name: unique()?,
             folders: HashMap::new(),
             unseen: BTreeSet::new(),
             changed: BTreeMap::new(),
@@ -124,11 +123,9 @@ impl Watcher {
 
     /// Ends when the system has something to tell.
     pub fn news(&self) -> impl Future<Output = io::Result<()>> + use<> {
-        let fd = Arc::clone(&self.fd);
-        async move {
-            let fd = AsyncFd::with_interest(fd, Interest::READABLE)?;
-            fd.readable().await.map(|_| ())
-        }
+        let fd = self.fd.try_clone();
+        // Readable as a pipe is, whatever it is.
+        async move { Receiver::from_owned_fd_unchecked(fd?)?.readable().await }
     }
 
     /// How many folders it watches.
@@ -193,7 +190,7 @@ impl Watcher {
             if self.folders.len() >= FOLDERS {
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            match inotify::add_watch(&*self.fd, &at, watched()) {
+            match inotify::add_watch(&self.fd, &at, watched()) {
                 Ok(wd) => drop(self.folders.insert(wd, folder.clone())),
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
                 Err(error) => return Err(error.into()),
@@ -221,11 +218,17 @@ impl Watcher {
             let stays = !folder.starts_with(top);
             if !stays {
                 // Gone by itself when the folder was removed.
-                let _ = inotify::remove_watch(&**fd, *wd);
+                let _ = inotify::remove_watch(fd, *wd);
             }
             stays
         });
     }
+}
+
+/// Never twice, also not on another day.
+fn unique() -> io::Result<String> {
+    let bytes = random().map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn is_gone(error: &io::Error) -> bool {
