@@ -56,6 +56,9 @@ pub struct StatusView {
     pub ready: bool,
     /// Directory for work on the box.
     pub work_root: String,
+    /// What works there for crabbox: `static`, its own helper, under which runs survive; or `sh`, with sh and tar.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub helper: Option<String>,
     /// How to connect with OpenSSH; `inspect` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ssh_command: Option<String>,

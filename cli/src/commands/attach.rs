@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::event::Stream;
-use crabbox_kernel::lease::adopt;
+use crabbox_kernel::lease::{adopt, in_use};
 use crabbox_kernel::ports::{Clock, Urgency};
 use crabbox_kernel::run::attach::{End, Seen, Wanted, attach as take_up};
 use crabbox_kernel::run::record::{Follow, Followed, Recorder, RunEnd};
@@ -166,7 +166,7 @@ async fn look_at(
     let live = store.is_live(&id);
     let open =
         run.state == "running" || run.state == "lost" && run.started.as_deref() != Some("no");
-    let on_box = match (open && !live || until == Until::Stopped && open, on) {
+    let on_box = match (open && (!live || until == Until::Stopped), on) {
         (false, _) => None,
         (true, Some(on)) => Some(on.to_owned()),
         (true, None) => claim_of(ctx, &run).map(|claim| claim.lease_id.to_string()),
@@ -239,7 +239,8 @@ async fn ask_box(
     let root = ctx.claims().find(on_box)?.map_or_else(|| ctx.repo_root(), |c| c.repo_root);
     let seen = async {
         let held = adopt::take(&bench, on_box, Path::new(&root), false, &mut Vec::new()).await?;
-        take_up(&bench, &held, wanted, screen, &ctx.stop).await
+        let following = take_up(&bench, &held, wanted, screen, &ctx.stop);
+        in_use(&bench, &held, &ctx.stop, following).await
     }
     .await;
     provider.close().await;

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use crabbox_host::Session;
 use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::helper::{self, Opened};
 use crabbox_kernel::lease::adopt;
 use crabbox_kernel::ports::Dialer;
 use crabbox_kernel::ports::{Clock, Provider, Remote, Stop, Urgency};
 use crabbox_kernel::run::reach::address;
+use crabbox_kernel::run::ssh_lease::work_root;
 use crabbox_kernel::time::{format_duration, parse_duration};
 use crabbox_schemas::claim::Claim;
 use crabbox_schemas::error::ErrorCode;
@@ -54,7 +56,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
         KernelError::new(ErrorCode::Usage, format!("not a duration: {:?}", args.wait_timeout))
     })?;
     let patience = if args.wait { timeout } else { Duration::ZERO };
-    let (view, _) = look(ctx, &args.by, patience).await?;
+    let (view, _) = look(ctx, &args.by, patience, ctx.global.json).await?;
     if ctx.global.json {
         ctx.terminal.out_json(&view);
     } else {
@@ -72,7 +74,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
 
 /// Shows one box in detail.
 pub(crate) async fn inspect(ctx: &Context, args: InspectArgs) -> Result<i32> {
-    let (mut view, lease) = look(ctx, &args.by, Duration::ZERO).await?;
+    let (mut view, lease) = look(ctx, &args.by, Duration::ZERO, true).await?;
     view.ssh_command = lease.ssh.is_some().then(|| views::ssh_command(ctx, &lease, false));
     view.claim = ctx.claims().get(&lease.lease_id)?;
     if ctx.global.json {
@@ -80,8 +82,13 @@ pub(crate) async fn inspect(ctx: &Context, args: InspectArgs) -> Result<i32> {
         return Ok(0);
     }
     ctx.terminal.out(&line(&view));
-    let facts =
-        [("workroot", &view.work_root), ("server", &view.server_id), ("key", &view.ssh_key)];
+    let helper = view.helper.clone().unwrap_or_default();
+    let facts = [
+        ("workroot", &view.work_root),
+        ("helper", &helper),
+        ("server", &view.server_id),
+        ("key", &view.ssh_key),
+    ];
     for (name, value) in facts.iter().filter(|f| !f.1.is_empty()) {
         ctx.terminal.out(&format!("{name}={value}"));
     }
@@ -94,15 +101,21 @@ pub(crate) async fn inspect(ctx: &Context, args: InspectArgs) -> Result<i32> {
     Ok(0)
 }
 
-async fn look(ctx: &Context, by: &ByName, patience: Duration) -> Result<(StatusView, Lease)> {
+async fn look(
+    ctx: &Context,
+    by: &ByName,
+    patience: Duration,
+    ask_helper: bool,
+) -> Result<(StatusView, Lease)> {
     let name = ctx.name_or_only_claim(by.name())?;
     let provider = ctx.choose_provider(Some(&name), by.provider.as_deref())?;
     let session = ctx.open_provider(&provider).await?;
-    let looked = examine(ctx, &session, &name, patience).await;
+    let looked = examine(ctx, &session, &name, patience, ask_helper).await;
     session.close().await;
-    let (lease, claim, ready) = looked?;
+    let (lease, claim, answer) = looked?;
     let mut view = views::status(ctx, &lease, &provider, claim.as_ref());
-    view.ready = ready;
+    view.ready = answer.is_some();
+    view.helper = answer.flatten().map(str::to_owned);
     Ok((view, lease))
 }
 
@@ -111,7 +124,8 @@ async fn examine(
     session: &Session,
     name: &str,
     patience: Duration,
-) -> Result<(Lease, Option<Claim>, bool)> {
+    ask_helper: bool,
+) -> Result<(Lease, Option<Claim>, Option<Option<&'static str>>)> {
     let dialer = ctx.dialer();
     let bench = ctx.bench(session, &dialer);
     let deadline =
@@ -121,27 +135,44 @@ async fn examine(
         session.touch(&lease, "ready").await?;
     }
     loop {
-        let ready = answers(ctx, &lease).await;
-        if ready || ctx.clock.monotonic_ms() >= deadline || ctx.stop.urgency() > Urgency::None {
-            return Ok((lease, claim, ready));
+        let answer = answers(ctx, &lease, ask_helper).await;
+        if answer.is_some()
+            || ctx.clock.monotonic_ms() >= deadline
+            || ctx.stop.urgency() > Urgency::None
+        {
+            return Ok((lease, claim, answer));
         }
         ctx.clock.sleep(Duration::from_millis(500)).await;
     }
 }
 
-/// Whether the box lets us in now. A box without SSH is ready when its provider says so.
-async fn answers(ctx: &Context, lease: &Lease) -> bool {
+/// Whether the box lets us in now, and what works there for us when that is asked. A box without SSH is ready when
+/// its provider says so.
+async fn answers(ctx: &Context, lease: &Lease, ask_helper: bool) -> Option<Option<&'static str>> {
     if lease.ssh.is_none() {
-        return lease.status == "ready";
+        return (lease.status == "ready").then_some(None);
     }
-    let Ok(mut address) = address(&ctx.state, lease, true) else { return false };
+    let mut address = address(&ctx.state, lease, true).ok()?;
     address.patience = Duration::from_secs(2);
     match ctx.dialer().dial(&address, &mut Vec::new(), &Stop::never()).await {
         Ok(remote) => {
+            let helper = if ask_helper { kind_of_helper(ctx, lease, &remote).await } else { None };
             remote.close().await;
-            true
+            Some(helper)
         }
-        Err(_) => false,
+        Err(_) => None,
+    }
+}
+
+async fn kind_of_helper<R: Remote>(
+    ctx: &Context,
+    lease: &Lease,
+    remote: &R,
+) -> Option<&'static str> {
+    let root = work_root(lease).ok()?;
+    match helper::open(remote, &ctx.binaries, root, &ctx.clock, &mut Vec::new()).await.ok()? {
+        Opened::Helper(_) => Some("static"),
+        Opened::Shell { .. } => Some("sh"),
     }
 }
 
@@ -187,7 +218,7 @@ pub(crate) async fn heartbeat(ctx: &Context, by: &ByName) -> Result<i32> {
     }
     let mut view = views::status(ctx, &lease, &provider, None);
     if ctx.global.json {
-        view.ready = answers(ctx, &lease).await;
+        view.ready = answers(ctx, &lease, false).await.is_some();
         ctx.terminal.out_json(&view);
     } else {
         let idle = format_duration(Duration::from_secs(
