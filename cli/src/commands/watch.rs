@@ -30,6 +30,7 @@ const PAUSES: u32 = 10;
 /// more run; with --restart it ends the run that is under way. Flags of `run` mean the same here; the exit status is
 /// the last run's.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 #[command(after_help = "Examples:
   crabbox watch -- pnpm test
   crabbox watch --id blue-prawn --restart -- cargo test -p api
