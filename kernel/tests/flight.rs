@@ -515,6 +515,35 @@ async fn bytes_flow_both_ways_at_once_and_requests_overtake_them() {
     helper.forget(flown.channels);
 }
 
+#[tokio::test]
+async fn a_try_whose_connection_hangs_does_not_keep_its_successor_out() {
+    let mut rig = Rig::new();
+    rig.wait_ms = 0;
+    for n in 0..40 {
+        put(&rig.here(&format!("{n}")), noise(n, 500_000));
+    }
+    let (tree, command) = (rig.tree(), launch([6; 6], "cat 39 | wc -c"));
+    let mut hung = rig.helper().await;
+    let before = rig.to.wire.written.get();
+    let mut events = Vec::new();
+    let half = async {
+        while rig.to.wire.written.get() < before + (3 << 20) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        landed = rig.fly_with(&mut hung, Some(&tree), Some(&command), &mut events) => panic!("{landed:?}"),
+        () = half => {}
+    }
+    let mut helper = rig.helper().await;
+    let flown =
+        rig.fly_with(&mut helper, Some(&tree), Some(&command), &mut Vec::new()).await.unwrap();
+    assert!(matches!(flown.launched, Launched::Now(_)), "{flown:?}");
+    assert_eq!(output(&mut helper, flown.channels).await, b"500000\n");
+    assert!(look_at(&rig.there("")) == look_at(rig.local.path()));
+    drop(hung);
+}
+
 /// Passes on what is told while it is told.
 struct Told(tokio::sync::mpsc::UnboundedSender<Event>);
 

@@ -10,6 +10,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use crate::tree::fault::{Fault, Result};
+use crate::tree::ghost;
 
 /// Between two looks whether the lock is free: at first, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(40));
@@ -42,12 +43,17 @@ impl Lock {
     ) -> Result<Self> {
         let deadline = Instant::now().checked_add(Duration::from_millis(ask.wait_ms));
         let mut pause = PAUSE.0;
-        let mut told = None;
+        let (mut told, mut ghosts) = (None, ask.owner.as_str());
         loop {
             if try_lock(&file)? {
                 return Self { file }.named(&ask.owner);
             }
             let owner = words(&file);
+            if owner == ghosts && !owner.is_empty() {
+                // The same run, over a connection that was given up here: it does not know that yet.
+                ghost::end(&file);
+                ghosts = "";
+            }
             let over = deadline.is_some_and(|end| Instant::now() >= end);
             if over {
                 return Err(Fault::Busy { owner });

@@ -13,6 +13,7 @@ mod fault;
 mod find;
 mod guard;
 mod isolate;
+mod ghost;
 mod lock;
 mod notes;
 mod partial;
