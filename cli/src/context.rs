@@ -1,11 +1,13 @@
 //! What every command has in hand: environment, settings, providers, local state, terminal. Built once.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crabbox_daemon::WarmDialer;
+use crabbox_daemon::{Caller, WarmDialer};
 use crabbox_host::{Catalog, Entry, Lazy, Lookup, OpenOptions, Session, Timeouts};
 use crabbox_kernel::config::{Layer, Settings, Values};
 use crabbox_kernel::error::{KernelError, Result};
@@ -54,6 +56,8 @@ pub(crate) struct Context {
     pub(crate) terminal: Terminal,
     /// Time.
     pub(crate) clock: SystemClock,
+    /// The way to the daemon, once somebody needed it.
+    pub(crate) daemon: OnceCell<Option<Rc<Caller>>>,
     /// The user's wish to stop.
     pub(crate) stop: Stop,
     /// Raises that wish.
@@ -272,7 +276,7 @@ impl Context {
     /// The same for boxes that stay: through the daemon, unless the user does not want one.
     pub(crate) fn warm_dialer(&self) -> WarmDialer<SshDialer> {
         match crate::warm::caller(self) {
-            Some(daemon) => WarmDialer::through(daemon, self.ssh()),
+            Some(daemon) => WarmDialer::through(Rc::clone(daemon), self.ssh()),
             None => self.dialer(),
         }
     }

@@ -1,5 +1,6 @@
 //! The outside world, read once: arguments, environment, directories, the executable's own place.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -113,6 +114,7 @@ impl Outside {
             global: cli.global.clone(),
             terminal,
             clock: SystemClock::new(),
+            daemon: OnceCell::new(),
             wish,
             stop,
         })

@@ -28,6 +28,7 @@ pub mod note {
     #![allow(missing_docs, reason = "each is documented by its params type")]
     pub const HELLO: &str = "hello";
     pub const DIALLING: &str = "dial.event";
+    pub const SCANNED: &str = "scanned";
     pub const SIGNAL: &str = "signal";
     pub const RESIZE: &str = "resize";
     pub const EXITED: &str = "exited";
@@ -162,27 +163,34 @@ pub struct HelperKept {
     pub kept: bool,
 }
 
-/// `changes`: what changed below a folder since a token was given out.
+/// `changes`: what changed below a folder since it was scanned. Whoever asks scans it next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ChangesParams {
-    /// The folder, absolute.
+    /// The folder, absolute, without symbolic links.
     pub root: Blob,
-    /// The token of an earlier answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<String>,
 }
 
-/// The answer to `changes`.
+/// The answer to `changes`. Empty while the folder is not watched, or not yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Changes {
-    /// Stands for this moment: every later change is told to whoever asks with it. Absent while the folder is not
-    /// watched, or not yet.
+    /// Stands for this moment: every later change will be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
-    /// What changed between the two tokens, relative to the folder; a folder stands for all below it. Absent
-    /// when nobody can know.
+    /// Stands for the last scan somebody told of, when all that changed since is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub changed: Option<Vec<Blob>>,
+    pub since: Option<String>,
+    /// What changed between the two, relative to the folder; a folder stands for all below it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<Blob>,
+}
+
+/// `scanned`, command to daemon: the folder was scanned, and the scan is remembered under this token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Scanned {
+    /// The folder.
+    pub root: Blob,
+    /// The token.
+    pub token: String,
 }
 
 /// The daemon as `daemon status --json` shows it; the answer to `status`.

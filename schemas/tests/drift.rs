@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use crabbox_schemas::{claim, config, daemon, error, event, helper, journal, manifest, plugin, run, view};
+use crabbox_schemas::{
+    claim, config, daemon, error, event, helper, journal, manifest, plugin, run, view,
+};
 use schemars::{JsonSchema, SchemaGenerator, schema_for};
 use serde_json::{Value, json};
 
@@ -107,6 +109,7 @@ fn daemon_socket() -> Value {
     let notes = json!({
         n::HELLO: note::<d::Hello>(g),
         n::DIALLING: note::<d::Dialling>(g),
+        n::SCANNED: note::<d::Scanned>(g),
         n::SIGNAL: note::<d::Signal>(g),
         n::RESIZE: note::<d::Resize>(g),
         n::EXITED: note::<d::Exited>(g),

@@ -28,6 +28,7 @@ use crate::console;
 use crate::context::Context;
 use crate::handle::HandleFile;
 use crate::screen::{CaptureFiles, Screen};
+use crate::warm;
 
 /// Run a command on a box
 ///
@@ -173,7 +174,15 @@ impl Args {
 /// Runs and returns the exit status.
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     let provider = ctx.choose_provider(args.id.as_deref(), args.lease.provider.as_deref())?;
-    let plan = plan(ctx, &provider, &args, &Known::default())?;
+    let stays = args.keep || args.id.is_some();
+    let (known, sight) = match stays && !args.sync.no_sync {
+        true => warm::look(ctx, &checkout::find(ctx)?.root).await,
+        false => (Known::default(), None),
+    };
+    let plan = plan(ctx, &provider, &args, &known)?;
+    if let Some(sight) = sight {
+        sight.scanned(&plan).await;
+    }
     let hears = !(args.command.script_stdin || args.detach);
     let outcome = carry_out(ctx, &provider, &args, &plan, hears, &ctx.stop).await?;
     Ok(outcome.exit_code)

@@ -1,11 +1,15 @@
 //! The command's way to its daemon: found, or started, or done without, and never waited for longer than it is worth.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crabbox_kernel::error::Result;
-use crabbox_schemas::daemon::{Answer, DaemonView, Hello, method, note};
+use crabbox_schemas::daemon::{
+    Answer, Changes, ChangesParams, DaemonView, Hello, Scanned, method, note,
+};
 use crabbox_wire::Frame;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,13 +18,15 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::fault::heard;
-use crate::line::{Reader, Writer, split, typed};
+use crate::line::{Reader, Writer, blob, path, split, typed};
 use crate::place::Place;
 
 /// A daemon that has not said hello by then is done without.
 const HELLO: Duration = Duration::from_millis(150);
 /// One that was just started may take this long to listen.
 const START: Duration = Duration::from_millis(500);
+/// One that did not answer is not asked again for so long.
+const SHUN: Duration = Duration::from_secs(5);
 /// Between two looks at one that was just started.
 const LOOK: Duration = Duration::from_millis(4);
 
@@ -31,7 +37,9 @@ pub struct Caller {
     /// The caller's own program; a daemon of another one is left alone.
     pub build: String,
     /// Starts a daemon, and does not wait for it.
-    pub spawn: Box<dyn Fn() -> io::Result<()>>,
+    spawn: Box<dyn Fn() -> io::Result<()>>,
+    /// It did not answer, and is not asked again until then.
+    shunned: Cell<Option<Instant>>,
 }
 
 impl fmt::Debug for Caller {
@@ -76,10 +84,33 @@ pub struct Client {
     pub hello: Hello,
 }
 
+/// What is known of a watched folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Stands for this moment.
+    pub token: Option<String>,
+    /// The moment of the last scan, and what changed since then.
+    pub since: Option<(String, Vec<PathBuf>)>,
+}
+
 impl Caller {
+    /// Somebody who would start a daemon with `spawn`.
+    pub fn new(place: Place, build: String, spawn: impl Fn() -> io::Result<()> + 'static) -> Self {
+        Self { place, build, spawn: Box::new(spawn), shunned: Cell::new(None) }
+    }
+
     /// The daemon that runs, if it is ours and answers.
     pub async fn connect(&self) -> Result<Client, Absent> {
-        let mut client = self.any().await?;
+        if self.shunned.get().is_some_and(|until| Instant::now() < until) {
+            return Err(Absent::Wedged(None));
+        }
+        let mut client = match self.any().await {
+            Err(Absent::Wedged(pid)) => {
+                self.shunned.set(Some(Instant::now() + SHUN));
+                return Err(Absent::Wedged(pid));
+            }
+            other => other?,
+        };
         if client.hello.build == self.build {
             return Ok(client);
         }
@@ -165,6 +196,23 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// What changed below a folder since it was scanned last; the paths are relative to it.
+    pub async fn changes(&mut self, root: &Path) -> io::Result<Seen> {
+        let params = ChangesParams { root: blob(root) };
+        let answer = self.call::<Changes>(method::CHANGES, &params, |_, _| {});
+        let answer = timeout(HELLO, answer).await??;
+        let Changes { token, since, changed } =
+            answer.map_err(|error| io::Error::other(error.to_string()))?;
+        let changed = changed.into_iter().map(path).collect::<io::Result<Vec<_>>>()?;
+        Ok(Seen { token, since: since.map(|since| (since, changed)) })
+    }
+
+    /// Says that a folder was scanned, and what the scan is remembered as.
+    pub async fn scanned(&mut self, root: &Path, token: &str) -> io::Result<()> {
+        let scanned = Scanned { root: blob(root), token: token.to_owned() };
+        self.to.note(note::SCANNED, &scanned).await
     }
 
     /// What it keeps.

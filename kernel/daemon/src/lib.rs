@@ -21,8 +21,9 @@ mod watch;
 #[cfg(not(target_os = "linux"))]
 #[path = "no_watch.rs"]
 mod watch;
+mod watches;
 
-pub use client::{Absent, Caller, Client};
+pub use client::{Absent, Caller, Client, Seen};
 pub use dialer::WarmDialer;
 pub use place::Place;
 pub use remote::{WarmInput, WarmOutput, WarmRemote};

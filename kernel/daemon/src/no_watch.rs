@@ -33,6 +33,11 @@ impl Watcher {
         std::future::pending()
     }
 
+    /// Whether it is of no more use.
+    pub fn is_lost(&self) -> bool {
+        true
+    }
+
     /// None.
     pub fn folders(&self) -> usize {
         0

@@ -14,7 +14,7 @@ use crabbox_kernel::ports::{Address, Clock, Dialer, EventSink, Pty, Remote, Stop
 use crabbox_kernel::state::failed;
 use crabbox_schemas::daemon::{
     ChangesParams, DaemonView, DialParams, Dialled, Dialling, Hello, HelperKept, HelperParams,
-    StartParams, method, note,
+    Scanned, StartParams, method, note,
 };
 use crabbox_schemas::error::ErrorCode;
 use crabbox_wire::{Frame, Id};
@@ -28,6 +28,7 @@ use crate::carry::carry;
 use crate::keeper::{Keeper, Starter, Use};
 use crate::line::{Reader, Writer, path, split, typed};
 use crate::place::Place;
+use crate::watches::Watches;
 
 /// A daemon that keeps nothing ends after this time.
 const EMPTY: Duration = Duration::from_secs(300);
@@ -62,6 +63,7 @@ where
     let house = Rc::new(House {
         keeper: Keeper::new(dialer),
         starter: Starter { binaries, clock },
+        watches: Watches::default(),
         build,
         idle,
         socket: place.socket.to_string_lossy().into_owned(),
@@ -106,6 +108,7 @@ enum End {
 struct House<D: Dialer, C> {
     keeper: Keeper<D>,
     starter: Starter<C>,
+    watches: Watches,
     build: String,
     idle: Duration,
     socket: String,
@@ -142,7 +145,10 @@ where
                 },
                 () = self.changed.notified() => {}
                 () = stop.reaches(Urgency::Gentle) => return false,
-                () = sleep(self.round()) => self.keeper.tidy(self.idle),
+                () = sleep(self.round()) => {
+                    self.keeper.tidy(self.idle);
+                    self.watches.tidy(self.idle);
+                }
             }
         }
         self.end.get() == End::Later
@@ -164,7 +170,8 @@ where
     }
 
     fn is_idle(&self) -> bool {
-        let limit = if self.keeper.holds_any() { self.idle } else { self.idle.min(EMPTY) };
+        let holds = self.keeper.holds_any() || self.watches.holds_any();
+        let limit = if holds { self.idle } else { self.idle.min(EMPTY) };
         self.clients.get() == 0 && self.used.get().elapsed() >= limit
     }
 
@@ -194,7 +201,15 @@ where
         to.note(note::HELLO, &hello).await?;
         let mut held = Vec::new();
         loop {
-            let Frame::Request { id, method, params } = from.frame().await? else { return Ok(()) };
+            let (id, method, params) = match from.frame().await? {
+                Frame::Request { id, method, params } => (id, method, params),
+                Frame::Notification { method, params } if method == note::SCANNED => {
+                    let Scanned { root, token } = typed(params)?;
+                    self.watches.scanned(&path(root)?, token);
+                    continue;
+                }
+                _ => return Ok(()),
+            };
             match method.as_str() {
                 method::START => return self.start(id, typed(params)?, from, to).await,
                 method::HELPER => return self.helper(id, typed(params)?, from, to).await,
@@ -225,8 +240,8 @@ where
             method::STATUS => to.answer(id, Ok(self.view())).await?,
             method::PING => to.answer(id, Ok(json!({}))).await?,
             method::CHANGES => {
-                let ChangesParams { .. } = typed(params)?;
-                to.answer(id, Ok(json!({}))).await?;
+                let ChangesParams { root } = typed(params)?;
+                to.answer(id, Ok(self.watches.changes(path(root)?))).await?;
             }
             method::RETIRE | method::STOP => {
                 // Whoever asked may be gone already.
@@ -353,7 +368,7 @@ where
             uptime_secs: self.started.elapsed().as_secs(),
             memory_bytes: memory(),
             connections: self.keeper.view(),
-            watched: Vec::new(),
+            watched: self.watches.view(),
         }
     }
 }

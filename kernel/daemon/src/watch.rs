@@ -128,6 +128,11 @@ impl Watcher {
         async move { Receiver::from_owned_fd_unchecked(fd?)?.readable().await }
     }
 
+    /// Whether it is of no more use.
+    pub fn is_lost(&self) -> bool {
+        self.lost
+    }
+
     /// How many folders it watches.
     pub fn folders(&self) -> usize {
         self.folders.len()

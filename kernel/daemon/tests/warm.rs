@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crabbox_daemon::{Absent, Caller, WarmRemote};
+use crabbox_daemon::{Absent, Caller, Seen, WarmRemote};
 use crabbox_kernel::error::KernelError;
 use crabbox_kernel::event::{Event, Stream};
 use crabbox_kernel::ports::{
@@ -379,5 +379,33 @@ fn a_daemon_nobody_uses_goes_away() {
         while caller.place.socket.exists() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    });
+}
+
+#[test]
+fn a_watched_folder_is_told_about_from_the_second_time_on() {
+    story(async {
+        let (dir, _town, caller) = town();
+        let root = dir.path().join("tree");
+        std::fs::create_dir(&root).unwrap();
+        let mut client = caller.connect_or_start().await.unwrap();
+        assert_eq!(client.changes(&root).await.unwrap(), Seen::default());
+        let mut seen = Seen::default();
+        while seen.token.is_none() {
+            seen = client.changes(&root).await.unwrap();
+        }
+        assert_eq!(seen.since, None);
+        let token = seen.token.unwrap();
+        client.scanned(&root, &token).await.unwrap();
+        std::fs::write(root.join("x"), "").unwrap();
+        let seen = client.changes(&root).await.unwrap();
+        assert_eq!(seen.since, Some((token.clone(), vec!["x".into()])));
+        // An index that was not written anew is remembered as before.
+        client.scanned(&root, &token).await.unwrap();
+        std::fs::write(root.join("y"), "").unwrap();
+        let seen = client.changes(&root).await.unwrap();
+        assert_eq!(seen.since, Some((token, vec!["x".into(), "y".into()])));
+        let status = client.status().await.unwrap().unwrap();
+        assert_eq!(status.watched.len(), 1);
     });
 }

@@ -1,7 +1,6 @@
 //! A look at only what the watcher names finds what a look at everything finds, whatever happens meanwhile.
 
 #![expect(clippy::unwrap_used, reason = "a step that cannot be made fails the test")]
-
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;

@@ -212,17 +212,13 @@ pub(crate) fn caller(dir: &Path, town: &Town, build: &str, idle: Duration) -> Rc
     let at = place.clone();
     let helpers = dir.to_path_buf();
     std::fs::write(helpers.join("crabbox-helper-linux-x86_64"), "a program").unwrap();
-    Rc::new(Caller {
-        place,
-        build: build.to_owned(),
-        spawn: Box::new(move || {
-            let (place, build, dialer) = (at.clone(), name.clone(), town.clone());
-            let (binaries, clock) = (Binaries::in_dir(helpers.clone()), Time(Instant::now()));
-            let server = Server { place, build, idle, dialer, binaries, clock };
-            spawn_local(async move { serve(server, &Stop::never()).await.unwrap() });
-            Ok(())
-        }),
-    })
+    Rc::new(Caller::new(place, build.to_owned(), move || {
+        let (place, build, dialer) = (at.clone(), name.clone(), town.clone());
+        let (binaries, clock) = (Binaries::in_dir(helpers.clone()), Time(Instant::now()));
+        let server = Server { place, build, idle, dialer, binaries, clock };
+        spawn_local(async move { serve(server, &Stop::never()).await.unwrap() });
+        Ok(())
+    }))
 }
 
 pub(crate) fn dialer(caller: &Rc<Caller>, direct: &Town) -> WarmDialer<Town> {
