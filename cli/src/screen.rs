@@ -159,7 +159,10 @@ impl<'a> Screen<'a> {
         } else {
             recorder.finish(&end, now)
         };
-        self.ctx.runs().prune(self.ctx.retention(), now);
+        let (runs, keep) = (self.ctx.runs(), self.ctx.retention());
+        if runs.is_untidy(keep, &record.id) {
+            runs.prune(keep, now);
+        }
         if self.ctx.global.json {
             self.ctx.terminal.out_json(&json::run_document(&record, outcome.error.as_ref()));
         } else if outcome.detached {

@@ -110,6 +110,11 @@ impl RunStore {
         failed("cannot read", &self.folder(id).join(stream.word()), e)
     }
 
+    /// Whether it is time to prune: every journal has to be read for that, which is too much after every run.
+    pub fn is_untidy(&self, keep: Retention, latest: &str) -> bool {
+        self.ids().len() > keep.max_runs + keep.max_runs / 10 || latest.ends_with('0')
+    }
+
     /// Deletes finished runs beyond the limits, never a live one; the ids that went.
     pub fn prune(&self, keep: Retention, now_ms: u64) -> Vec<RunId> {
         let age = |run: &RunRecord| {
