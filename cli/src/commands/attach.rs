@@ -105,8 +105,10 @@ pub(crate) async fn wait(ctx: &Context, args: &WaitArgs) -> Result<i32> {
 /// The end of a run as a document and a status.
 fn told(ctx: &Context, run: &RunRecord) -> Result<i32> {
     if run.state == "lost" {
-        let started = run.started.as_deref().unwrap_or("maybe");
-        let what = format!("run {} was lost; its command was started: {started}", run.id);
+        let what = match run.started.as_deref().unwrap_or("maybe") {
+            "no" => format!("run {} was lost; its command was never started", run.id),
+            started => format!("run {} was lost; its command was started: {started}", run.id),
+        };
         return Err(KernelError::new(ErrorCode::ConnectionLost, what)
             .hint("`crabbox cleanup` finishes what it left"));
     }

@@ -34,7 +34,7 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
     stop: &Stop,
 ) -> Result<Ended> {
     let clock = job.bench.clock;
-    let mut trip = Trip { job, line, reconnect };
+    let mut trip = Trip { job, line, reconnect, doubt: None };
     if let Some((tree, _)) = job.tree() {
         sync_starts(tree, trip.line.remote.peer(), &job.places, events);
     }
@@ -67,9 +67,12 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
         host: trip.line.remote.peer().to_owned(),
         workdir: timing.workdir.clone().unwrap_or_default(),
         command: shell::join(&command.map(|c| c.shown).unwrap_or_default()),
-        acknowledged: true,
+        acknowledged: trip.doubt.is_none(),
     });
     if job.plan.detach {
+        if let Some(error) = trip.doubt.take() {
+            return Err(trip.lost_hint(error));
+        }
         trip.line.close().await;
         let (run_id, lease) = (job.plan.run_id.to_string(), job.held.lease.clone());
         events.emit(Event::Detached { run_id, lease });
@@ -86,6 +89,8 @@ struct Trip<'a, P, D: Dialer, C> {
     job: &'a Job<'a, P, D, C>,
     line: Line<D::Remote>,
     reconnect: Reconnect,
+    /// Why the flight failed, when it is not known whether the command was started all the same.
+    doubt: Option<KernelError>,
 }
 
 impl<P: Provider, D: Dialer, C: Clock> Trip<'_, P, D, C> {
@@ -119,8 +124,15 @@ impl<P: Provider, D: Dialer, C: Clock> Trip<'_, P, D, C> {
             let outcome = if in_doubt { Outcome::Uncertain } else { Outcome::NotStarted };
             let stage = if error.code == ErrorCode::Busy { "lock" } else { "sync" };
             let error = error.outcome(outcome).at(stage);
-            if error.code != ErrorCode::ConnectionLost {
-                return Err(error);
+            match error.code {
+                ErrorCode::ConnectionLost => {}
+                ErrorCode::Cancelled => return Err(error),
+                _ if in_doubt => {
+                    // The box knows: it is asked by the run's id.
+                    self.doubt = Some(error);
+                    return Ok(Flown { pushed: None, launched: Launched::Earlier, channels: 0 });
+                }
+                _ => return Err(error),
             }
             let line = self.reconnect.again(bench, held, error, events, stop).await;
             self.line = line.map_err(|e| e.at(stage))?;
@@ -159,7 +171,10 @@ impl<P: Provider, D: Dialer, C: Clock> Trip<'_, P, D, C> {
                 Err(KernelError::new(ErrorCode::Cancelled, "interrupted; the command was stopped"))
             }
             Ok(End::Lost) => Err(lost()),
-            Ok(End::Unknown) => Err(forgotten()),
+            Ok(End::Unknown) => Err(match self.doubt.take() {
+                Some(error) => error.outcome(Outcome::NotStarted),
+                None => forgotten(),
+            }),
         };
         let workdir = timing.workdir.as_deref().unwrap_or(&self.job.places.workdir);
         collect::bring_back(self.job.bench.clock, plan, workdir, &self.line.remote, events, stop)
