@@ -18,6 +18,9 @@ pub(crate) fn attach(serve: &Arc<Serve>, line: &Arc<Line>, id: Id, params: &Atta
     let found = find(params);
     serve.answered(line, &id);
     let known = found.as_ref().is_ok_and(|found| found.state.state != "unknown");
+    if !known {
+        line.finish();
+    }
     let answer = found.as_ref().map(|found| &found.state).map_err(Clone::clone);
     let sent = serve.out.answer(line.session, id, answer);
     if let (Ok(()), Ok(found), true) = (sent, found, known) {

@@ -46,6 +46,9 @@ pub(crate) fn fly(serve: &Arc<Serve>, line: &Arc<Line>, id: Id, params: FlightPa
                 None => Ok(()),
             };
             serve.answered(line, &id);
+            if running.is_none() {
+                line.finish();
+            }
             let result = Ok(FlightResult::Applied(applied));
             let told = told.and_then(|()| serve.out.answer(line.session, id, result));
             if let Some(running) = running {
@@ -54,6 +57,7 @@ pub(crate) fn fly(serve: &Arc<Serve>, line: &Arc<Line>, id: Id, params: FlightPa
         }
         Err(stop) => {
             serve.answered(line, &id);
+            line.finish();
             let _ = serve.out.answer(line.session, id, trees::answer(stop));
         }
     }

@@ -127,8 +127,12 @@ impl<'a> Follow<'a> {
                 Read::Gap(to) => {
                     self.out.note(self.line.session, note::GAP, &Gap { channel, from, to })?;
                 }
+                Read::Nothing if matches!(self.end, End::Lost) => stream.end = from,
+                // Somebody removed the folder: what was written is not there any more.
                 Read::Nothing => {
-                    stream.end = from;
+                    let to = stream.end;
+                    stream.reader.pass_over(to);
+                    self.out.note(self.line.session, note::GAP, &Gap { channel, from, to })?;
                 }
             }
             if stream.reader.needed() > stream.needed
@@ -161,6 +165,7 @@ impl<'a> Follow<'a> {
             _ => None,
         };
         let run_id = self.run.run_id().to_owned();
+        self.line.finish();
         self.out.note(session, note::EXITED, &Exited { channels: base, run_id, exit })
     }
 

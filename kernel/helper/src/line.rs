@@ -33,6 +33,7 @@ struct Inner {
     size: Option<(u32, u32)>,
     cancelled: bool,
     gone: bool,
+    over: bool,
 }
 
 /// How many roles a channel can have.
@@ -63,7 +64,14 @@ impl Line {
             .map_err(|e| Fault::io("cannot make an event", e))?;
         let lanes =
             std::array::from_fn(|_| Lane { waiting: VecDeque::new(), credit: Credit::new(WINDOW) });
-        let inner = Inner { lanes, granted: [0; ROLES], size: None, cancelled: false, gone: false };
+        let inner = Inner {
+            lanes,
+            granted: [0; ROLES],
+            size: None,
+            cancelled: false,
+            gone: false,
+            over: false,
+        };
         Ok(Self { session, base, inner: Mutex::new(inner), bell })
     }
 
@@ -118,6 +126,16 @@ impl Line {
         inner.gone = true;
         drop(inner);
         self.ring();
+    }
+
+    /// Its last words are about to be sent: the base number may be used again.
+    pub(crate) fn finish(&self) {
+        self.inner().over = true;
+    }
+
+    /// Whether its last words were said.
+    pub(crate) fn is_over(&self) -> bool {
+        self.inner().over
     }
 
     /// Whether the work for it should stop.

@@ -249,7 +249,7 @@ impl Serve {
             return Err(Fault::request("not a base number for channels"));
         }
         let mut lines = self.lines();
-        if lines.by_base.contains_key(&(session, base)) {
+        if lines.by_base.get(&(session, base)).is_some_and(|line| !line.is_over()) {
             return Err(Fault::request("the base number is in use"));
         }
         let line = Arc::new(Line::new(session, base)?);
@@ -275,7 +275,7 @@ impl Serve {
     /// A line is over.
     pub(crate) fn close(&self, line: &Arc<Line>) {
         let mut lines = self.lines();
-        lines.by_base.remove(&(line.session, line.base));
+        lines.by_base.retain(|_, other| !Arc::ptr_eq(other, line));
         lines.by_request.retain(|_, other| !Arc::ptr_eq(other, line));
         lines.by_run.retain(|_, other| !Arc::ptr_eq(other, line));
     }

@@ -61,6 +61,12 @@ impl Writer {
         usize::try_from(self.size - self.end % self.size).unwrap_or(usize::MAX)
     }
 
+    /// Bytes that cannot be kept, since the folder is gone.
+    pub(crate) fn pass_over(&mut self, bytes: usize) {
+        self.file = None;
+        self.end += bytes as u64;
+    }
+
     /// Writes at most [`Writer::room`] bytes.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.end.is_multiple_of(self.size) {
@@ -121,6 +127,11 @@ impl Reader {
         self.at / self.size * self.size
     }
 
+    /// Passes over what cannot be read.
+    pub(crate) fn pass_over(&mut self, to: u64) {
+        self.at = self.at.max(to);
+    }
+
     /// Reads on.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Read> {
         let number = self.at / self.size;
@@ -152,7 +163,11 @@ impl Reader {
 fn files(path: &Path) -> io::Result<Vec<u64>> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir)? {
+    let entries = match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => entries?,
+    };
+    for entry in entries {
         let file = PathBuf::from(entry?.file_name());
         if file.file_stem() == path.file_name()
             && let Some(number) = file.extension().and_then(|e| e.to_str()?.parse().ok())

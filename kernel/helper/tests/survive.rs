@@ -140,14 +140,15 @@ fn without_a_reader_the_oldest_output_is_dropped_and_the_gap_is_told() {
     let on = Boxed::new();
     let channel = {
         let mut channel = Channel::open(&on);
-        let line = json!({"shell": "read x; seq 400000; touch printed; read x"});
+        let line = json!({"shell": "read x; echo begun; while ! [ -e go ]; do sleep 0.01; done; seq 400000; touch printed; read x"});
         let more = json!({"stdin": true, "spoolBytes": 300_000});
         channel.ask("flight", on.flight(1, &run_id(1), line, more)).unwrap();
         channel.bytes(0, 20, 0, false, b"go\n");
-        channel.during(Duration::from_millis(1));
+        channel.until(|c| c.text(1) == "begun\n");
         channel
     };
     channel.kill();
+    std::fs::write(on.workdir().join("go"), "").unwrap();
     eventually("it is not held back", || on.workdir().join("printed").exists());
     let spooled: u64 = std::fs::read_dir(on.run_dir(&run_id(1)))
         .unwrap()
@@ -246,6 +247,25 @@ fn a_forgotten_run_is_gone_and_a_running_one_is_not_forgotten() {
     channel.ask("run.forget", params).unwrap();
     assert!(list(&mut channel, &on).is_empty());
     assert!(!on.run_dir(&run_id(1)).exists());
+}
+
+#[test]
+fn a_run_whose_folder_is_removed_ends_like_any_other() {
+    let on = Boxed::new();
+    let mut channel = Channel::open(&on);
+    let line = json!({"shell": "echo begun; read x; seq 200000; exit 3"});
+    let more = json!({"stdin": true, "spoolBytes": 300_000});
+    channel.ask("flight", on.flight(1, &run_id(1), line, more)).unwrap();
+    let pid = channel.note_of("run.started").unwrap()["pid"].as_u64().unwrap();
+    let worker = worker_of(pid);
+    channel.until(|c| c.text(1) == "begun\n");
+    std::fs::remove_dir_all(on.base_dir()).unwrap();
+    channel.bytes(0, 20, 0, true, b"go\n");
+    let flow = channel.ended(1);
+    assert_eq!(flow.exited.as_ref().unwrap()["exit"]["code"], 3);
+    channel.kill();
+    let worker = worker.as_raw_nonzero().get().unsigned_abs().into();
+    eventually("the worker goes", || !lives(worker));
 }
 
 #[test]

@@ -125,7 +125,7 @@ impl Run {
     /// When to look again although nothing happened.
     pub(super) fn alarm(&self) -> Option<Instant> {
         let deadline = self.deadline.filter(|_| self.status.is_none());
-        [deadline, self.grace, self.disk_full].into_iter().flatten().min()
+        [deadline, self.disk_full.or(self.grace)].into_iter().flatten().min()
     }
 
     /// Whether the time is over, said once.
@@ -146,7 +146,7 @@ impl Run {
         }
         let failed = self.streams.iter_mut().any(|stream| {
             let unsaved = std::mem::take(&mut stream.unsaved);
-            if !unsaved.is_empty() && stream.spool.write(&unsaved).is_err() {
+            if !unsaved.is_empty() && !stream.save(&unsaved) {
                 stream.unsaved = unsaved;
             }
             !stream.unsaved.is_empty()
@@ -176,7 +176,7 @@ impl Run {
             Ok(0) => stream.close(),
             Ok(n) => {
                 stream.residue = stream.residue.saturating_sub(n as u64);
-                if stream.spool.write(&self.buffer[..n]).is_err() {
+                if !stream.save(&self.buffer[..n]) {
                     stream.unsaved = self.buffer[..n].to_vec();
                     self.disk_full = Some(Instant::now() + DISK);
                 }
@@ -226,11 +226,27 @@ impl Run {
     pub(super) fn record(&self, exit: &RunExit) -> io::Result<()> {
         let dir = Path::new(&self.dir);
         let _ = std::fs::remove_file(dir.join("sock"));
-        replace(&dir.join("exit.json"), &serde_json::to_vec(exit)?)
+        match replace(&dir.join("exit.json"), &serde_json::to_vec(exit)?) {
+            // The folder was removed: nobody will ever ask.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
     }
 }
 
 impl Stream {
+    /// Whether the bytes are kept, or nobody could ever find them since the run's folder was removed.
+    fn save(&mut self, bytes: &[u8]) -> bool {
+        match self.spool.write(bytes) {
+            Ok(()) => true,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                self.spool.pass_over(bytes.len());
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
     fn close(&mut self) {
         self.from = None;
         self.residue = 0;
