@@ -139,6 +139,9 @@ fn runs_on_one_work_tree_queue_also_from_two_machines_or_run_in_copies() {
     let busy =
         room.crabbox(&repo, ["run", "--id", &slug, "--no-wait", "--", "true"]).run().expect(6);
     assert!(busy.err().contains(&run), "it says who is there\n{busy}");
+    let beside = ["run", "--id", &slug, "--isolate", "--", "sh", "-c", "touch made; ls"];
+    let beside = room.crabbox(&repo, beside).ok();
+    assert_eq!(beside.out(), "hello.txt\nmade\n", "a copy of its own waits for nobody");
     let queued = room.crabbox(&repo, ["run", "--id", &slug, "--", "echo", "mine"]).start();
     queued.says("waiting");
     let _ = room.crabbox(&repo, ["stop", &run]).ok();

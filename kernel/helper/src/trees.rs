@@ -40,6 +40,8 @@ pub(crate) struct Trees {
 pub(crate) struct Ground {
     pub(crate) tree: Kept,
     pub(crate) lock: Lock,
+    /// It is a run's own already; the common tree is busy.
+    pub(crate) is_private: bool,
 }
 
 /// Why a flight ends early: with an answer that lets the laptop correct itself, or with a failure.
@@ -115,7 +117,7 @@ pub(crate) fn lock(
         // The tree itself is free while we wait: its holder's flight, in this process too, needs it.
         let tried = own(&tree).lock(&at_once, &mut |_| {}, &|| line.is_cancelled());
         let owner = match tried {
-            Ok(lock) => return Ok(Ground { tree, lock }),
+            Ok(lock) => return Ok(Ground { tree, lock, is_private: false }),
             Err(tree::Fault::Busy { owner }) => owner,
             Err(fault) => return Err(fault.into()),
         };
@@ -123,6 +125,9 @@ pub(crate) fn lock(
             return Err(Fault::cancelled().into());
         }
         begun()?;
+        if let Some(run) = params.run.as_ref().filter(|_| params.isolate) {
+            return private(params, &run.run_id, &at_once);
+        }
         if until.is_some_and(|until| Instant::now() >= until) {
             return Err(Stop::Refused(Refused::Busy { owner }));
         }
@@ -134,6 +139,14 @@ pub(crate) fn lock(
         std::thread::sleep(pause);
         pause = (pause * 2).min(PAUSE.1);
     }
+}
+
+/// A tree of a run's own beside the common one, made from what is on the box and what is sent.
+fn private(params: &FlightParams, run_id: &str, ask: &LockAsk) -> Result<Ground, Stop> {
+    let base = tree::private_base(Path::new(&params.base_dir), run_id)?;
+    let tree = Tree::open(&base, &params.repo, &params.lease)?;
+    let lock = tree.lock(ask, &mut |_| {}, &|| false)?;
+    Ok(Ground { tree: Arc::new(Mutex::new(tree)), lock, is_private: true })
 }
 
 /// Makes the tree as wanted, with the content that comes for it.
@@ -186,6 +199,9 @@ fn receive(serve: &Serve, line: &Line, staging: &mut Staging) -> Result<(), Stop
 
 /// Copies the tree for one run; the lock is given back once the copy stands.
 pub(crate) fn isolate(ground: Ground, run_id: &str) -> Result<PathBuf, Stop> {
+    if ground.is_private {
+        return Ok(own(&ground.tree).workdir().to_owned());
+    }
     Ok(own(&ground.tree).isolate(run_id)?)
 }
 

@@ -15,7 +15,7 @@ use crate::tree::copy::copy;
 use crate::tree::dirs::{Dirs, list, open_file};
 use crate::tree::fault::{Fault, Result};
 use crate::tree::notes::rumours;
-use crate::tree::place::Place;
+use crate::tree::place::{Place, lease_folder};
 use crate::tree::plan::Going;
 use crate::tree::shelf::fresh;
 use crate::tree::stat::Look;
@@ -166,7 +166,7 @@ impl Finder<'_> {
             OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
         let own = place_id(&self.place.meta);
         let mut trees = Vec::new();
-        let Some(root) = self.place.base_dir.parent() else { return trees };
+        let Some(root) = lease_folder(&self.place.base_dir).parent() else { return trees };
         let Ok(root) = openat(CWD, root, DIR & !OFlags::NOFOLLOW, Mode::empty()) else {
             return trees;
         };

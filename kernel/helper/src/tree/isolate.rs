@@ -14,7 +14,7 @@ use rustix::io::{Errno, Result};
 use crate::tree::copy::copy;
 use crate::tree::dirs::{Dirs, is_gone, list, remove_all};
 use crate::tree::fault::Fault;
-use crate::tree::place::folder;
+use crate::tree::place::{PRIVATE_TREES, folder};
 use crate::tree::{Tree, threads};
 
 const OPEN: OFlags =
@@ -33,6 +33,12 @@ impl Tree {
             .map_err(Fault::of("make a private copy of the tree"))?;
         Ok(place.base_dir.join(".crabbox/isolated").join(run_id).join(&place.repo))
     }
+}
+
+/// The base directory of a tree that only this run has: for one that shall not wait for the common tree.
+pub fn private_base(base_dir: &Path, run_id: &str) -> std::result::Result<PathBuf, Fault> {
+    check_id(run_id)?;
+    Ok(base_dir.join(PRIVATE_TREES).join(run_id))
 }
 
 /// Removes the private copy of a run, if there is one.

@@ -35,7 +35,7 @@ use crabbox_tree::Manifest;
 
 pub use begin::Begin;
 pub use fault::Fault;
-pub use isolate::forget_isolated;
+pub use isolate::{forget_isolated, private_base};
 pub use lock::Lock;
 pub use staging::Staging;
 pub use store::store_bytes;

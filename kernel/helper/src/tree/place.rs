@@ -24,6 +24,15 @@ const PRIVATE: (Mode, Mode) = (Mode::from_raw_mode(0o700), Mode::from_raw_mode(0
 /// Longest lease id that is believed.
 const LEASE: u64 = 1024;
 
+/// Where private trees stand, below the lease's folder.
+pub(crate) const PRIVATE_TREES: &str = ".crabbox/isolated";
+
+/// The lease's folder of a tree: its base directory, unless it is a private tree inside one.
+pub(crate) fn lease_folder(base_dir: &Path) -> &Path {
+    let inside = base_dir.parent().filter(|parent| parent.ends_with(PRIVATE_TREES));
+    inside.and_then(|parent| parent.ancestors().nth(2)).unwrap_or(base_dir)
+}
+
 /// The folders of one tree.
 #[derive(Debug)]
 pub(crate) struct Place {
@@ -68,7 +77,7 @@ impl Place {
             notes,
             meta,
             staging,
-            store: Store::beside(base_dir),
+            store: Store::beside(lease_folder(base_dir)),
             clock,
             boot: boot(),
         })
