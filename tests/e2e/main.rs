@@ -1,9 +1,11 @@
 //! The real command in a sealed room: one story a test.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod bad_days;
 mod counted;
-mod detach;
 mod daemon;
+mod detach;
 mod errors;
 mod inspection;
 mod interruption;

@@ -68,6 +68,9 @@ struct Attempt<'a> {
     tried: Vec<String>,
 }
 
+/// After fewer refusals than this a server hangs up for other reasons.
+const FEW: usize = 3;
+
 /// The connection ended while we logged in.
 struct Gone(String);
 
@@ -98,8 +101,10 @@ impl Wallet {
             true => "the box has not accepted the lease's key; it may not have finished its first start",
             false => "check the user name, the key and the server's authorized_keys; `ssh-add -l` lists the agent's keys",
         });
+        // A line that is cut here is worth another; a server that has seen too many keys is not.
+        let cut = gone.is_some() && tried.len() < FEW;
         error.causes.extend(tried.into_iter().chain(gone));
-        Err(Fault { again: login.again, ..Fault::new("auth", error) })
+        Err(Fault { again: login.again || cut, ..Fault::new("auth", error) })
     }
 
     async fn offer_all(&self, attempt: &mut Attempt<'_>) -> Accepted {
