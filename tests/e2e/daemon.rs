@@ -219,3 +219,29 @@ fn killed_at_any_moment_the_daemon_takes_nothing_with_it() {
     assert_eq!(starts.lines().count(), 30, "each command started once");
     house.stop();
 }
+
+#[test]
+fn a_watched_tree_is_sent_as_it_is() {
+    let house = House::new();
+    house.warm();
+    for round in 0..12 {
+        let at = |name: &str| house.repo.join(name);
+        match round % 6 {
+            0 => fs::write(at("hello.txt"), format!("round {round}\n")).unwrap(),
+            1 => fs::create_dir_all(at("deep/er")).unwrap(),
+            2 => fs::write(at("deep/er/file"), format!("deep {round}\n")).unwrap(),
+            3 => fs::rename(at("deep"), at("moved")).unwrap(),
+            4 => fs::write(at(".gitignore"), "hello.*\n").unwrap(),
+            _ => {
+                fs::remove_dir_all(at("moved")).unwrap();
+                fs::remove_file(at(".gitignore")).unwrap();
+            }
+        }
+        let list = "find . -path ./.git -prune -o -type f -print | sort | xargs md5sum";
+        let here = house.room.call("sh").dir(&house.repo).args(["-c", list]).ok().out();
+        assert_eq!(house.run(list).ok().out(), here, "round {round}");
+    }
+    let watched = &house.status()["watched"];
+    assert_eq!(watched.as_array().map(Vec::len), Some(1), "{watched}");
+    house.stop();
+}
