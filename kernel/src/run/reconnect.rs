@@ -109,7 +109,8 @@ impl Reconnect {
                 Err(error) if error.code == ErrorCode::NotFound => {
                     return Err(ended(&held.lease, &cause));
                 }
-                Err(error) if !error.code.retryable() => {
+                // It has let us in before: a log-in that fails now is part of the outage.
+                Err(error) if !error.code.retryable() && error.code != ErrorCode::SshAuth => {
                     return Err(KernelError { outcome: cause.outcome, ..error });
                 }
                 Err(error) => {
