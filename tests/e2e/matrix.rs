@@ -60,6 +60,7 @@ fn wished(name: &str) -> Option<u64> {
 struct Case(u64, u64, bool);
 
 impl Drop for Case {
+    #[expect(clippy::print_stderr, reason = "the seed of a failed case, for who repeats it")]
     fn drop(&mut self) {
         let Self(seed, case, daemon) = *self;
         if std::thread::panicking() {
