@@ -492,3 +492,37 @@ fn huge_files_with_holes_arrive_with_holes() {
     let meta = std::fs::metadata(tree.workdir().join("sparse")).unwrap();
     assert!(meta.blocks() * 512 < 2 << 20, "{} blocks", meta.blocks());
 }
+
+#[test]
+fn what_a_cut_transfer_left_is_proved_before_it_is_used() {
+    let on = Box::new();
+    let mut tree = on.tree();
+    let mut laptop = Laptop::new();
+    let files = Files::of(&[("a", "aaaa"), ("b", "bbbb"), ("c", "cccc")]);
+    let manner = Manner { ask: true, cut: Some(2), ..Manner::default() };
+    assert!(matches!(laptop.fly_so(&mut tree, &files, manner), Err(None)));
+    let staging = on.dir.path().join("cbx_1/.crabbox/tree/repo/staging");
+    let staged = Files::read(&staging);
+    assert_eq!(staged.0.len(), 2);
+    std::fs::write(staging.join(staged.0.keys().next().unwrap()), "torn").unwrap();
+    assert_eq!(laptop.fly(&mut tree, &files).sent, 2, "the torn one and the one that never came");
+    assert_eq!(Files::read(tree.workdir()), files);
+}
+
+#[test]
+fn a_file_with_a_second_name_never_reaches_the_store() {
+    let on = Box::new();
+    let mut tree = on.tree();
+    let mut laptop = Laptop::new();
+    laptop.fly(&mut tree, &Files::of(&[("gone", "1111"), ("replaced", "2222")]));
+    for path in ["gone", "replaced"] {
+        std::fs::hard_link(tree.workdir().join(path), on.dir.path().join(path)).unwrap();
+    }
+    tree.sweep().unwrap();
+    laptop.fly(&mut tree, &Files::of(&[("replaced", "other")]));
+    for (path, text) in [("gone", "1111"), ("replaced", "2222")] {
+        let outside = on.dir.path().join(path);
+        assert_eq!(std::fs::read_to_string(&outside).unwrap(), text);
+        assert_eq!(std::fs::metadata(&outside).unwrap().nlink(), 1, "{path} is shared");
+    }
+}
