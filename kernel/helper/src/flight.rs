@@ -180,8 +180,9 @@ fn start(
             serve.pool.give(hand);
             Err(not_started(&run, &prepared, &e))
         }
-        _ => Err(Fault::new(ErrorKind::Internal, "the worker died when the command was started")
-            .outcome(Outcome::Uncertain)),
+        // The worker is gone. Who attaches to a run that was begun learns that it is lost.
+        _ if run.exists() => Err(RunDir::twice()),
+        _ => Err(not_started(&run, &prepared, &"the worker died before it began")),
     }
 }
 
