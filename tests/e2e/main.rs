@@ -13,7 +13,11 @@ mod kept;
 mod lines;
 mod local;
 mod matrix;
+#[cfg(target_os = "linux")]
+mod matrix_abroad;
 mod matrix_crowds;
+#[cfg(target_os = "linux")]
+mod matrix_disk;
 mod matrix_kills;
 mod matrix_links;
 mod schemas;

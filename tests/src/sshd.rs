@@ -59,6 +59,44 @@ impl Sshd {
         Self::of(room, server, &dir, host, port)
     }
 
+    /// Starts one whose work root is a disk of so many megabytes, which nobody else sees; [`Sshd::inside`] tells
+    /// where the test finds it.
+    #[cfg(target_os = "linux")]
+    pub fn with_small_disk(room: &Room, megabytes: u32) -> Self {
+        let dir = Self::furnish(room, "sshd");
+        let port = free_port();
+        let mount = format!(
+            "mount -t tmpfs -o size={megabytes}m,mode=700 tmpfs '{}' && exec \"$@\"",
+            dir.join("work").display()
+        );
+        let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+        let call = server(room, &dir, LOOPBACK, port, "");
+        let call = match user.is_root() {
+            true => call.through("sh", ["-c", &mount, "sh"]).through("unshare", ["--mount"]),
+            false => call
+                .through(
+                    "unshare",
+                    [
+                        "--user".to_owned(),
+                        format!("--map-user={}", user.as_raw()),
+                        format!("--map-group={}", group.as_raw()),
+                    ],
+                )
+                .through("sh", ["-c", &mount, "sh"])
+                .through("unshare", ["--user", "--map-root-user", "--mount"]),
+        };
+        let mut server = call.start();
+        assert!(answers(port, &mut server), "no server with a small disk:\n{}", server.stderr());
+        Self::of(room, server, &dir, LOOPBACK, port)
+    }
+
+    /// A path as the server and its sessions see it.
+    #[cfg(target_os = "linux")]
+    pub fn inside(&self, path: &Path) -> PathBuf {
+        let root = format!("/proc/{}/root", self.server.pid().as_raw_nonzero());
+        Path::new(&root).join(path.strip_prefix("/").unwrap_or(path))
+    }
+
     /// Its folders and keys.
     fn furnish(room: &Room, name: &str) -> PathBuf {
         let dir = room.at(name);

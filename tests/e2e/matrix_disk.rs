@@ -1,0 +1,121 @@
+//! A box whose disk is full: the sync says so, nothing is started, and the next one that fits is exact.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crabbox_tests::{Ended, Room, Sshd, eventually, tree};
+
+use crate::matrix::{Count, Dice, Field, tree_below};
+
+/// A box with a small disk, which only its own processes have mounted.
+struct Small {
+    field: Field,
+    /// The work root as they see it.
+    root: PathBuf,
+}
+
+impl Small {
+    fn new(daemon: bool, megabytes: u32) -> Self {
+        let room = Room::new();
+        let sshd = Sshd::with_small_disk(&room, megabytes);
+        let root = sshd.inside(&sshd.work_root);
+        Self { field: Field::on(room, sshd, daemon), root }
+    }
+
+    /// Leaves no room for more than this.
+    fn fill(&self, but: usize) -> PathBuf {
+        let ballast = self.root.join("ballast");
+        let mut len = 1 << 20;
+        let mut all = Vec::new();
+        while len > 2048 {
+            all.resize(all.len() + len, 1);
+            if fs::write(&ballast, &all).is_err() {
+                all.truncate(all.len() - len);
+                len /= 2;
+            }
+        }
+        fs::write(&ballast, &all[..all.len().saturating_sub(but)]).unwrap();
+        ballast
+    }
+
+    fn assert_full(&self, count: &Count, ended: &Ended) {
+        assert!(
+            ended.code != 0 && ended.code != 5 && ended.err().contains("the disk is full"),
+            "{ended}"
+        );
+        assert_eq!(count.started(), 0, "{ended}");
+        assert_eq!(self.field.last()["started"], "no", "{ended}");
+    }
+
+    fn assert_exact(&self, count: &Count, ended: &Ended) {
+        count.assert_whole(ended);
+        count.assert_once(ended);
+        tree::assert_same(&self.field.repo, &tree_below(&self.root));
+    }
+}
+
+fn write_noise(path: &Path, seed: u64, len: usize) {
+    fs::write(path, Dice::new(seed).noise(len)).unwrap();
+}
+
+#[test]
+fn a_full_disk_is_told_starts_nothing_and_leaves_nothing_wrong() {
+    for daemon in [false, true] {
+        let mut small = Small::new(daemon, 8);
+        let mut refused = 0;
+        for (round, but) in [0, 5_000, 100_000, 700_000].into_iter().enumerate() {
+            for n in 0..6 {
+                write_noise(
+                    &small.field.repo.join(format!("d1/new{n}")),
+                    n + round as u64,
+                    150_000,
+                );
+            }
+            write_noise(&small.field.repo.join("large"), 1000 + round as u64, 400_000);
+            fs::remove_file(small.field.repo.join(format!("d{round}/f{round}"))).unwrap();
+            let ballast = small.fill(but);
+            let mut count = small.field.count();
+            let ended = small.field.run(&[], &count.script()).run();
+            // The store may have made room by itself.
+            if ended.code == 5 {
+                small.assert_exact(&count, &ended);
+                count = small.field.count();
+            } else {
+                small.assert_full(&count, &ended);
+                refused += 1;
+            }
+            fs::remove_file(&ballast).unwrap();
+            let ended = small.field.run(&[], &count.script()).run();
+            small.assert_exact(&count, &ended);
+        }
+        assert!(refused >= 2, "only {refused} syncs met a full disk");
+        write_noise(&small.field.repo.join("too large"), 9, 20 << 20);
+        let count = small.field.count();
+        let ended = small.field.run(&[], &count.script()).run();
+        small.assert_full(&count, &ended);
+        fs::remove_file(small.field.repo.join("too large")).unwrap();
+        let ended = small.field.run(&[], &count.script()).run();
+        small.assert_exact(&count, &ended);
+        small.field.close();
+    }
+}
+
+#[test]
+fn a_command_whose_output_does_not_fit_waits_for_the_disk() {
+    let mut small = Small::new(false, 8);
+    let count = small.field.count();
+    let script = count.script().replace("sleep 0.07", "sleep 0.3");
+    let running = small.field.run(&[], &script).start();
+    running.prints("1999\n");
+    let ballast = small.fill(0);
+    eventually("nothing more is printed", Duration::from_secs(10), || {
+        let seen = running.stdout();
+        std::thread::sleep(Duration::from_millis(700));
+        seen == running.stdout()
+    });
+    fs::remove_file(ballast).unwrap();
+    let ended = running.wait();
+    small.assert_exact(&count, &ended);
+    small.field.close();
+}
