@@ -262,6 +262,7 @@ fn close(
         Ok(Seen { end: End::Exited(exit) | End::Stopped(Some(exit)), started_ms }) => {
             ended(exit, *started_ms)
         }
+        Ok(Seen { end: End::Unknown, .. }) if let Some(end) = seen_here(ctx, &run) => end,
         Ok(Seen { end: End::Unknown, .. }) if surely_known(&run, now) => never_started(),
         Ok(Seen { end, .. }) if end.loss().is_some() => RunEnd::failed(end.loss()),
         Err(error) if matches!(error.code, ErrorCode::LeaseExpired | ErrorCode::NotFound) => {
@@ -302,6 +303,13 @@ fn ended(exit: &RunExit, started_ms: u64) -> RunEnd {
         error,
         timing: Timing { command_ms, ..Timing::default() },
     }
+}
+
+/// The end of a run as recorded here: its crabbox saw it, told the box to forget the run, and then died.
+fn seen_here(ctx: &Context, run: &RunRecord) -> Option<RunEnd> {
+    let events = ctx.runs().events(&id_of(run).ok()?, 0, usize::MAX).ok()?;
+    let end = events.into_iter().rev().find(|event| event.kind == "command.finished")?;
+    Some(RunEnd { exit_code: end.exit_code?, signal: None, error: None, timing: Timing::default() })
 }
 
 /// Whether a box would still know of this run, had it started there.

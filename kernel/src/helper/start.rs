@@ -59,7 +59,8 @@ pub async fn open<R: Remote>(
     let hello = Helper::over(brought.input, brought.output, reader);
     let why = match within(clock, WORD, hello).await {
         None => "it greeted and said no more".to_owned(),
-        Some(Err(error)) => error.to_string(),
+        // It greeted, so it runs there: the line was cut, or somebody killed it. Another line may do.
+        Some(Err(error)) => return Err(error),
         Some(Ok(helper)) if helper.hello().channel == CHANNEL => {
             return Ok(Opened::Helper(helper));
         }
