@@ -1,7 +1,5 @@
 //! Packets come back whatever the cuts between reads, and noise never panics or takes memory.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
-
 use bytes::Bytes;
 use crabbox_wire::{GREETING, MAX_BODY, Packet, PacketReader};
 use proptest::prelude::*;
