@@ -1,7 +1,7 @@
 //! What the box holds equals the manifest.
 //!
 //! [`scan`] reads the directory here ([`checkout`] finds its files, [`excludes`] leaves some out, [`manifest`]
-//! describes them, [`index`] remembers it all for the next scan, [`guard`] refuses what is too much).
+//! describes them, `index` remembers it all for the next scan, [`guard`] refuses what is too much).
 //! [`push::push`] then asks the box what it really holds ([`survey`]), removes and sends the difference
 //! ([`archive`]), and asks again.
 

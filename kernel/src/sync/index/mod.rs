@@ -2,7 +2,7 @@
 //!
 //! Three things are remembered, each believed only as long as the file system vouches for it: which files
 //! there are ([`learn`] asks git once, [`renew`] follows directory times, ignore files, git's settings and
-//! git's own index), what is in them ([`refresh`] reads a file again when its stat differs), and the
+//! git's own index), what is in them ([`mod@refresh`] reads a file again when its stat differs), and the
 //! manifest's digest. Whatever changed at the moment of a scan or later is looked at again, as a second
 //! change may hide within the same tick of the clock. Everything else is asked for as without an index.
 
