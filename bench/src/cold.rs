@@ -7,7 +7,7 @@ use crabbox_tests::line::Shape;
 
 use crate::Result;
 use crate::repos::{Dice, Kind};
-use crate::row::{Figure, Goal, Row, Sense};
+use crate::row::{Figure, Goal, Row, Sense, goal};
 use crate::sample::{Racer, Series, in_turns};
 use crate::stage::{Stage, Way};
 
@@ -53,10 +53,6 @@ pub(crate) const ROWS: &[Row] = &[
         many,
     ),
 ];
-
-const fn goal(case: &'static str, gate: f64, moonshot: f64) -> Goal {
-    Goal { case, gate, moonshot }
-}
 
 const fn row(
     id: &'static str,

@@ -5,7 +5,7 @@ use crabbox_tests::line::Shape;
 use crate::Result;
 use crate::edits::Editor;
 use crate::repos::{Kind, append};
-use crate::row::{Figure, Goal, Row, Sense};
+use crate::row::{Figure, Goal, Row, Sense, goal};
 use crate::sample::{Racer, Series, in_turns, slope};
 use crate::stage::{Stage, Way};
 
@@ -27,10 +27,6 @@ const fn row(
         goals,
         measure,
     }
-}
-
-const fn goal(case: &'static str, gate: f64, moonshot: f64) -> Goal {
-    Goal { case, gate, moonshot }
 }
 
 pub(crate) const ROWS: &[Row] = &[

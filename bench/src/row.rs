@@ -21,6 +21,11 @@ pub(crate) struct Goal {
     pub(crate) moonshot: f64,
 }
 
+/// The bounds of the case of this name.
+pub(crate) const fn goal(case: &'static str, gate: f64, moonshot: f64) -> Goal {
+    Goal { case, gate, moonshot }
+}
+
 /// Something that is measured.
 pub(crate) struct Row {
     pub(crate) id: &'static str,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::Result;
 use crate::effort::{names, peak_of};
 use crate::repos::Kind;
-use crate::row::{Figure, Goal, Row, Sense};
+use crate::row::{Figure, Row, Sense, goal};
 use crate::sample::in_turns;
 use crate::stage::{Stage, Way};
 
@@ -50,10 +50,6 @@ pub(crate) const ROWS: &[Row] = &[
         measure: memory,
     },
 ];
-
-const fn goal(case: &'static str, gate: f64, moonshot: f64) -> Goal {
-    Goal { case, gate, moonshot }
-}
 
 fn manifest(stage: &Stage) -> Result<Vec<Figure>> {
     let measure = |(case, kind): (&str, Kind)| {

@@ -11,7 +11,7 @@ use crate::Result;
 use crate::effort::peak;
 use crate::launch::{Guard, Step};
 use crate::repos::{Dice, Kind};
-use crate::row::{Figure, Goal, Row, Sense};
+use crate::row::{Figure, Row, Sense, goal};
 use crate::sample::{Series, in_turns};
 use crate::stage::{Stage, Way};
 
@@ -53,10 +53,6 @@ pub(crate) const ROWS: &[Row] = &[
         measure: upload,
     },
 ];
-
-const fn goal(case: &'static str, gate: f64, moonshot: f64) -> Goal {
-    Goal { case, gate, moonshot }
-}
 
 fn now() -> f64 {
     let time = clock_gettime(ClockId::Realtime);

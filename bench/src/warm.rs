@@ -5,7 +5,7 @@ use crabbox_tests::line::Shape;
 use crate::Result;
 use crate::edits::Editor;
 use crate::repos::Kind;
-use crate::row::{Figure, Goal, Row, Sense};
+use crate::row::{Figure, Goal, Row, Sense, goal};
 use crate::sample::in_turns;
 use crate::stage::{Stage, Way};
 
@@ -46,10 +46,6 @@ pub(crate) const ROWS: &[Row] = &[
         changed,
     ),
 ];
-
-const fn goal(case: &'static str, gate: f64, moonshot: f64) -> Goal {
-    Goal { case, gate, moonshot }
-}
 
 const fn row(
     id: &'static str,
