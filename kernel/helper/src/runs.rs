@@ -2,6 +2,8 @@
 //!
 //! It appears complete and at once, so that of two who would start a run one is refused. `keeper` is locked by whoever
 //! keeps the run alive; `pid` is written by the command's own process before it begins; `exit.json` ends the story.
+//! Of a run that is forgotten the proof stays for a day, marked `forgotten`: a flight of its that was held up on the way
+//! must not start it again.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -10,7 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crabbox_schemas::error::{ErrorKind, Outcome};
 use crabbox_schemas::helper::{Action, Blob, RunExit, RunState};
@@ -22,12 +24,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::Fault;
 use crate::link::Link;
-use crate::processes;
+use crate::{clock, processes};
 
-/// Runs older than this are forgotten, milliseconds.
+/// Nothing is left of runs that ended, or were forgotten, longer ago than this, milliseconds.
 const OLD: u64 = 24 * 60 * 60 * 1000;
 /// More ended runs than this are forgotten, oldest first.
 const MANY: usize = 64;
+/// What marks a run that was forgotten.
+const FORGOTTEN: &str = "forgotten";
 
 /// What is known of a run before it starts.
 #[derive(Debug, Serialize, Deserialize)]
@@ -207,19 +211,61 @@ impl RunDir {
         }
     }
 
-    /// Removes the folder, unless the run still runs.
+    /// Removes all but the proof that it was begun, unless the run still runs. One that was never begun never will be.
     pub(crate) fn forget(&self) -> Result<(), Fault> {
+        if !self.exists() {
+            self.forestall()?;
+        }
         match self.standing() {
-            Standing::Unknown => return Ok(()),
             Standing::Running => return Err(Fault::new(ErrorKind::Conflict, "the run still runs")),
-            Standing::Exited(_) => {}
+            Standing::Unknown | Standing::Exited(_) => {}
             Standing::Lost => drop(self.end_leftovers(true)),
         }
         if let Some(base_dir) = self.path.ancestors().nth(3) {
             let _ = crate::tree::forget_isolated(base_dir, &self.run_id);
         }
-        std::fs::remove_dir_all(&self.path)
-            .map_err(|e| Fault::io(format!("cannot remove {}", self.path.display()), e))
+        self.strip().map_err(|e| Fault::io(format!("cannot empty {}", self.path.display()), e))
+    }
+
+    /// Takes its place, so that nobody begins it.
+    fn forestall(&self) -> Result<(), Fault> {
+        let made_ms = clock::now_ms();
+        let meta = Meta { command: Vec::new(), spool_bytes: 0, boot: boot(), made_ms };
+        let Prepared { dir, keeper } = self.prepare(&meta, None)?;
+        drop(keeper);
+        let named = std::fs::rename(&dir, &self.path);
+        if named.is_err() {
+            let _ = std::fs::remove_dir_all(&dir);
+        }
+        match named {
+            // Somebody begins it just now.
+            Err(_) if self.exists() => Ok(()),
+            named => named.map_err(|e| Fault::io(format!("cannot name {}", dir.display()), e)),
+        }
+    }
+
+    /// Marks the run, then removes its spool.
+    fn strip(&self) -> io::Result<()> {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(self.file(FORGOTTEN))?;
+        for entry in std::fs::read_dir(&self.path)? {
+            let name = entry?.file_name();
+            let spooled = [&b"out."[..], b"err."];
+            let spooled = spooled.iter().any(|s| name.as_encoded_bytes().starts_with(s));
+            if spooled || name == "script" || name == "sock" {
+                std::fs::remove_file(self.path.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// When it was forgotten, if it was.
+    fn forgotten(&self) -> Option<SystemTime> {
+        std::fs::symlink_metadata(self.file(FORGOTTEN)).and_then(|meta| meta.modified()).ok()
     }
 }
 
@@ -244,16 +290,23 @@ pub(crate) fn boot() -> String {
     id.unwrap_or_default().trim().to_owned()
 }
 
-/// Every run of a lease, oldest first.
+/// Every run of a lease that is not forgotten, oldest first.
 pub(crate) fn list(base_dir: &str) -> Result<Vec<RunDir>, Fault> {
-    let mut found: Vec<(u64, RunDir)> = Vec::new();
-    for entry in std::fs::read_dir(folder(base_dir)?).into_iter().flatten().flatten() {
-        let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
-        let Ok(run) = RunDir::of(base_dir, &name) else { continue };
-        found.push((run.meta().map(|m| m.made_ms).unwrap_or_default(), run));
-    }
-    found.sort_by(|a, b| (a.0, &a.1.run_id).cmp(&(b.0, &b.1.run_id)));
-    Ok(found.into_iter().map(|(_, run)| run).collect())
+    let known = all(base_dir)?.into_iter().filter(|run| run.forgotten().is_none());
+    Ok(by_age(known.collect()))
+}
+
+fn all(base_dir: &str) -> Result<Vec<RunDir>, Fault> {
+    let entries = std::fs::read_dir(folder(base_dir)?).into_iter().flatten().flatten();
+    Ok(entries.filter_map(|e| RunDir::of(base_dir, e.file_name().to_str()?).ok()).collect())
+}
+
+/// The oldest first.
+fn by_age(mut runs: Vec<RunDir>) -> Vec<RunDir> {
+    runs.sort_by_cached_key(|run| {
+        (run.meta().map(|meta| meta.made_ms).unwrap_or_default(), run.run_id.clone())
+    });
+    runs
 }
 
 /// Removes folders that never got their name, since who made them was killed.
@@ -277,19 +330,29 @@ fn is_kept(dir: &Path) -> bool {
     flock(&file, FlockOperation::NonBlockingLockShared).is_err()
 }
 
-/// Forgets the runs that ended long ago, and the oldest ones when there are too many.
+/// Forgets the oldest of the runs that ended when there are too many, and removes what ended or was forgotten long ago.
 pub(crate) fn prune(base_dir: &str, now_ms: u64) {
-    let ended: Vec<RunDir> = list(base_dir)
+    let (forgotten, known): (Vec<_>, Vec<_>) = all(base_dir)
         .unwrap_or_default()
         .into_iter()
-        .filter(|run| !matches!(run.standing(), Standing::Running))
-        .collect();
+        .map(|run| (run.forgotten(), run))
+        .partition(|(at, _)| at.is_some());
+    let long_ago = |at: SystemTime| at.elapsed().is_ok_and(|age| age.as_millis() > OLD.into());
+    for (at, run) in forgotten {
+        if at.is_some_and(long_ago) {
+            let _ = std::fs::remove_dir_all(&run.path);
+        }
+    }
+    let known = by_age(known.into_iter().map(|(_, run)| run).collect());
+    let ended: Vec<_> =
+        known.into_iter().filter(|run| !matches!(run.standing(), Standing::Running)).collect();
     remove_unnamed(base_dir);
     let too_many = ended.len().saturating_sub(MANY);
     for (index, run) in ended.iter().enumerate() {
         let at = run.exit().map(|e| e.ended_ms).or(run.meta().map(|m| m.made_ms));
-        if index < too_many || at.unwrap_or_default().saturating_add(OLD) < now_ms {
-            let _ = run.forget();
+        let is_old = at.unwrap_or_default().saturating_add(OLD) < now_ms;
+        if (is_old || index < too_many) && run.forget().is_ok() && is_old {
+            let _ = std::fs::remove_dir_all(&run.path);
         }
     }
 }

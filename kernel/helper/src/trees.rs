@@ -117,7 +117,11 @@ pub(crate) fn lock(
         // The tree itself is free while we wait: its holder's flight, in this process too, needs it.
         let tried = own(&tree).lock(&at_once, &mut |_| {}, &|| line.is_cancelled());
         let owner = match tried {
-            Ok(lock) => return Ok(Ground { tree, lock, is_private: false }),
+            Ok(lock) => {
+                // Another flight of the same run may have held it until now.
+                begun()?;
+                return Ok(Ground { tree, lock, is_private: false });
+            }
             Err(tree::Fault::Busy { owner }) => owner,
             Err(fault) => return Err(fault.into()),
         };

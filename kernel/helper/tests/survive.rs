@@ -232,21 +232,81 @@ fn the_lock_outlives_the_serve_and_goes_with_the_command() {
 }
 
 #[test]
-fn a_forgotten_run_is_gone_and_a_running_one_is_not_forgotten() {
+fn a_forgotten_run_leaves_the_list_and_a_running_one_is_not_forgotten() {
     let on = Boxed::new();
     let mut channel = Channel::open(&on);
-    let wait = on.flight(1, &run_id(1), json!({"shell": "read x"}), json!({"stdin": true}));
-    channel.ask("flight", wait).unwrap();
-    let params = json!({"baseDir": on.base_dir(), "runId": run_id(1)});
-    assert!(channel.ask("run.forget", params.clone()).is_err());
+    let line = json!({"shell": "echo printed; read x"});
+    channel.ask("flight", on.flight(1, &run_id(1), line, json!({"stdin": true}))).unwrap();
+    assert!(channel.ask("run.forget", on.named(&run_id(1))).is_err());
     channel.bytes(0, 20, 0, true, b"");
     channel.ended(1);
     let runs = list(&mut channel, &on);
-    assert_eq!(runs[0]["command"], json!(["read x"]));
+    assert_eq!(runs[0]["command"], json!(["echo printed; read x"]));
     assert_eq!(runs[0]["exit"]["code"], 1);
-    channel.ask("run.forget", params).unwrap();
+    channel.ask("run.forget", on.named(&run_id(1))).unwrap();
+    channel.ask("run.forget", on.named(&run_id(1))).unwrap();
     assert!(list(&mut channel, &on).is_empty());
-    assert!(!on.run_dir(&run_id(1)).exists());
+    assert!(!on.run_dir(&run_id(1)).join("out.0").exists());
+    // How it ended is known for a while.
+    let state = channel.ask("run.attach", on.attach(2, &run_id(1), 0, 0)).unwrap();
+    assert_eq!((&state["state"], &state["exit"]["code"]), (&json!("exited"), &json!(1)));
+    assert_eq!((channel.ended(2).at[0], channel.text(2)), (8, String::new()), "a gap");
+}
+
+#[test]
+fn a_run_that_was_forgotten_is_not_started_again_by_a_flight_that_comes_late() {
+    let on = Boxed::new();
+    let mut channel = Channel::open(&on);
+    let again = |base| on.flight(base, &run_id(1), json!({"shell": "echo >>started"}), json!({}));
+    channel.run(1, again(1));
+    channel.ask("run.forget", on.named(&run_id(1))).unwrap();
+    assert_refused_as_begun(channel.ask("flight", again(2)));
+    // Other runs, whose end makes old ones forgotten, change nothing.
+    channel.run(3, on.flight(3, &run_id(2), json!({"exec": ["true"]}), json!({})));
+    channel.hang_up();
+    assert_refused_as_begun(Channel::open(&on).ask("flight", again(4)));
+    assert_eq!(std::fs::read(on.workdir().join("started")).unwrap(), b"\n");
+}
+
+#[test]
+fn a_run_that_is_forgotten_before_it_began_never_begins() {
+    let on = Boxed::new();
+    let mut channel = Channel::open(&on);
+    channel.ask("run.forget", on.named(&run_id(1))).unwrap();
+    let late = on.flight(1, &run_id(1), json!({"exec": ["touch", "started"]}), json!({}));
+    assert_refused_as_begun(channel.ask("flight", late));
+    assert!(!on.workdir().exists());
+    let state = channel.ask("run.attach", on.attach(2, &run_id(1), 0, 0)).unwrap();
+    assert_eq!((&state["state"], &state["startedMs"]), (&json!("lost"), &json!(0)));
+    assert!(list(&mut channel, &on).is_empty());
+}
+
+#[test]
+fn a_flight_whose_run_began_while_it_queued_does_nothing_to_the_tree() {
+    let on = Boxed::new();
+    let mut channel = Channel::open(&on);
+    let hold = on.flight(1, &run_id(1), json!({"shell": "read x"}), json!({"stdin": true}));
+    channel.ask("flight", hold).unwrap();
+    let mut other = Channel::open(&on);
+    let queued = on.flight(1, &run_id(2), json!({"exec": ["true"]}), json!({}));
+    let id = other.request_in(0, "flight", queued);
+    other.until(|c| c.note_of("flight.waiting").is_some());
+    let asleep = Pid::from_child(&other.child);
+    kill_process(asleep, Signal::STOP).unwrap();
+    channel.ask("run.forget", on.named(&run_id(2))).unwrap();
+    channel.bytes(0, 20, 0, true, b"");
+    channel.ended(1);
+    // The tree is free once its worker took the next order.
+    channel.run(2, on.flight(2, &run_id(3), json!({"exec": ["true"]}), json!({})));
+    std::fs::remove_dir_all(on.workdir()).unwrap();
+    kill_process(asleep, Signal::CONT).unwrap();
+    assert_refused_as_begun(other.answer(0, id));
+    assert!(!on.workdir().exists(), "nothing is made");
+}
+
+fn assert_refused_as_begun(answer: Result<Value, crabbox_schemas::error::RpcError>) {
+    let data = serde_json::to_value(answer.unwrap_err().data).unwrap();
+    assert_eq!((&data["kind"], &data["outcome"]), (&json!("conflict"), &json!("completed")));
 }
 
 #[test]

@@ -58,6 +58,11 @@ impl Boxed {
         })
     }
 
+    /// The params that name a run and nothing else.
+    pub(crate) fn named(&self, run: &str) -> Value {
+        json!({"baseDir": self.base_dir(), "runId": run})
+    }
+
     pub(crate) fn attach(&self, base: u32, run: &str, stdout: u64, stderr: u64) -> Value {
         json!({
             "channels": base, "baseDir": self.base_dir(), "runId": run,
