@@ -189,6 +189,23 @@ fn a_reader_that_is_behind_holds_the_command_back_and_loses_nothing() {
 }
 
 #[test]
+fn a_reader_that_was_cut_off_does_not_hold_back_the_run_its_successor_follows() {
+    let on = Boxed::new();
+    let mut dead = Channel::open(&on);
+    dead.flow(1).stingy = true;
+    let line = json!({"shell": "head -c 30000000 /dev/zero"});
+    let more = json!({"spoolBytes": 1 << 20, "stdin": true});
+    dead.ask("flight", on.flight(1, &run_id(1), line, more)).unwrap();
+    dead.until(|c| c.flows[&(0, 1)].at[0] >= 8 << 20);
+    let mut channel = Channel::open(&on);
+    let mut params = on.attach(1, &run_id(1), 8 << 20, 0);
+    params["stdin"] = json!(0);
+    channel.flow(1).at[0] = 8 << 20;
+    channel.ask("run.attach", params).unwrap();
+    assert_eq!(channel.ended(1).at[0], 30_000_000);
+}
+
+#[test]
 fn a_killed_worker_loses_the_run_and_nothing_of_it_goes_on() {
     let on = Boxed::new();
     let mut channel = Channel::open(&on);

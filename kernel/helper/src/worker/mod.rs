@@ -241,7 +241,8 @@ impl Worker {
         let mut stdin_taken = 0;
         if let Some(run) = &mut self.run {
             if stdin {
-                self.peers.iter_mut().for_each(|peer| peer.writes = false);
+                // Who wrote until now is the same client on a line that was cut; it reads no more either.
+                self.peers.iter_mut().filter(|peer| peer.writes).for_each(Peer::detach);
                 run.input.begin_again();
             }
             stdin_taken = run.input.taken();
