@@ -155,10 +155,13 @@ fn start(
     start.unnamed = prepared.dir.to_string_lossy().into_owned();
     let mut files = vec![prepared.keeper.as_fd()];
     files.extend(ground.as_ref().map(|ground| ground.lock.fd()));
-    let news = hand.link.as_mut().map(|link| {
-        link.tell_with(&Order::Start(Box::new(start)), &files)?;
-        link.answer()
-    });
+    start.files = files.len();
+    let order = Order::Start(Box::new(start));
+    let told = hand.link.as_mut().map(|link| link.tell_with(&order, &files));
+    let Prepared { dir, keeper } = prepared;
+    // Whether the run is kept is for its worker alone to show.
+    drop(keeper);
+    let news = hand.link.as_mut().zip(told).map(|(link, told)| told.and_then(|()| link.answer()));
     match news {
         Some(Ok(News::Started { pid, at_ms })) => {
             let workdir = workdir.to_string_lossy().into_owned();
@@ -169,27 +172,26 @@ fn start(
         }
         Some(Ok(News::Twice)) => {
             serve.pool.give(hand);
-            let _ = std::fs::remove_dir_all(&prepared.dir);
+            let _ = std::fs::remove_dir_all(&dir);
             Err(RunDir::twice())
         }
         Some(Ok(News::Failed(why))) => {
             serve.pool.give(hand);
-            Err(not_started(&run, &prepared, &why))
+            Err(not_started(&dir, &why))
         }
         Some(Err(e)) if e.kind() == std::io::ErrorKind::ArgumentListTooLong => {
             serve.pool.give(hand);
-            Err(not_started(&run, &prepared, &e))
+            Err(not_started(&dir, &e))
         }
         // The worker is gone. Who attaches to a run that was begun learns that it is lost.
         _ if run.exists() => Err(RunDir::twice()),
-        _ => Err(not_started(&run, &prepared, &"the worker died before it began")),
+        _ => Err(not_started(&dir, &"the worker died before it began")),
     }
 }
 
 /// The command never began: then there is no run.
-fn not_started(run: &RunDir, prepared: &Prepared, why: &dyn std::fmt::Display) -> Fault {
-    let _ = std::fs::remove_dir_all(&prepared.dir);
-    let _ = std::fs::remove_dir_all(run.path());
+fn not_started(unnamed: &Path, why: &dyn std::fmt::Display) -> Fault {
+    let _ = std::fs::remove_dir_all(unnamed);
     Fault::new(ErrorKind::Internal, "the command could not be started")
         .cause(why)
         .outcome(Outcome::NotStarted)
@@ -224,6 +226,7 @@ fn plan(serve: &Serve, spec: &RunSpec, run: &RunDir, workdir: &Path) -> Result<S
         stdin: spec.stdin,
         timeout_ms: spec.timeout_ms,
         spool_bytes: spec.spool_bytes,
+        files: 0,
         attached: true,
     })
 }

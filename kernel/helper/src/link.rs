@@ -42,6 +42,8 @@ pub(crate) struct Start {
     pub(crate) stdin: bool,
     pub(crate) timeout_ms: Option<u64>,
     pub(crate) spool_bytes: u64,
+    /// How many files come with it.
+    pub(crate) files: usize,
     /// Offers: standard output and error are read from their beginning.
     pub(crate) attached: bool,
 }

@@ -206,6 +206,68 @@ fn a_reader_that_was_cut_off_does_not_hold_back_the_run_its_successor_follows() 
 }
 
 #[test]
+fn a_worker_short_of_files_starts_a_command_or_leaves_it_for_another_time() {
+    let on = Boxed::new();
+    let mut channel = Channel::open(&on);
+    channel.run(1, on.flight(1, &run_id(1), json!({"exec": ["true"]}), json!({})));
+    let line = "echo >>started-$RUN; read x";
+    let flight = |base: u32, n: u32| {
+        let env = json!({"RUN": n.to_string()});
+        let more = json!({"stdin": true, "env": env});
+        let mut params = on.flight(base, &run_id(n.into()), json!({"shell": line}), more);
+        params["lock"]["waitMs"] = json!(5000);
+        params
+    };
+    let (mut failed, mut base) = (0, 1);
+    for n in 2..30 {
+        let worker = idle_worker(&channel);
+        let open = std::fs::read_dir(format!("/proc/{}/fd", worker.as_raw_nonzero())).unwrap();
+        let before = limit_files(worker, Some(open.count() as u64 + u64::from(n) - 2));
+        base += 1;
+        let tried = channel.ask("flight", flight(base, n));
+        limit_files(worker, before);
+        if let Err(error) = tried {
+            failed += 1;
+            let data = serde_json::to_value(error.data).unwrap();
+            assert_eq!(data["outcome"], "not-started", "{n}");
+            base += 1;
+            channel.ask("flight", flight(base, n)).unwrap();
+        }
+        channel.bytes(0, base * 16 + 4, 0, true, b"");
+        channel.ended(base);
+        let started = on.workdir().join(format!("started-{n}"));
+        assert_eq!(std::fs::read(started).unwrap(), b"\n", "{n}");
+    }
+    assert!((5..28).contains(&failed), "{failed} failed");
+}
+
+/// The worker that is ready for the next command: the only child of a serve at rest.
+fn idle_worker(channel: &Channel) -> Pid {
+    let mut worker = None;
+    let serve = channel.child.id();
+    eventually("one worker is ready", || {
+        let children = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            let parent = stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse::<u32>().ok()?;
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            (parent == serve).then(|| Pid::from_raw(pid)).flatten()
+        });
+        let children: Vec<_> = children.collect();
+        worker = children.first().copied().filter(|_| children.len() == 1);
+        worker.is_some()
+    });
+    worker.unwrap()
+}
+
+/// Changes how many files a process may have open; what it was.
+fn limit_files(pid: Pid, files: Option<u64>) -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit { current: files, maximum };
+    prlimit(Some(pid), Resource::Nofile, limit).unwrap().current
+}
+
+#[test]
 fn a_killed_worker_loses_the_run_and_nothing_of_it_goes_on() {
     let on = Boxed::new();
     let mut channel = Channel::open(&on);

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Stdio};
+use std::sync::mpsc::{Sender, channel};
 
 use crabbox_schemas::helper::Terminal;
 use rustix::fs::OFlags;
@@ -61,10 +62,12 @@ pub(super) fn start(start: &Start, at_ms: u64) -> io::Result<Command> {
     };
     let [stdin, stdout, stderr] = theirs;
     command.stdin(stdin).stdout(stdout).stderr(stderr);
+    let (ended, tell) = waiter()?;
+    // Nothing after this may fail: the command runs.
     let child = command.spawn()?;
     drop(command);
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let pid = pid.ok_or_else(|| io::Error::other("a process without an id"))?;
+    let pid = Pid::from_child(&child);
+    let _ = tell.send(pid);
     Ok(Command {
         pid,
         child,
@@ -72,7 +75,7 @@ pub(super) fn start(start: &Start, at_ms: u64) -> io::Result<Command> {
         stderr: ours.stderr,
         stdin: ours.stdin,
         terminal: ours.terminal,
-        ended: wait_for(pid)?,
+        ended,
     })
 }
 
@@ -85,15 +88,19 @@ fn environment(start: &Start) -> io::Result<Vec<(OsString, OsString)>> {
     start.env.iter().map(|p| pair(p).map_err(|e: crate::Fault| io::Error::other(e))).collect()
 }
 
-/// A thread that waits for the process without collecting it: what it used is told when it is collected.
-fn wait_for(pid: Pid) -> io::Result<OwnedFd> {
-    let (ended, tell) = pipe_with(PipeFlags::CLOEXEC)?;
+/// A thread that waits for the process it will be told, without collecting it: what it used is told when it is
+/// collected.
+fn waiter() -> io::Result<(OwnedFd, Sender<Pid>)> {
+    let (ended, done) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (tell, told) = channel();
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     std::thread::Builder::new().stack_size(64 << 10).spawn(move || {
-        while matches!(waitid(WaitId::Pid(pid), options), Err(rustix::io::Errno::INTR)) {}
-        drop(tell);
+        if let Ok(pid) = told.recv() {
+            while matches!(waitid(WaitId::Pid(pid), options), Err(rustix::io::Errno::INTR)) {}
+        }
+        drop(done);
     })?;
-    Ok(ended)
+    Ok((ended, tell))
 }
 
 fn pipe_ends(stdin: bool) -> io::Result<([Stdio; 3], Ends)> {

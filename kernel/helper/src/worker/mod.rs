@@ -217,6 +217,11 @@ impl Worker {
     /// Starts a command, with the socket in its folder that others find it by.
     fn start(&mut self, start: &Start) -> io::Result<News> {
         // A socket's path must be short, a folder's need not: so go there and name the socket alone.
+        if self.held.len() != start.files {
+            return Err(io::Error::other(
+                "what should be held did not arrive: too many open files",
+            ));
+        }
         rustix::process::chdir(Path::new(&start.unnamed))?;
         let listener = UnixListener::bind("sock");
         rustix::process::chdir("/")?;
@@ -227,7 +232,10 @@ impl Worker {
             return if Path::new(&start.dir).exists() { Ok(News::Twice) } else { Err(e) };
         }
         let at_ms = clock::now_ms();
-        let run = Run::start(start, at_ms)?;
+        let run = Run::start(start, at_ms).inspect_err(|_| {
+            // It never began, so it may begin another time.
+            let _ = std::fs::rename(&start.dir, &start.unnamed);
+        })?;
         let pid = run.pid().as_raw_nonzero().get().unsigned_abs();
         self.listener = Some(listener);
         self.run = Some(run);
