@@ -314,20 +314,23 @@ fn remove_unnamed(base_dir: &str) {
     let Ok(folder) = folder(base_dir) else { return };
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
-        if entry.file_name().as_encoded_bytes().starts_with(b".") && !is_kept(&path) {
+        let is_unnamed = entry.file_name().as_encoded_bytes().starts_with(b".");
+        if is_unnamed && !is_young(&path) && !is_kept(&path) {
             let _ = std::fs::remove_dir_all(path);
         }
     }
 }
 
-/// Whether somebody keeps the run of this folder alive, or is about to.
-fn is_kept(dir: &Path) -> bool {
-    let Ok(file) = File::open(dir.join("keeper")) else {
-        // Somebody just begins to fill it, unless it is old.
-        let made = std::fs::metadata(dir).and_then(|meta| meta.modified());
-        return made.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < Duration::from_secs(60)));
-    };
-    flock(&file, FlockOperation::NonBlockingLockShared).is_err()
+/// Whether somebody may just be filling this folder: then even a look at the keeper's lock would be in the way.
+fn is_young(dir: &Path) -> bool {
+    let made = std::fs::metadata(dir).and_then(|meta| meta.modified());
+    made.is_ok_and(|at| at.elapsed().map_or(true, |age| age < Duration::from_secs(60)))
+}
+
+/// Whether somebody keeps the run of this folder alive.
+pub(crate) fn is_kept(dir: &Path) -> bool {
+    let keeper = File::open(dir.join("keeper"));
+    keeper.is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())
 }
 
 /// Forgets the oldest of the runs that ended when there are too many, and removes what ended or was forgotten long ago.

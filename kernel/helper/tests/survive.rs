@@ -268,6 +268,24 @@ fn limit_files(pid: Pid, files: Option<u64>) -> Option<u64> {
 }
 
 #[test]
+fn a_folder_that_is_being_filled_is_not_swept_away() {
+    let on = Boxed::new();
+    let [young, old] = ["young", "old"].map(|n| on.run_dir(&format!(".{n}")));
+    for dir in [&young, &old] {
+        std::fs::create_dir_all(dir).unwrap();
+        std::fs::write(dir.join("keeper"), "").unwrap();
+    }
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    std::fs::File::open(&old).unwrap().set_modified(long_ago).unwrap();
+    let mut channel = Channel::open(&on);
+    channel.run(1, on.flight(1, &run_id(1), json!({"exec": ["true"]}), json!({})));
+    eventually("the old one is gone", || !old.exists());
+    // Runs are pruned one after the other: a second time certainly comes after the first.
+    channel.run(2, on.flight(2, &run_id(2), json!({"exec": ["true"]}), json!({})));
+    assert!(young.join("keeper").exists());
+}
+
+#[test]
 fn a_killed_worker_loses_the_run_and_nothing_of_it_goes_on() {
     let on = Boxed::new();
     let mut channel = Channel::open(&on);
