@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use crate::{login, processes, program};
+use crate::{login, processes, program, runs};
 
 /// A sentence for the command's standard error, and the status.
 struct Refusal(u8, String);
@@ -37,6 +37,9 @@ fn prepare([pid_file, at, umask, limits, tty, workdir]: [&OsString; 6]) -> Resul
     }
     note_start(pid_file, at)
         .map_err(|e| Refusal(126, format!("this run was already started ({e})")))?;
+    if !runs::is_kept(Path::new(pid_file).parent().unwrap_or(Path::new("/"))) {
+        return Err(Refusal(126, "what keeps this run is gone".to_owned()));
+    }
     if let Ok(mode) = u32::from_str_radix(&umask.to_string_lossy(), 8) {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(mode));
     }

@@ -268,6 +268,23 @@ fn limit_files(pid: Pid, files: Option<u64>) -> Option<u64> {
 }
 
 #[test]
+fn a_command_that_nobody_keeps_does_not_begin() {
+    let on = Boxed::new();
+    let dir = on.home();
+    let keeper = std::fs::File::create(dir.join("keeper")).unwrap();
+    let exec = |word: &str| {
+        #[expect(clippy::disallowed_methods, reason = "the test starts the real program")]
+        let mut exec = std::process::Command::new(env!("CARGO_BIN_EXE_crabbox-helper"));
+        let _ = std::fs::remove_file(dir.join("pid"));
+        exec.arg("exec").arg(dir.join("pid")).args(["1", "77", "", "-"]).arg(&dir);
+        exec.args(["words", "touch", word]).status().unwrap().code()
+    };
+    assert_eq!((exec("alone"), dir.join("alone").exists()), (Some(126), false));
+    keeper.lock().unwrap();
+    assert_eq!((exec("kept"), dir.join("kept").exists()), (Some(0), true));
+}
+
+#[test]
 fn a_folder_that_is_being_filled_is_not_swept_away() {
     let on = Boxed::new();
     let [young, old] = ["young", "old"].map(|n| on.run_dir(&format!(".{n}")));
