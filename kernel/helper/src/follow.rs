@@ -1,5 +1,6 @@
 //! Following a run: its output out of the spool to the laptop, as fast as that takes it, and its end.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -47,6 +48,8 @@ pub(crate) struct Follow<'a> {
     buffer: Vec<u8>,
     /// The client went away: the end is waited for, but nothing is sent.
     quiet: bool,
+    /// Keeps the spool where it is.
+    reading: Option<File>,
 }
 
 impl<'a> Follow<'a> {
@@ -61,8 +64,9 @@ impl<'a> Follow<'a> {
             needed: 0,
         };
         let streams = [stream(Role::Stdout, "out", from[0]), stream(Role::Stderr, "err", from[1])];
-        let buffer = vec![0; PIECE];
-        Self { out, line, run, streams, end: End::NotYet, stdin_taken: 0, buffer, quiet: false }
+        let (buffer, reading) = (vec![0; PIECE], run.reading());
+        let (end, stdin_taken, quiet) = (End::NotYet, 0, false);
+        Self { out, line, run, streams, end, stdin_taken, buffer, quiet, reading }
     }
 
     /// Standard input was taken up to here before.
@@ -165,6 +169,8 @@ impl<'a> Follow<'a> {
             _ => None,
         };
         let run_id = self.run.run_id().to_owned();
+        // Who hears of the end may have the run forgotten at once.
+        self.reading = None;
         self.line.finish();
         self.out.note(session, note::EXITED, &Exited { channels: base, run_id, exit })
     }

@@ -224,6 +224,9 @@ impl RunDir {
         if let Some(base_dir) = self.path.ancestors().nth(3) {
             let _ = crate::tree::forget_isolated(base_dir, &self.run_id);
         }
+        if self.is_read() {
+            return Ok(());
+        }
         self.strip().map_err(|e| Fault::io(format!("cannot empty {}", self.path.display()), e))
     }
 
@@ -242,6 +245,19 @@ impl RunDir {
             Err(_) if self.exists() => Ok(()),
             named => named.map_err(|e| Fault::io(format!("cannot name {}", dir.display()), e)),
         }
+    }
+
+    /// Held by who reads the spool: as long as it is open, the spool stays.
+    pub(crate) fn reading(&self) -> Option<File> {
+        let file = File::open(self.file("meta.json")).ok()?;
+        flock(&file, FlockOperation::NonBlockingLockShared).ok()?;
+        Some(file)
+    }
+
+    /// Whether somebody reads the spool.
+    fn is_read(&self) -> bool {
+        let file = File::open(self.file("meta.json"));
+        file.is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_err())
     }
 
     /// Marks the run, then removes its spool.
@@ -354,7 +370,8 @@ pub(crate) fn prune(base_dir: &str, now_ms: u64) {
     for (index, run) in ended.iter().enumerate() {
         let at = run.exit().map(|e| e.ended_ms).or(run.meta().map(|m| m.made_ms));
         let is_old = at.unwrap_or_default().saturating_add(OLD) < now_ms;
-        if (is_old || index < too_many) && run.forget().is_ok() && is_old {
+        let is_forgotten = (is_old || index < too_many) && run.forget().is_ok();
+        if is_forgotten && is_old && !run.is_read() {
             let _ = std::fs::remove_dir_all(&run.path);
         }
     }

@@ -206,6 +206,23 @@ fn a_reader_that_was_cut_off_does_not_hold_back_the_run_its_successor_follows() 
 }
 
 #[test]
+fn a_second_reader_gets_everything_although_the_first_has_the_run_forgotten() {
+    let on = Boxed::new();
+    let mut channel = Channel::open(&on);
+    let line = json!({"shell": "head -c 12000000 /dev/zero"});
+    channel.run(1, on.flight(1, &run_id(1), line, json!({})));
+    channel.flow(2).stingy = true;
+    channel.ask("run.attach", on.attach(2, &run_id(1), 0, 0)).unwrap();
+    channel.until(|c| c.flows[&(0, 2)].at[0] >= 8 << 20);
+    channel.ask("run.forget", on.named(&run_id(1))).unwrap();
+    channel.note(0, "credit", json!({"channel": 37, "bytes": 8 << 20}));
+    assert_eq!(channel.ended(2).stdout.len(), 12_000_000);
+    assert!(channel.note_of("run.gap").is_none());
+    channel.ask("run.forget", on.named(&run_id(1))).unwrap();
+    assert!(!on.run_dir(&run_id(1)).join("out.0").exists());
+}
+
+#[test]
 fn a_worker_short_of_files_starts_a_command_or_leaves_it_for_another_time() {
     let on = Boxed::new();
     let mut channel = Channel::open(&on);
