@@ -302,6 +302,16 @@ fn a_command_that_nobody_keeps_does_not_begin() {
 }
 
 #[test]
+fn a_command_whose_status_the_system_does_not_tell_is_lost_and_not_failed() {
+    let on = Boxed::new();
+    let mut channel = Channel::open_as(&on, "exec env --ignore-signal=CHLD \"$0\" \"$@\"");
+    let quick = on.flight(1, &run_id(1), json!({"exec": ["true"]}), json!({}));
+    channel.ask("flight", quick).unwrap();
+    assert_eq!(channel.ended(1).exited.as_ref().unwrap()["exit"], Value::Null);
+    assert_eq!(list(&mut channel, &on)[0]["state"], "lost");
+}
+
+#[test]
 fn a_folder_that_is_being_filled_is_not_swept_away() {
     let on = Boxed::new();
     let [young, old] = ["young", "old"].map(|n| on.run_dir(&format!(".{n}")));

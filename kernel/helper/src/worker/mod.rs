@@ -95,7 +95,8 @@ impl Worker {
                 (Woken::Peer(index), _) => self.hear(index),
                 (Woken::Listener, _) => self.accept(),
                 (Woken::Ending, _) => self.answer_endings(),
-                (Woken::Run(door), Some(run)) => run.enter(door, needs),
+                // A run whose end cannot be told is lost, with us.
+                (Woken::Run(door), Some(run)) => run.enter(door, needs)?,
                 (Woken::Run(_), None) => {}
             }
         }
@@ -216,12 +217,12 @@ impl Worker {
 
     /// Starts a command, with the socket in its folder that others find it by.
     fn start(&mut self, start: &Start) -> io::Result<News> {
-        // A socket's path must be short, a folder's need not: so go there and name the socket alone.
         if self.held.len() != start.files {
             return Err(io::Error::other(
                 "what should be held did not arrive: too many open files",
             ));
         }
+        // A socket's path must be short, a folder's need not: so go there and name the socket alone.
         rustix::process::chdir(Path::new(&start.unnamed))?;
         let listener = UnixListener::bind("sock");
         rustix::process::chdir("/")?;

@@ -154,13 +154,14 @@ impl Run {
         self.disk_full = failed.then(|| Instant::now() + DISK);
     }
 
-    /// A door opened.
-    pub(super) fn enter(&mut self, door: Door, needs: [u64; 2]) {
+    /// A door opened. Fails when nobody will ever know how the command ended.
+    pub(super) fn enter(&mut self, door: Door, needs: [u64; 2]) -> io::Result<()> {
         match door {
             Door::Stream(index) => self.read(index, needs[index]),
             Door::Input => self.input.write(),
-            Door::Ended => self.collect(),
+            Door::Ended => self.collect()?,
         }
+        Ok(())
     }
 
     /// One helping of a stream goes to the spool. When the disk is full the command waits for it.
@@ -188,17 +189,18 @@ impl Run {
     }
 
     /// The process ended: notes what it used, what is still in its pipes, and how long to wait for more.
-    fn collect(&mut self) {
+    fn collect(&mut self) -> io::Result<()> {
         self.ended = None;
-        let collected = self.child.try_wait4().ok().flatten();
-        self.status = Some(collected.map_or(ExitStatus::from_raw(0x100), |c| c.status));
-        self.usage = collected.map(|c| usage(&c.rusage)).unwrap_or_default();
+        let collected = self.child.try_wait4()?.ok_or(io::ErrorKind::WouldBlock)?;
+        self.status = Some(collected.status);
+        self.usage = usage(&collected.rusage);
         self.grace = Some(Instant::now() + GRACE);
         self.input.close();
         for stream in &mut self.streams {
             let rest = stream.from.as_ref().map(rustix::io::ioctl_fionread);
             stream.residue = rest.and_then(Result::ok).unwrap_or_default();
         }
+        Ok(())
     }
 
     /// How it ended, once everything it wrote was read.

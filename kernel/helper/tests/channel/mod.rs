@@ -119,7 +119,21 @@ pub(crate) fn helper(on: &Boxed) -> Command {
 
 impl Channel {
     pub(crate) fn open(on: &Boxed) -> Self {
-        let mut child = helper(on).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        Self::over(helper(on))
+    }
+
+    /// Started by a line of shell, which has the program and its words as arguments.
+    #[expect(clippy::disallowed_methods, reason = "the test starts the real program")]
+    pub(crate) fn open_as(on: &Boxed, line: &str) -> Self {
+        let program = helper(on);
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", line]).arg(program.get_program()).args(program.get_args());
+        shell.env_clear().envs(program.get_envs().filter_map(|(n, v)| Some((n, v?))));
+        Self::over(shell)
+    }
+
+    fn over(mut serve: Command) -> Self {
+        let mut child = serve.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = child.stdout.take().unwrap();
         let (tell, packets) = sync_channel(64);
         std::thread::spawn(move || {
