@@ -126,8 +126,40 @@ fn a_run_is_taken_up_from_another_machine_that_holds_the_lease() {
     let ended = other.crabbox(&elsewhere, ["attach", &run, "--id", "127-0-0-1"]).run().expect(6);
     assert_eq!(ended.out(), "hi\n");
     let _ = room.crabbox(&repo, ["wait", &run]).run().expect(6);
+    // Of one that its own crabbox saw to its end, the box remembers how it ended.
+    let followed = ["run", "--id", "127-0-0-1", "--", "sh", "-c", "echo hi; exit 9"];
+    let _ = room.crabbox(&repo, followed).run().expect(9);
+    let run = room.crabbox(&repo, ["history", "--json"]).ok().json()[0]["id"].clone();
+    let attach = ["attach", run.as_str().unwrap(), "--id", "127-0-0-1"];
+    let _ = other.crabbox(&elsewhere, attach).run().expect(9);
+    // Of one it does not know, nobody elsewhere can tell whether it was started, and asking does no harm.
+    let ended = other.crabbox(&elsewhere, ["attach", "run_0123456789ab", "--id", "127-0-0-1"]);
+    let ended = ended.run().expect(7);
+    assert!(!ended.err().contains("never started"), "{ended}");
     let id = room.state_files("claims")[0].trim_end_matches(".json").to_owned();
     let _ = room.crabbox(&repo, ["stop", &id]).ok();
+}
+
+#[test]
+fn a_run_that_is_said_to_have_never_started_never_starts() {
+    let room = Room::new();
+    let sshd = Sshd::start(&room);
+    room.configure(&sshd.config());
+    let repo = room.repo("app");
+    let started = room.crabbox(&repo, ["run", "-d", "--", "sleep", "60"]).ok();
+    let first = started.out().trim().to_owned();
+    let queued = room.crabbox(&repo, ["run", "--id", "127-0-0-1", "--", "touch", "ran"]).start();
+    queued.says("waiting");
+    queued.signal(Signal::KILL);
+    let _ = queued.wait();
+    let run = room.crabbox(&repo, ["history", "--json"]).ok().json()[0]["id"].clone();
+    let run = run.as_str().unwrap();
+    let _ = room.crabbox(&repo, ["attach", run]).run().expect(7).says(&["never started"]);
+    let lease = room.state_files("claims")[0].trim_end_matches(".json").to_owned();
+    let proof = sshd.work_root.join(&lease).join(".crabbox/run").join(run).join("forgotten");
+    assert!(proof.exists(), "its place is taken: {}", proof.display());
+    let _ = room.crabbox(&repo, ["stop", &first]).ok();
+    let _ = room.crabbox(&repo, ["stop", &lease]).ok();
 }
 
 #[test]

@@ -101,7 +101,8 @@ pub(crate) struct Field {
     pub(crate) room: Room,
     daemon: bool,
     slug: String,
-    runs: u32,
+    /// Where every run so far counted its starts.
+    starts: Vec<PathBuf>,
 }
 
 impl Field {
@@ -126,7 +127,7 @@ impl Field {
         fs::write(repo.join("large"), dice.noise(300_000)).unwrap();
         room.commit(&repo);
         let slug = "127-0-0-1".to_owned();
-        let field = Self { repo, line, sshd, room, daemon, slug, runs: 0 };
+        let field = Self { repo, line, sshd, room, daemon, slug, starts: Vec::new() };
         let _ = field.crabbox(&["warmup"]).ok();
         let _ = field.run(&[], "true").ok();
         field
@@ -145,8 +146,9 @@ impl Field {
 
     /// One more command that counts its starts and numbers all it prints.
     pub(crate) fn count(&mut self) -> Count {
-        self.runs += 1;
-        Count { starts: self.room.at(&format!("starts-{}", self.runs)) }
+        let starts = self.room.at(&format!("starts-{}", self.starts.len() + 1));
+        self.starts.push(starts.clone());
+        Count { starts }
     }
 
     /// Changes some files here, and sometimes one on the box.
@@ -237,7 +239,12 @@ impl Field {
         Pid::from_raw(i32::try_from(pid).ok()?)
     }
 
+    /// Gives the box back. Nothing was started twice, also not later.
     pub(crate) fn close(&self) {
+        for starts in &self.starts {
+            let count = Count { starts: starts.clone() };
+            assert!(count.started() <= 1, "{} in {}", count.started(), starts.display());
+        }
         let _ = self.crabbox(&["daemon", "stop"]).run();
         let _ = self.crabbox(&["stop", &self.slug]).ok();
     }

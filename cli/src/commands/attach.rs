@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crabbox_kernel::error::{KernelError, Result};
-use crabbox_kernel::event::Stream;
+use crabbox_kernel::event::{Event, Stream};
 use crabbox_kernel::lease::{adopt, in_use};
 use crabbox_kernel::ports::{Clock, Urgency};
 use crabbox_kernel::run::attach::{End, Seen, Wanted, attach as take_up};
@@ -198,6 +198,7 @@ async fn look_at(
         reconnect: ctx.values.reconnect,
         end: until == Until::Stopped,
         hush: (until == Until::Now).then_some(HUSH),
+        forestall: surely_known(&run, ctx.clock.now_ms()),
     };
     let seen = ask_box(ctx, &on_box, &wanted, &mut screen).await;
     close(ctx, run, seen, screen.take_recorder(), until)
@@ -224,7 +225,8 @@ fn foreign(ctx: &Context, run: &str, on: &str) -> Option<RunRecord> {
         ..RunRecord::default()
     };
     ctx.state.prepare().ok()?;
-    let recorder = Recorder::begin(&ctx.state, record, ctx.record_limits(), now).ok()?;
+    let mut recorder = Recorder::begin(&ctx.state, record, ctx.record_limits(), now).ok()?;
+    let _ = recorder.take(&Event::CommandSent, now);
     Some(recorder.leave(&Timing::default(), now))
 }
 
@@ -263,7 +265,6 @@ fn close(
             ended(exit, *started_ms)
         }
         Ok(Seen { end: End::Unknown, .. }) if let Some(end) = seen_here(ctx, &run) => end,
-        Ok(Seen { end: End::Unknown, .. }) if surely_known(&run, now) => never_started(),
         Ok(Seen { end, .. }) if end.loss().is_some() => RunEnd::failed(end.loss()),
         Err(error) if matches!(error.code, ErrorCode::LeaseExpired | ErrorCode::NotFound) => {
             RunEnd::failed(Some(error.clone().outcome(Outcome::Uncertain)))
@@ -288,7 +289,9 @@ fn close(
     };
     match (seen, end.error) {
         (Err(error), _) => Err(error),
-        (Ok(Seen { end: End::Lost | End::Unknown, .. }), Some(error)) => Err(error.at("command")),
+        (Ok(Seen { end: End::Lost | End::NotStarted | End::Unknown, .. }), Some(error)) => {
+            Err(error.at("command"))
+        }
         _ => Ok(record),
     }
 }
@@ -312,16 +315,13 @@ fn seen_here(ctx: &Context, run: &RunRecord) -> Option<RunEnd> {
     Some(RunEnd { exit_code: end.exit_code?, signal: None, error: None, timing: Timing::default() })
 }
 
-/// Whether a box would still know of this run, had it started there.
+/// Whether a box would still know of this run, had it started there. When a run of another machine began, and whether
+/// it is about to, only that one knows: its command is not recorded here.
 fn surely_known(run: &RunRecord, now_ms: u64) -> bool {
+    let is_foreign = run.command.is_empty();
     let begun = parse_instant(&run.started_at).unwrap_or(0);
-    run.started.as_deref() != Some("yes") && now_ms.saturating_sub(begun) < KEPT_MS
-}
-
-fn never_started() -> RunEnd {
-    let what = "the command was never started: its crabbox died before the box had it";
-    let error = KernelError::new(ErrorCode::ConnectionLost, what).outcome(Outcome::NotStarted);
-    RunEnd::failed(Some(error))
+    let is_recent = now_ms.saturating_sub(begun) < KEPT_MS;
+    !is_foreign && is_recent && run.started.as_deref() != Some("yes")
 }
 
 fn left_alone(run: &str) -> KernelError {

@@ -9,7 +9,7 @@ use crabbox_schemas::ids::RunId;
 use crate::error::{KernelError, Result};
 use crate::lease::{Bench, Held};
 use crate::ports::{Clock, Dialer, EventSink, Provider, Stop, Urgency};
-use crate::run::by_helper::{forgotten, lost};
+use crate::run::by_helper::{forgotten, lost, not_started};
 use crate::run::line::{Line, Way, open};
 use crate::run::process::Console;
 use crate::run::reconnect::Reconnect;
@@ -33,6 +33,8 @@ pub struct Wanted<'a> {
     pub end: bool,
     /// Leave when nothing was heard for so long, instead of waiting for the end.
     pub hush: Option<Duration>,
+    /// The box would still know of the run, had it been started: then one it does not know shall never be.
+    pub forestall: bool,
 }
 
 /// What was seen of a run.
@@ -49,6 +51,7 @@ impl End {
     pub fn loss(&self) -> Option<KernelError> {
         match self {
             End::Lost => Some(lost()),
+            End::NotStarted => Some(not_started()),
             End::Unknown => Some(forgotten()),
             End::Exited(_) | End::Stopped(_) | End::Left => None,
         }
@@ -69,6 +72,7 @@ pub async fn attach<P: Provider, D: Dialer, C: Clock>(
     let run = wanted.run_id.as_str();
     let mut follow = Follow::new(&base_dir(held)?, run, wanted.from, false, on_stop);
     follow.leave_after(wanted.hush);
+    follow.forestall(wanted.forestall);
     let mut console = Console::closed();
     let ended = if wanted.end {
         let now = Stop::raised(Urgency::Gentle);

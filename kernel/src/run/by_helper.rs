@@ -153,6 +153,7 @@ impl<P: Provider, D: Dialer, C: Clock> Trip<'_, P, D, C> {
         let over = &mut self.reconnect;
         over.follow(bench, held, &mut self.line, &mut follow, channels, console, events, stop).await
     }
+        follow.forestall(self.doubt.is_some());
 
     /// The end of the command becomes the end of the run.
     async fn conclude(
@@ -171,14 +172,15 @@ impl<P: Provider, D: Dialer, C: Clock> Trip<'_, P, D, C> {
                 Err(KernelError::new(ErrorCode::Cancelled, "interrupted; the command was stopped"))
             }
             Ok(End::Lost) => Err(lost()),
-            Ok(End::Unknown) => Err(match self.doubt.take() {
+            Ok(End::NotStarted) => Err(match self.doubt.take() {
                 Some(error) => error.outcome(Outcome::NotStarted),
-                None => forgotten(),
+                None => not_started(),
             }),
         };
         let workdir = timing.workdir.as_deref().unwrap_or(&self.job.places.workdir);
         collect::bring_back(self.job.bench.clock, plan, workdir, &self.line.remote, events, stop)
             .await;
+            Ok(End::Unknown) => Err(forgotten()),
         self.forget().await;
         self.line.close().await;
         told.map(Ended::Exited).map_err(|e| e.at("command"))
@@ -230,3 +232,9 @@ pub(super) fn forgotten() -> KernelError {
         .hint("the box may have been made anew, or its work root was cleared")
         .outcome(Outcome::Uncertain)
 }
+/// The error for a run that never began.
+pub(super) fn not_started() -> KernelError {
+    let what = "the command was never started: the box did not have it yet, or what should keep it there died first";
+    KernelError::new(ErrorCode::ConnectionLost, what).outcome(Outcome::NotStarted)
+}
+

@@ -11,9 +11,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use crabbox_schemas::error::{ErrorCode, Outcome};
 use crabbox_schemas::helper::{
-    AttachParams, Exited, Gap, ResizeParams, Role, RunExit, RunState, SignalParams, method, note,
+    AttachParams, Exited, Gap, ResizeParams, Role, RunExit, RunState, RunsParams, SignalParams,
+    SignalResult, method, note,
 };
 use crabbox_wire::{Offsets, Placed};
+use serde_json::Value;
 
 use crate::error::{KernelError, Result};
 use crate::event::{Event, Stream};
@@ -45,6 +47,8 @@ pub enum End {
     Left,
     /// It was started, and its keeper on the box died with it.
     Lost,
+    /// It was never started, and never will be.
+    NotStarted,
     /// The box knows nothing of it, or nothing any more.
     Unknown,
 }
@@ -62,6 +66,8 @@ pub struct Follow {
     hush: Option<Duration>,
     /// The box's clock when the command started; 0 until the box said so.
     started_ms: u64,
+    /// A run that the box does not know shall never be started there.
+    forestalls: bool,
 }
 
 /// The command is being ended.
@@ -99,7 +105,14 @@ impl Follow {
             ending: None,
             hush: None,
             started_ms: 0,
+            forestalls: false,
         }
+    }
+
+    /// Whether the box would still know of the run, had it been started: then one it does not know never shall be,
+    /// also when a flight of its is still on the way.
+    pub(super) fn forestall(&mut self, knows: bool) {
+        self.forestalls = knows;
     }
 
     /// Leaves when nothing was heard for so long: everything there is was seen.
@@ -124,6 +137,31 @@ impl Follow {
         helper: &mut Helper,
         clock: &impl Clock,
     ) -> Result<Result<u32, End>> {
+        let (mut channels, mut state) = self.look(helper, clock).await?;
+        if state.state == "unknown" && self.forestalls {
+            let (base_dir, run_id) = (self.base_dir.clone(), Some(self.run_id.clone()));
+            let params = RunsParams { base_dir, run_id };
+            let told = helper.call::<Value>(method::RUN_FORGET, &params, ATTACH_LIMIT, clock).await;
+            // A conflict: it was started just now.
+            told.map(drop)
+                .or_else(|e| if e.code == ErrorCode::Conflict { Ok(()) } else { Err(e) })?;
+            (channels, state) = self.look(helper, clock).await?;
+        }
+        self.started_ms = state.started_ms;
+        match &*state.state {
+            "unknown" => return Ok(Err(End::Unknown)),
+            "lost" if state.started_ms == 0 => return Ok(Err(End::NotStarted)),
+            "running" if self.input.is_wanted() => {
+                self.input.rewind(state.stdin_taken)?;
+                helper.begin_at(Role::Stdin.of(channels), state.stdin_taken);
+            }
+            _ => self.input.close(),
+        }
+        Ok(Ok(channels))
+    }
+
+    /// Asks how the run stands, for its output on new channels.
+    async fn look(&self, helper: &mut Helper, clock: &impl Clock) -> Result<(u32, RunState)> {
         let channels = helper.channels();
         let params = AttachParams {
             channels,
@@ -133,17 +171,8 @@ impl Follow {
             stderr: self.seen[1].next(),
             stdin: self.input.resume_from(),
         };
-        let state: RunState = helper.call(method::RUN_ATTACH, &params, ATTACH_LIMIT, clock).await?;
-        self.started_ms = state.started_ms;
-        match &*state.state {
-            "unknown" => return Ok(Err(End::Unknown)),
-            "running" if self.input.is_wanted() => {
-                self.input.rewind(state.stdin_taken)?;
-                helper.begin_at(Role::Stdin.of(channels), state.stdin_taken);
-            }
-            _ => self.input.close(),
-        }
-        Ok(Ok(channels))
+        let state = helper.call(method::RUN_ATTACH, &params, ATTACH_LIMIT, clock).await?;
+        Ok((channels, state))
     }
 
     /// Follows the run on this line until it ends, or we end it, or the line breaks.
