@@ -78,8 +78,8 @@ struct Ending {
     request: u64,
     /// When to stop waiting, on the monotonic clock.
     until: u64,
-    /// The box says that nothing of it is left.
-    gone: bool,
+    /// Whether everything of it is gone, once the box said so.
+    gone: Option<bool>,
 }
 
 /// What happens next on a line.
@@ -222,7 +222,7 @@ impl Follow {
     }
 
     fn request(&self) -> Option<u64> {
-        self.ending.as_ref().filter(|ending| !ending.gone).map(|ending| ending.request)
+        self.ending.as_ref().filter(|ending| ending.gone.is_none()).map(|ending| ending.request)
     }
 
     /// Asks the box to end the command's whole process group.
@@ -239,13 +239,13 @@ impl Follow {
         };
         let request = helper.request(method::RUN_SIGNAL, &params)?;
         let until = clock.monotonic_ms() + LAST_WORDS.as_millis() as u64;
-        self.ending = Some(Ending { urgency, request, until, gone: false });
+        self.ending = Some(Ending { urgency, request, until, gone: None });
         Ok(())
     }
 
     /// The time for last words is over.
     fn given_up(&self) -> Result<End> {
-        if self.ending.as_ref().is_some_and(|ending| ending.gone) {
+        if self.ending.as_ref().is_some_and(|ending| ending.gone == Some(true)) {
             return Ok(End::Stopped(None));
         }
         let what = "interrupted, but the box did not confirm that the command ended";
@@ -278,15 +278,21 @@ impl Follow {
                 }
                 helper.consumed(channel, data.len() as u64)?;
             }
-            Incoming::Answer { .. } => {
-                if let Some(ending) = &mut self.ending {
-                    ending.gone = true;
-                    ending.until = clock.monotonic_ms() + LAST_WORDS.as_millis() as u64;
-                }
-            }
+            Incoming::Answer { result, .. } => self.answered(result, clock.monotonic_ms()),
             Incoming::Note { .. } => {}
         }
         Ok(None)
+    }
+
+    /// The box says whether everything of the command is gone. When it is not, or nobody knows, an exit may still come.
+    fn answered(&mut self, result: Result<Value>, now_ms: u64) {
+        let Some(ending) = &mut self.ending else { return };
+        let said = result.ok().and_then(|said| serde_json::from_value::<SignalResult>(said).ok());
+        let gone = said.is_some_and(|said| said.gone);
+        ending.gone = Some(gone);
+        if gone {
+            ending.until = now_ms + LAST_WORDS.as_millis() as u64;
+        }
     }
 
     fn output(&mut self, stream: Stream, offset: u64, data: &Bytes, events: &mut dyn EventSink) {
@@ -317,7 +323,12 @@ impl Follow {
         for (stream, len) in [(Stream::Stdout, exit.stdout), (Stream::Stderr, exit.stderr)] {
             self.gap(stream, 0, len, events);
         }
-        Ok(if self.is_ending() { End::Stopped(Some(exit)) } else { End::Exited(exit) })
+        let Some(ending) = &self.ending else { return Ok(End::Exited(exit)) };
+        if ending.gone == Some(false) {
+            let message = "the command ended, but some of its processes could not be ended; look with `crabbox connect`";
+            events.emit(Event::Warning { message: message.to_owned() });
+        }
+        Ok(End::Stopped(Some(exit)))
     }
 }
 
@@ -366,5 +377,58 @@ async fn until_then(clock: &impl Clock, until: Option<u64>) {
             clock.sleep(Duration::from_millis(left)).await;
         }
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crabbox_schemas::helper::Usage;
+    use serde_json::json;
+
+    use super::*;
+
+    fn ending() -> Follow {
+        let mut follow = Follow::new("/b", "run_000000000001", [0, 0], false, OnStop::EndCommand);
+        let until = 3000;
+        follow.ending = Some(Ending { urgency: Urgency::Gentle, request: 1, until, gone: None });
+        follow
+    }
+
+    #[test]
+    fn only_a_box_that_says_all_is_gone_has_stopped_the_command() {
+        let mut follow = ending();
+        follow.answered(Ok(json!({"gone": true})), 10);
+        assert_eq!(follow.given_up().unwrap(), End::Stopped(None));
+        let failed = KernelError::new(ErrorCode::Internal, "no");
+        for answer in [Ok(json!({"gone": false})), Ok(json!({})), Err(failed)] {
+            let mut follow = ending();
+            follow.answered(answer, 10);
+            assert_eq!(follow.ending.as_ref().unwrap().until, 3000, "an exit may still come");
+            let error = follow.given_up().unwrap_err();
+            assert_eq!(error.outcome, Some(Outcome::Uncertain));
+            assert!(error.to_string().contains("did not confirm"), "{error}");
+        }
+    }
+
+    #[test]
+    fn processes_that_could_not_be_ended_are_told() {
+        let mut follow = ending();
+        follow.answered(Ok(json!({"gone": false})), 10);
+        let exit = RunExit {
+            code: 137,
+            signal: None,
+            timed_out: false,
+            stdout: 0,
+            stderr: 0,
+            ended_ms: 0,
+            usage: Usage::default(),
+        };
+        let exited =
+            Exited { channels: 1, run_id: follow.run_id.clone(), exit: Some(exit.clone()) };
+        let mut events = Vec::new();
+        let end = follow.exited(exited, &mut events).unwrap();
+        assert_eq!(end, End::Stopped(Some(exit)));
+        let [Event::Warning { message }] = &events[..] else { panic!("{events:?}") };
+        assert!(message.contains("could not be ended"), "{message}");
     }
 }
