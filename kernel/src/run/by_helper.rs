@@ -22,6 +22,8 @@ use crate::sync::flight::{Flight, Flown, Launch, Launched, Place, fly};
 
 /// How long the last word to the helper may take.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// How often a flight may begin anew: each line may hold just long enough to count as one.
+const FLIGHTS: u32 = 20;
 
 /// Flies tree and command to the box, follows the command, brings evidence back.
 pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
@@ -112,8 +114,9 @@ impl<P: Provider, D: Dialer, C: Clock> Trip<'_, P, D, C> {
         let lock = LockAsk { owner: plan.owner.clone(), wait_ms };
         let flight =
             Flight { place: &place, tree: self.job.tree(), lock, isolate: plan.isolate, launch };
-        let mut in_doubt = false;
+        let (mut in_doubt, mut flights) = (false, 0);
         loop {
+            flights += 1;
             let helper = &mut self.line.helper;
             let error = match fly(helper, &flight, bench.state, events, stop, bench.clock).await {
                 Ok(flown) => return Ok(flown),
@@ -125,7 +128,8 @@ impl<P: Provider, D: Dialer, C: Clock> Trip<'_, P, D, C> {
             let stage = if error.code == ErrorCode::Busy { "lock" } else { "sync" };
             let error = error.outcome(outcome).at(stage);
             match error.code {
-                ErrorCode::ConnectionLost => {}
+                ErrorCode::ConnectionLost if flights < FLIGHTS => {}
+                ErrorCode::ConnectionLost => return Err(never_lands(error)),
                 ErrorCode::Cancelled => return Err(error),
                 _ if in_doubt => {
                     // The box knows: it is asked by the run's id.
@@ -149,11 +153,11 @@ impl<P: Provider, D: Dialer, C: Clock> Trip<'_, P, D, C> {
     ) -> Result<End> {
         let (run_id, base) = (self.job.plan.run_id.as_str(), &self.job.places.base);
         let mut follow = Follow::new(base, run_id, [0, 0], true, OnStop::EndCommand);
+        follow.forestall(self.doubt.is_some());
         let Job { bench, held, .. } = self.job;
         let over = &mut self.reconnect;
         over.follow(bench, held, &mut self.line, &mut follow, channels, console, events, stop).await
     }
-        follow.forestall(self.doubt.is_some());
 
     /// The end of the command becomes the end of the run.
     async fn conclude(
@@ -176,11 +180,11 @@ impl<P: Provider, D: Dialer, C: Clock> Trip<'_, P, D, C> {
                 Some(error) => error.outcome(Outcome::NotStarted),
                 None => not_started(),
             }),
+            Ok(End::Unknown) => Err(forgotten()),
         };
         let workdir = timing.workdir.as_deref().unwrap_or(&self.job.places.workdir);
         collect::bring_back(self.job.bench.clock, plan, workdir, &self.line.remote, events, stop)
             .await;
-            Ok(End::Unknown) => Err(forgotten()),
         self.forget().await;
         self.line.close().await;
         told.map(Ended::Exited).map_err(|e| e.at("command"))
@@ -216,6 +220,13 @@ fn finished(exit: RunExit, ms: u64, events: &mut dyn EventSink) -> Exit {
     exit
 }
 
+/// The error for a flight that was cut off every time.
+fn never_lands(error: KernelError) -> KernelError {
+    let what = format!("the connection broke {FLIGHTS} times before the box had everything");
+    let causes = std::iter::once(error.message).chain(error.causes).collect();
+    KernelError { message: what, causes, ..error }
+}
+
 /// The error for a run whose keeper died.
 pub(super) fn lost() -> KernelError {
     let what =
@@ -225,6 +236,12 @@ pub(super) fn lost() -> KernelError {
         .outcome(Outcome::Uncertain)
 }
 
+/// The error for a run that never began.
+pub(super) fn not_started() -> KernelError {
+    let what = "the command was never started: the box did not have it yet, or what should keep it there died first";
+    KernelError::new(ErrorCode::ConnectionLost, what).outcome(Outcome::NotStarted)
+}
+
 /// The error for a run that the box should know.
 pub(super) fn forgotten() -> KernelError {
     let what = "the box knows nothing of this run any more: nobody knows how it ended";
@@ -232,9 +249,3 @@ pub(super) fn forgotten() -> KernelError {
         .hint("the box may have been made anew, or its work root was cleared")
         .outcome(Outcome::Uncertain)
 }
-/// The error for a run that never began.
-pub(super) fn not_started() -> KernelError {
-    let what = "the command was never started: the box did not have it yet, or what should keep it there died first";
-    KernelError::new(ErrorCode::ConnectionLost, what).outcome(Outcome::NotStarted)
-}
-
