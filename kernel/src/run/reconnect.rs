@@ -48,13 +48,7 @@ impl Reconnect {
         events: &mut dyn EventSink,
         stop: &Stop,
     ) -> Result<Line<D::Remote>> {
-        match self.another(bench, held, cause, events, stop).await? {
-            Way::Helper(line) => Ok(line),
-            Way::Shell { why, .. } => {
-                let what = format!("no helper runs on the box any more: {why}");
-                Err(KernelError::new(ErrorCode::Unsupported, what).outcome(Outcome::Uncertain))
-            }
-        }
+        self.another(bench, held, cause, helped, events, stop).await
     }
 
     /// The first way to the box. A line that breaks while it is opened is opened again like any other.
@@ -66,21 +60,24 @@ impl Reconnect {
         stop: &Stop,
     ) -> Result<Way<D::Remote>> {
         match open(bench, held, events, stop).await {
-            Err(error) if error.code == ErrorCode::ConnectionLost => {
-                self.another(bench, held, error, events, stop).await.map_err(|e| e.at("connect"))
-            }
+            Err(error) if error.code == ErrorCode::ConnectionLost => self
+                .another(bench, held, error, Ok, events, stop)
+                .await
+                .map_err(|e| e.at("connect")),
             opened => opened,
         }
     }
 
-    async fn another<P: Provider, D: Dialer, C: Clock>(
+    /// Tries until a way is `taken`.
+    async fn another<P: Provider, D: Dialer, C: Clock, W>(
         &mut self,
         bench: &Bench<'_, P, D, C>,
         held: &Held,
         cause: KernelError,
+        taken: impl Fn(Way<D::Remote>) -> Result<W>,
         events: &mut dyn EventSink,
         stop: &Stop,
-    ) -> Result<Way<D::Remote>> {
+    ) -> Result<W> {
         if self.limit.is_zero() {
             return Err(explain(bench, &held.lease, cause).await);
         }
@@ -99,7 +96,7 @@ impl Reconnect {
             if left.is_zero() {
                 return Err(gave_up(self.limit, cause, last));
             }
-            match self.attempt(bench, held, left, stop, &cause).await {
+            match self.attempt(bench, held, left, stop, &cause).await.and_then(&taken) {
                 Ok(way) => {
                     let now = bench.clock.monotonic_ms();
                     self.opened = Some(now);
@@ -206,6 +203,19 @@ impl Reconnect {
     }
 }
 
+/// A helper was there before: that none runs there now, perhaps since a disk is full, is part of the outage.
+fn helped<R>(way: Way<R>) -> Result<Line<R>> {
+    match way {
+        Way::Helper(line) => Ok(line),
+        Way::Shell { why, .. } => Err(helpless(&why)),
+    }
+}
+
+fn helpless(why: &str) -> KernelError {
+    let what = format!("no helper runs on the box any more: {why}");
+    KernelError::new(ErrorCode::ConnectionLost, what)
+}
+
 fn left_alone(cause: &KernelError) -> KernelError {
     let what = "interrupted while the box could not be reached";
     let error = KernelError::new(ErrorCode::Cancelled, what);
@@ -219,4 +229,16 @@ fn gave_up(limit: Duration, cause: KernelError, last: Option<KernelError>) -> Ke
     causes.extend(last.map(|error| error.to_string()));
     let error = KernelError::new(ErrorCode::ConnectionLost, what);
     KernelError { outcome: cause.outcome, causes, ..error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_box_where_no_helper_runs_for_now_is_tried_again() {
+        let error = helpless("no space left on device");
+        assert!(error.code.retryable(), "{error}");
+        assert!(error.to_string().contains("no space left"), "{error}");
+    }
 }
