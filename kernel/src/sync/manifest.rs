@@ -5,7 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crabbox_schemas::error::ErrorCode;
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::error::{KernelError, Result};
 use crate::sync::index::content::{self, Content};
@@ -81,9 +82,20 @@ pub(super) fn open(at: &Path, path: &Path) -> Result<(File, Metadata)> {
     if !std::fs::symlink_metadata(at).map_err(failed)?.is_file() {
         return Err(changing(path));
     }
-    let file = File::open(at).map_err(failed)?;
+    open_now(at, path)
+}
+
+/// Opens what may have been swapped since it was looked at.
+pub(super) fn open_now(at: &Path, path: &Path) -> Result<(File, Metadata)> {
+    let failed = |e: std::io::Error| unreadable(path).because(&e);
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(at, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::LOOP) => return Err(changing(path)),
+        Err(errno) => return Err(failed(errno.into())),
+    };
     let meta = file.metadata().map_err(failed)?;
-    Ok((file, meta))
+    if meta.is_file() { Ok((file, meta)) } else { Err(changing(path)) }
 }
 
 /// A file that cannot be read.

@@ -348,3 +348,24 @@ fn a_manifest_survives_its_text_form_and_nothing_less_than_all_of_it() {
         ["/etc/passwd", "../up", "a/../../b", "./a", "a//b", "", ".", "a/"].into_iter().all(evil)
     );
 }
+
+#[test]
+fn a_file_that_is_swapped_for_a_link_or_a_pipe_is_neither_followed_nor_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let [file, link, pipe] = ["file", "link", "pipe"].map(|name| dir.path().join(name));
+    put(&file, "secret");
+    symlink(&file, &link).unwrap();
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, fifo, 0o600.into(), 0).unwrap();
+    // As if each had been a file a moment ago.
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let open = |at: &Path| crate::sync::manifest::open_now(at, Path::new("name"));
+        let opened = [&file, &link, &pipe].map(|at| open(at).map(drop).map_err(|e| e.to_string()));
+        tell.send(opened).unwrap();
+    });
+    let opened =
+        told.recv_timeout(std::time::Duration::from_secs(20)).expect("it waits for nobody");
+    let changing = Err("name keeps changing while it is read".to_owned());
+    assert_eq!(opened, [Ok(()), changing.clone(), changing]);
+}
