@@ -164,6 +164,18 @@ fn only_wanted_variables_reach_the_command() {
 }
 
 #[test]
+fn a_bad_line_of_a_file_of_variables_is_named_by_its_number_and_not_shown() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    for bad in ["s3cret", "s3/cret=="] {
+        fs::write(room.at("vars.env"), format!("# comment\nA=1\n{bad}\n")).unwrap();
+        let run = room.crabbox(&repo, ["run", "--env-file"]).arg(room.at("vars.env"));
+        let ended = run.args(["--", "true"]).run().expect(2).says(&["vars.env, line 3"]);
+        assert!(!format!("{ended}").contains("cret"), "{ended}");
+    }
+}
+
+#[test]
 fn values_for_the_command_appear_in_no_argument_and_no_record() {
     let room = Room::new();
     let repo = room.repo("app");

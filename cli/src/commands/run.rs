@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crabbox_host::Lazy;
@@ -341,16 +341,13 @@ fn environment(ctx: &Context, flags: &CommandFlags) -> Result<BTreeMap<String, O
         );
     }
     for file in &flags.env_file {
-        for line in String::from_utf8_lossy(&read(file)?).lines().map(str::trim) {
+        for (index, line) in String::from_utf8_lossy(&read(file)?).lines().enumerate() {
+            let line = line.trim();
             if !line.is_empty() && !line.starts_with('#') {
                 let line = line.strip_prefix("export ").unwrap_or(line);
-                let (name, value) = line.split_once('=').ok_or_else(|| {
-                    KernelError::new(
-                        ErrorCode::Usage,
-                        format!("{}: not NAME=VALUE: {line}", file.display()),
-                    )
-                })?;
-                env.insert(env_name(name)?, unquoted(value).into());
+                let pair = line.split_once('=').filter(|(name, _)| is_env_name(name));
+                let (name, value) = pair.ok_or_else(|| not_a_pair(file, index + 1))?;
+                env.insert(name.to_owned(), unquoted(value).into());
             }
         }
     }
@@ -370,6 +367,13 @@ fn environment(ctx: &Context, flags: &CommandFlags) -> Result<BTreeMap<String, O
         };
     }
     Ok(env)
+}
+
+/// The line itself may be a secret, or a part of one.
+fn not_a_pair(file: &Path, line: usize) -> KernelError {
+    let what = format!("{}, line {line}: not NAME=VALUE", file.display());
+    KernelError::new(ErrorCode::Usage, what)
+        .hint("a name is a letter or _, then letters, digits and _; a value is on one line")
 }
 
 fn env_name(name: &str) -> Result<String> {
