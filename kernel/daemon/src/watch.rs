@@ -2,7 +2,8 @@
 //! asks with it, or nothing is told at all.
 //!
 //! A change that makes no event is not seen: one from another machine (network file systems are refused), one
-//! through a hard link from outside, and one through a mapping of a file until that is closed.
+//! through another name of the file (the index looks at every file that has several; one it gets outside the
+//! tree makes no event either), and one through a mapping of a file until that is closed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;

@@ -18,7 +18,7 @@ use super::{Facts, Head, Kept};
 use crate::sync::excludes::Rule;
 
 /// First bytes; they change with the format.
-const MAGIC: &[u8; 16] = b"crabbox-index 1\n";
+const MAGIC: &[u8; 16] = b"crabbox-index 2\n";
 /// Bytes of the checksum.
 const SUM: usize = 4;
 /// How much is gathered before it is written. Bytes.
@@ -46,7 +46,7 @@ fn kept(from: &mut Source<'_>) -> Option<Kept> {
         token: from.option(|f| String::from_utf8(f.bytes()?.to_vec()).ok())?,
     };
     let facts = from.option(facts)?;
-    let records = from.list(47, record)?;
+    let records = from.list(48, record)?;
     let recipes: Vec<_> = from.list(36, recipe)?;
     let digest = from.hash()?;
     from.0.is_empty().then_some(())?;
@@ -56,12 +56,12 @@ fn kept(from: &mut Source<'_>) -> Option<Kept> {
 fn facts(from: &mut Source<'_>) -> Option<Facts> {
     Some(Facts {
         place: Place { root: from.path()?, own: from.path()?, shared: from.path()? },
-        witnesses: from.list(41, witness)?,
+        witnesses: from.list(42, witness)?,
         excludes: from.option(Source::path)?,
         index: from.stat()?,
         head: from.bytes()?.to_vec(),
         staged: Staged { deletions: from.list(4, Source::path)?, lacks: from.u8()? != 0 },
-        dirs: from.list(45, |f| {
+        dirs: from.list(46, |f| {
             let (path, stat) = (f.path()?, f.stat()?);
             Some(Dir { path, stat, walked: f.u8()? != 0, above: f.u32()? })
         })?,
@@ -143,7 +143,8 @@ impl<'a> Source<'a> {
 
     fn stat(&mut self) -> Option<Stat> {
         let (size, mtime, ctime) = (self.u64()?, self.i64()?, self.i64()?);
-        Some(Stat { size, mtime, ctime, ino: self.u64()?, mode: self.u32()? })
+        let (ino, mode) = (self.u64()?, self.u32()?);
+        Some(Stat { size, mtime, ctime, ino, mode, shared: self.u8()? != 0 })
     }
 
     fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
@@ -260,12 +261,13 @@ impl Sink {
     }
 
     fn stat(&mut self, stat: &Stat) -> std::io::Result<()> {
-        let mut bytes = [0; 36];
+        let mut bytes = [0; 37];
         bytes[..8].copy_from_slice(&stat.size.to_le_bytes());
         bytes[8..16].copy_from_slice(&stat.mtime.to_le_bytes());
         bytes[16..24].copy_from_slice(&stat.ctime.to_le_bytes());
         bytes[24..32].copy_from_slice(&stat.ino.to_le_bytes());
-        bytes[32..].copy_from_slice(&stat.mode.to_le_bytes());
+        bytes[32..36].copy_from_slice(&stat.mode.to_le_bytes());
+        bytes[36] = u8::from(stat.shared);
         self.put(&bytes)
     }
 

@@ -20,6 +20,8 @@ pub(in crate::sync) struct Stat {
     pub(in crate::sync) ctime: i64,
     pub(in crate::sync) ino: u64,
     pub(in crate::sync) mode: u32,
+    /// Whether a file has further names. What is done to it through one of them, its folder is not told.
+    pub(in crate::sync) shared: bool,
 }
 
 impl Stat {
@@ -30,6 +32,7 @@ impl Stat {
             ctime: nanoseconds(facts.ctime(), facts.ctime_nsec()),
             ino: facts.ino(),
             mode: facts.mode(),
+            shared: facts.is_file() && facts.nlink() > 1,
         }
     }
 
@@ -40,6 +43,8 @@ impl Stat {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         match rustix::fs::statat(top, path, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(facts) => Ok(Self {
+                shared: facts.st_nlink > 1
+                    && FileType::from_raw_mode(facts.st_mode) == FileType::RegularFile,
                 size: facts.st_size as u64,
                 mtime: nanoseconds(facts.st_mtime as i64, facts.st_mtime_nsec as i64),
                 ctime: nanoseconds(facts.st_ctime as i64, facts.st_ctime_nsec as i64),

@@ -76,6 +76,21 @@ pub(in crate::sync) fn refresh(
     recipes: &mut Recipes,
     trust: &Trust<'_>,
 ) -> Result<Seen> {
+    let (seen, linked) = look_through(records, recipes, trust)?;
+    if !linked || trust.only.is_none() {
+        return Ok(seen);
+    }
+    // Whoever told of the new name did not tell of the old ones.
+    let (more, _) = look_through(records, recipes, &Trust { only: None, ..*trust })?;
+    Ok(Seen { news: seen.news || more.news, differs: seen.differs || more.differs })
+}
+
+/// Looks at records once; also says whether a file among them has further names that it had not.
+fn look_through(
+    records: &mut [Record],
+    recipes: &mut Recipes,
+    trust: &Trust<'_>,
+) -> Result<(Seen, bool)> {
     let top = open_top(trust.root)?;
     let look = Look {
         trust,
@@ -85,6 +100,7 @@ pub(in crate::sync) fn refresh(
         failed: Mutex::default(),
         news: AtomicBool::new(false),
         differs: AtomicBool::new(false),
+        linked: AtomicBool::new(false),
     };
     let work = Mutex::new(records.chunks_mut(BATCH));
     on_all_processors(|| {
@@ -97,12 +113,13 @@ pub(in crate::sync) fn refresh(
         }
     });
     let seen = Seen { news: look.news.into_inner(), differs: look.differs.into_inner() };
+    let linked = look.linked.into_inner();
     if let Some((_, error)) = look.failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
     }
     let cut = look.cut.into_inner().unwrap_or_else(PoisonError::into_inner);
     recipes.extend(cut);
-    Ok(seen)
+    Ok((seen, linked))
 }
 
 /// The stats of directories; `None` when one cannot be told.
@@ -151,6 +168,7 @@ struct Look<'a> {
     failed: Mutex<Option<(PathBuf, KernelError)>>,
     news: AtomicBool,
     differs: AtomicBool,
+    linked: AtomicBool,
 }
 
 impl Look<'_> {
@@ -176,11 +194,16 @@ impl Look<'_> {
             return Ok(());
         }
         let racy = record.stat.is_racy(self.trust.moment);
-        if !racy && self.trust.only.is_some_and(|only| !only.covers(&record.path)) {
+        // A path that only git spoke of was never looked at, and a shared file changes unheard.
+        let heard = !racy && record.stat != Stat::default() && !record.stat.shared;
+        if heard && self.trust.only.is_some_and(|only| !only.covers(&record.path)) {
             return Ok(());
         }
         let at_path = |e: &std::io::Error| unreadable(&record.path).because(e);
         let now = Stat::at(self.top, &record.path).map_err(|e| at_path(&e))?;
+        if now.shared && !record.stat.shared {
+            self.linked.store(true, Ordering::Relaxed);
+        }
         let stands = self.trust.real.get(record.dir as usize).copied().unwrap_or(true);
         let wanted = record.rule.is_none() && stands;
         let kind = now.kind().filter(|_| wanted);

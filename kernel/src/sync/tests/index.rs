@@ -271,6 +271,35 @@ fn a_hint_saves_looks_only_when_it_speaks_of_this_index() {
     assert_eq!(third.digest, true_tree.digest);
 }
 
+#[test]
+fn a_hint_hides_nothing_that_it_cannot_tell() {
+    let (repo, index) = known();
+    let at = |token: &'static str| ScanOptions { token: Some(token), ..index.options() };
+    let look = |options: &ScanOptions<'_>| {
+        crate::sync::look(repo.root(), &SyncRules::default(), options).unwrap()
+    };
+    look(&at("0"));
+    std::fs::hard_link(repo.at("src/a.rs"), repo.at("other")).unwrap();
+    let steps: &[(&str, &[&str], &dyn Fn())] = &[
+        ("a file gets a second name", &["other"], &|| ()),
+        ("it changes by that", &["other"], &|| repo.write("other", "by its other name")),
+        ("its mode changes by the first", &["src/a.rs"], &|| chmod(&repo.at("src/a.rs"), 0o755)),
+        ("it gets a third name and changes by it", &["third"], &|| {
+            std::fs::hard_link(repo.at("gone"), repo.at("third")).unwrap();
+            repo.write("third", "also by the first");
+        }),
+        ("git alone is told of a file", &[], &|| repo.git(&["add", "-f", "target/left.out"])),
+    ];
+    let tokens = ["0", "1", "2", "3", "4", "5"];
+    for ((what, changed, edit), tokens) in steps.iter().zip(tokens.windows(2)) {
+        edit();
+        let changed = changed.iter().map(PathBuf::from).collect();
+        let hint = Hint { token: tokens[0].to_owned(), changed };
+        let seen = look(&ScanOptions { hint: Some(&hint), ..at(tokens[1]) });
+        assert_eq!(seen.digest, tree(repo.root()).digest, "{what}");
+    }
+}
+
 /// One thing people do to a work tree.
 #[derive(Debug, Clone)]
 enum Edit {
