@@ -440,6 +440,7 @@ fn directories_that_a_command_closed_are_opened_again() {
     for mode in [0o000, 0o500, 0o300] {
         chmod(&tree.workdir().join("shut/in"), mode);
         chmod(&tree.workdir().join("shut"), mode);
+        chmod(tree.workdir(), mode);
         let files = Files::of(&[("shut/in/a", &mode.to_string()), ("shut/b", "2")]);
         laptop.fly(&mut tree, &files);
         assert_eq!(Files::read(tree.workdir()), files);

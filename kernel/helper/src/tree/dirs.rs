@@ -199,6 +199,13 @@ fn allow(dir: BorrowedFd<'_>, mode: u32) {
     let _ = rustix::fs::chmodat(rustix::fs::CWD, name, mode, AtFlags::empty());
 }
 
+/// Opens to us a directory that somebody closed.
+pub(crate) fn unlock(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    let fd = openat(dir, name, WALK, Mode::empty())?;
+    allow(fd.as_fd(), statat(&fd, c"", AtFlags::EMPTY_PATH)?.st_mode);
+    Ok(())
+}
+
 /// Removes a directory with all it holds; links in it are removed, not followed.
 pub(crate) fn remove_all(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
     let fd = openat(dir, name, WALK, Mode::empty())?;

@@ -12,7 +12,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::tree::dirs::list;
+use crate::tree::dirs::{list, unlock};
 use crate::tree::fault::{Fault, Result};
 use crate::tree::stat::{Look, Moment};
 use crate::tree::state::Boot;
@@ -94,6 +94,11 @@ impl Place {
         let failed = || Fault::of("open the work directory");
         match openat(&self.base, &self.repo, flags, Mode::empty()) {
             Ok(top) => return Ok((top, false)),
+            Err(Errno::ACCESS) => {
+                unlock(self.base.as_fd(), &self.repo).map_err(failed())?;
+                let top = openat(&self.base, &self.repo, flags, Mode::empty());
+                return Ok((top.map_err(failed())?, false));
+            }
             Err(Errno::NOENT) => {}
             Err(Errno::NOTDIR | Errno::LOOP) => {
                 unlinkat(&self.base, &self.repo, AtFlags::empty()).map_err(failed())?;
