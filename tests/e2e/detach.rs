@@ -123,6 +123,12 @@ fn a_run_is_taken_up_from_another_machine_that_holds_the_lease() {
     other.configure(&sshd.config());
     let elsewhere = other.repo("elsewhere");
     let _ = other.crabbox(&elsewhere, ["attach", &run]).run().expect(4);
+    for _ in 0..2 {
+        let unknown = ["attach", "run_000000000000", "--id", "127-0-0-1"];
+        let said = other.crabbox(&elsewhere, unknown).run().expect(4);
+        assert!(said.err().contains("127-0-0-1 knows no run run_000000000000"), "{}", said.err());
+    }
+    assert!(other.state_files("runs").is_empty(), "a run that never was leaves no record");
     let ended = other.crabbox(&elsewhere, ["attach", &run, "--id", "127-0-0-1"]).run().expect(6);
     assert_eq!(ended.out(), "hi\n");
     let _ = room.crabbox(&repo, ["wait", &run]).run().expect(6);

@@ -120,12 +120,14 @@ fn told(ctx: &Context, run: &RunRecord) -> Result<i32> {
 
 /// Ends a run's command: its record, and whether that was news.
 pub(crate) async fn end(ctx: &Context, which: &RunOnBox) -> Result<(RunRecord, &'static str)> {
-    let (run, on) = name(ctx, which)?;
+    let Named { run, on, foreign } = name(ctx, which)?;
     let over = matches!(&*run.state, "succeeded" | "failed");
     if over {
         return Ok((run, "already_ended"));
     }
-    let run = look_at(ctx, run, on, Sight::Silent, Until::Stopped).await?;
+    let id = id_of(&run)?;
+    let seen = look_at(ctx, run, on, Sight::Silent, Until::Stopped).await;
+    let run = if foreign { known_there(ctx, &id, on, seen) } else { seen }?;
     Ok((run, "stopped"))
 }
 
@@ -136,23 +138,57 @@ pub(crate) async fn see(
     sight: Sight,
     until: Until,
 ) -> Result<RunRecord> {
-    let (run, on) = name(ctx, which)?;
-    look_at(ctx, run, on, sight, until).await
+    let Named { run, on, foreign } = name(ctx, which)?;
+    let id = id_of(&run)?;
+    let seen = look_at(ctx, run, on, sight, until).await;
+    if foreign { known_there(ctx, &id, on, seen) } else { seen }
+}
+
+/// The run that is meant, and the box to ask.
+struct Named<'a> {
+    run: RunRecord,
+    on: Option<&'a str>,
+    /// Nothing was recorded of it here.
+    foreign: bool,
+}
+
+/// Forgets a run of another machine when its box told nothing of it.
+fn known_there(
+    ctx: &Context,
+    id: &RunId,
+    on: Option<&str>,
+    seen: Result<RunRecord>,
+) -> Result<RunRecord> {
+    let Err(error) = seen else { return seen };
+    let store = ctx.runs();
+    let told = |run: RunRecord| run.started.as_deref() == Some("yes") || run.log_bytes > 0;
+    if store.find(id.as_str()).is_ok_and(told) {
+        return Err(error);
+    }
+    store.forget(id);
+    if error.outcome != Some(Outcome::NotStarted) {
+        return Err(error);
+    }
+    let what = format!("{} knows no run {id}", on.unwrap_or("the box"));
+    Err(KernelError::new(ErrorCode::NotFound, what).hint(
+        "check the id; `crabbox list` names the boxes, `crabbox history` this machine's runs",
+    ))
 }
 
 /// The record of the run that is meant, and the box to ask.
-fn name<'a>(ctx: &Context, which: &'a RunOnBox) -> Result<(RunRecord, Option<&'a str>)> {
+fn name<'a>(ctx: &Context, which: &'a RunOnBox) -> Result<Named<'a>> {
     let (name, on) = match (&which.run, &which.id) {
         (None, Some(run)) => (Some(run), None),
         (run, on) => (run.as_ref(), on.as_deref()),
     };
-    let run = match (find(ctx, name.map(String::as_str)), on) {
-        (Err(error), Some(on)) if error.code == ErrorCode::NotFound => {
-            foreign(ctx, name.map(String::as_str).unwrap_or_default(), on).ok_or(error)?
+    match (find(ctx, name.map(String::as_str)), on) {
+        (Err(error), Some(at)) if error.code == ErrorCode::NotFound => {
+            let run =
+                foreign(ctx, name.map(String::as_str).unwrap_or_default(), at).ok_or(error)?;
+            Ok(Named { run, on, foreign: true })
         }
-        (found, _) => found?,
-    };
-    Ok((run, on))
+        (found, _) => Ok(Named { run: found?, on, foreign: false }),
+    }
 }
 
 /// Looks at a run whose record is known.

@@ -110,6 +110,13 @@ impl RunStore {
         failed("cannot read", &self.folder(id).join(stream.word()), e)
     }
 
+    /// Deletes what is kept of a run that turned out never to have been; a live one stays.
+    pub fn forget(&self, id: &RunId) {
+        if !self.is_live(id) {
+            let _ = fs::remove_dir_all(self.folder(id));
+        }
+    }
+
     /// Whether it is time to prune: every journal has to be read for that, which is too much after every run.
     pub fn is_untidy(&self, keep: Retention, latest: &str) -> bool {
         self.ids().len() > keep.max_runs + keep.max_runs / 10 || latest.ends_with('0')
