@@ -168,6 +168,16 @@ fn through_the_daemon_a_save_is_run_at_once() {
 }
 
 #[test]
+fn a_box_of_another_checkout_ends_it_at_once() {
+    let room = Room::new();
+    let (mine, other) = (room.repo("mine"), room.repo("other"));
+    let _ = room.crabbox(&mine, ["warmup", "--slug", "mine"]).ok();
+    let said = room.crabbox(&other, ["watch", "--id", "mine", "--", "true"]).run().expect(2);
+    assert!(said.err().contains("--reclaim"), "{}", said.err());
+    let _ = room.crabbox(&mine, ["stop", "mine"]).ok();
+}
+
+#[test]
 fn flags_that_make_no_sense_are_refused() {
     let room = Room::new();
     let repo = room.repo("app");

@@ -187,7 +187,8 @@ impl Watch<'_> {
     fn remember(&mut self, outcome: &Outcome) -> bool {
         let run = &mut self.args.run;
         let ended = outcome.error.as_ref().is_some_and(|error| {
-            matches!(error.code, ErrorCode::LeaseExpired | ErrorCode::NotFound)
+            use ErrorCode::{ClaimConflict, LeaseExpired, NotFound};
+            matches!(error.code, LeaseExpired | NotFound | ClaimConflict)
         });
         match (&run.id, ended) {
             (None, _) => {
