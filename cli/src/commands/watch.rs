@@ -1,6 +1,7 @@
 //! `crabbox watch`: run a command again whenever the tree changes.
 
 use std::convert::Infallible;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crabbox_daemon::Watcher;
@@ -19,7 +20,10 @@ use crate::context::Context;
 
 /// How often to look at a tree that cannot be watched.
 const ROUND: Duration = Duration::from_secs(1);
-/// Edits that never pause are waited for this many times the pause, then it begins.
+/// Without `--debounce` the tree must be quiet for as long as the edits before took, within these bounds: a file that
+/// is saved is run at once, a checkout when it is over.
+const QUIET: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_millis(250);
+/// Edits that never pause are waited for this many times the longest pause, then it begins.
 const PAUSES: u32 = 10;
 
 /// Run a command on a box again whenever a file changes
@@ -36,9 +40,9 @@ const PAUSES: u32 = 10;
   crabbox watch --id blue-prawn --restart -- cargo test -p api
   crabbox watch --idle-exit 20m --clear --shell -- 'make && make test'")]
 pub(crate) struct Args {
-    /// How long the tree must be quiet before the command is run again
-    #[arg(long, value_name = "TIME", default_value = "250ms", help_heading = "Watch")]
-    debounce: String,
+    /// How long the tree must be quiet before the command is run again [default: as long as the edits took, 10ms to 250ms]
+    #[arg(long, value_name = "TIME", help_heading = "Watch")]
+    debounce: Option<String>,
     /// End when nothing has changed for this long
     #[arg(long, value_name = "TIME", help_heading = "Watch")]
     idle_exit: Option<String>,
@@ -77,7 +81,8 @@ impl Args {
 /// Runs until it is ended; the last run's exit status.
 pub(crate) async fn run(ctx: &Context, mut args: Args) -> Result<i32> {
     args.check()?;
-    let pause = commands::run::duration(&args.debounce)?;
+    let pause = args.debounce.as_deref().map(commands::run::duration).transpose()?;
+    let pause = pause.map_or(QUIET, |pause| pause..=pause);
     let idle = args.idle_exit.as_deref().map(commands::run::duration).transpose()?;
     let own = args.run.id.is_none();
     let give_back = own && !args.run.keep;
@@ -252,13 +257,14 @@ struct Eyes {
     watcher: Option<Watcher>,
     /// What the last scan's index calls its moment.
     known: Option<String>,
-    pause: Duration,
+    /// The shortest and the longest quiet that ends edits.
+    pause: RangeInclusive<Duration>,
     /// Something happened that nobody looked at yet.
     stirred: bool,
 }
 
 impl Eyes {
-    fn open(place: Place, pause: Duration) -> Self {
+    fn open(place: Place, pause: RangeInclusive<Duration>) -> Self {
         let watcher = Watcher::begin(&place.root, &[]).ok();
         Self { place, watcher, known: None, pause, stirred: false }
     }
@@ -299,9 +305,11 @@ impl Eyes {
 
     /// Ends when nothing has happened for a moment, or everything goes on for too long.
     async fn settle(&mut self) {
-        let end = Instant::now() + self.pause * PAUSES;
+        let begun = Instant::now();
+        let end = begun + *self.pause.end() * PAUSES;
         while Instant::now() < end && self.watcher.is_some() {
-            if timeout(self.pause, self.stir()).await.is_err() {
+            let quiet = begun.elapsed().clamp(*self.pause.start(), *self.pause.end());
+            if timeout(quiet, self.stir()).await.is_err() {
                 break;
             }
         }

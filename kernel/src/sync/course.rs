@@ -22,8 +22,8 @@ const CHANGES: u32 = 4;
 const CHANGED: usize = 1000;
 /// After this many refusals for drift everything is written anew.
 const DRIFTS: u32 = 2;
-/// Content up to this many bytes is sent without asking what the box has.
-const UNASKED: u64 = 1 << 20;
+/// Content up to this many bytes is sent without asking what the box has: asking costs a round trip.
+const UNASKED: u64 = 4 << 20;
 
 /// What a flight has to change.
 pub(super) struct Course<'a> {

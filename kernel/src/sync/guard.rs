@@ -1,6 +1,6 @@
 //! Refusals before anything is spent: too many files, too many bytes, too many deletions.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::path::Path;
 
 use crabbox_schemas::SCHEMA_VERSION;
@@ -8,6 +8,7 @@ use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::view::{SizedPath, SyncPlanView};
 
 use crate::error::{KernelError, Result};
+use crate::sync::manifest::{Manifest, bytes_of};
 use crate::sync::{LocalTree, SyncRules, TreeKind};
 
 /// From this many deleted tracked files on, we ask for a word of consent.
@@ -32,12 +33,6 @@ pub fn check(tree: &LocalTree, rules: &SyncRules) -> Result<Vec<String>> {
 
 /// What a sync would do, for `sync-plan`; at most `limit` files and directories are listed.
 pub fn plan_view(tree: &LocalTree, rules: &SyncRules, limit: usize) -> SyncPlanView {
-    let mut dirs: BTreeMap<&Path, u64> = BTreeMap::new();
-    for entry in tree.manifest.entries() {
-        for dir in entry.path.ancestors().skip(1).filter(|d| !d.as_os_str().is_empty()) {
-            *dirs.entry(dir).or_default() += entry.size();
-        }
-    }
     let files = tree.manifest.entries().iter().map(|e| (e.path.as_path(), e.size()));
     SyncPlanView {
         schema_version: SCHEMA_VERSION,
@@ -51,7 +46,7 @@ pub fn plan_view(tree: &LocalTree, rules: &SyncRules, limit: usize) -> SyncPlanV
         tracked_deletions: tree.tracked_deletions,
         excluded: tree.left_out.total(),
         largest_files: largest(files.collect(), limit),
-        largest_dirs: largest(dirs.into_iter().collect(), limit),
+        largest_dirs: largest(dirs(&tree.manifest), limit),
         warnings: findings(tree, rules)
             .into_iter()
             .map(|finding| match finding {
@@ -62,9 +57,32 @@ pub fn plan_view(tree: &LocalTree, rules: &SyncRules, limit: usize) -> SyncPlanV
     }
 }
 
+/// The directories of a manifest, each with the bytes below it.
+fn dirs(manifest: &Manifest) -> Vec<(&Path, u64)> {
+    let mut parents: Vec<(&Path, u64)> = Vec::new();
+    for entry in manifest.entries() {
+        let parent = entry.path.parent().unwrap_or(Path::new(""));
+        match parents.last_mut() {
+            Some((last, size)) if bytes_of(last) == bytes_of(parent) => *size += entry.size(),
+            _ => parents.push((parent, entry.size())),
+        }
+    }
+    let mut dirs: HashMap<&[u8], (&Path, u64)> = HashMap::new();
+    for (parent, size) in parents {
+        for dir in parent.ancestors().filter(|dir| !dir.as_os_str().is_empty()) {
+            dirs.entry(bytes_of(dir)).or_insert((dir, 0)).1 += size;
+        }
+    }
+    dirs.into_values().collect()
+}
+
 fn largest(mut sized: Vec<(&Path, u64)>, limit: usize) -> Vec<SizedPath> {
-    sized.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
-    sized.truncate(limit);
+    let order = |a: &(&Path, u64), b: &(&Path, u64)| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0));
+    if limit < sized.len() {
+        sized.select_nth_unstable_by(limit, order);
+        sized.truncate(limit);
+    }
+    sized.sort_by(order);
     sized
         .into_iter()
         .map(|(path, bytes)| SizedPath { path: path.to_string_lossy().into_owned(), bytes })

@@ -90,13 +90,13 @@ fn last_word(text: &str) -> Option<String> {
     unhex(word).map(|_| word.to_owned())
 }
 
-/// Notes what a box holds: whole or not at all, but not proof against a crash of the machine.
-pub(super) fn store(path: &Path, manifest: &Manifest) -> Result<()> {
+/// Notes what a box holds, and its digest: whole or not at all, but not proof against a crash of the machine.
+pub(super) fn store(path: &Path, manifest: &Manifest, digest: &str) -> Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     make_dir(dir)?;
     let write = || -> std::io::Result<()> {
         let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(dir)?;
-        file.write_all(manifest.to_text().as_bytes())?;
+        file.write_all(manifest.to_text_with(digest).as_bytes())?;
         file.persist(path).map(drop).map_err(|e| e.error)
     };
     write().map_err(|e| failed("cannot write", path, &e))
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(read(&path), (nothing.clone(), 0));
         let kind = Kind::Symlink { target: "x".into() };
         let manifest = Manifest::new(vec![Entry { path: "a".into(), kind }]).unwrap();
-        store(&path, &manifest).unwrap();
+        store(&path, &manifest, &hex(&manifest.digest())).unwrap();
         assert_eq!(Known::load(&path).digest(), hex(&manifest.digest()));
         assert_eq!(read(&path), (hex(&manifest.digest()), 1));
         let text = std::fs::read_to_string(&path).unwrap();

@@ -113,9 +113,14 @@ pub(crate) fn path_from_word(word: &[u8]) -> Option<PathBuf> {
 
 /// Appends bytes with everything but visible ASCII as `%xx`.
 pub(crate) fn escape(bytes: &[u8], out: &mut Vec<u8>) {
-    for &b in bytes {
-        if b.is_ascii_graphic() && b != b'%' {
-            out.push(b);
+    let plain = |b: &u8| b.is_ascii_graphic() && *b != b'%';
+    if bytes.iter().all(plain) {
+        out.extend_from_slice(bytes);
+        return;
+    }
+    for b in bytes {
+        if plain(b) {
+            out.push(*b);
         } else {
             out.push(b'%');
             out.push(DIGITS[usize::from(b >> 4)]);
@@ -157,10 +162,11 @@ fn digit(byte: u8) -> Option<u8> {
 }
 
 pub(crate) fn write_hex(hash: &Hash, out: &mut Vec<u8>) {
-    for b in hash {
-        out.push(DIGITS[usize::from(b >> 4)]);
-        out.push(DIGITS[usize::from(b & 15)]);
+    let mut digits = [0; 64];
+    for (two, b) in digits.as_chunks_mut::<2>().0.iter_mut().zip(hash) {
+        *two = [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]];
     }
+    out.extend_from_slice(&digits);
 }
 
 pub(crate) fn unhex_bytes(word: &[u8]) -> Option<Hash> {

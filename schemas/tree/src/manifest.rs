@@ -89,10 +89,14 @@ impl Manifest {
 
     /// Its text form: a header, a line per entry, and a last line that proves it is whole.
     pub fn to_text(&self) -> String {
-        let mut text = self.body();
-        let digest = hex(&content_hash(&text));
-        text.extend_from_slice(format!("end {digest}\n").as_bytes());
-        text.into_iter().map(char::from).collect()
+        let body = self.body();
+        let digest = content_hash(&body);
+        ended(body, &hex(&digest))
+    }
+
+    /// The same with a digest that is known already.
+    pub fn to_text_with(&self, digest: &str) -> String {
+        ended(self.body(), digest)
     }
 
     /// Reads the text form; `None` when it is not whole or not ours.
@@ -120,6 +124,11 @@ impl Manifest {
         }
         text
     }
+}
+
+fn ended(mut body: Vec<u8>, digest: &str) -> String {
+    body.extend_from_slice(format!("end {digest}\n").as_bytes());
+    String::from_utf8(body).expect("a line holds visible ASCII only")
 }
 
 /// The text above its last line, when that line is `end` and the hash of what stands above it.
