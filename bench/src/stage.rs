@@ -56,7 +56,7 @@ pub(crate) struct Stage {
     room: Room,
     scratch: TempDir,
     choice: Choice,
-    env: Vec<(String, OsString)>,
+    pub(crate) env: Vec<(String, OsString)>,
     repos: RefCell<BTreeMap<Kind, PathBuf>>,
     seats: Cell<usize>,
 }

@@ -22,7 +22,7 @@ const TABLE: &[(&str, &[&str])] = &[
         &["crabbox-schemas", "crabbox-kernel", "crabbox-host", "crabbox-remote", "crabbox-daemon"],
     ),
     ("crabbox-tests", &["crabbox-schemas", "crabbox-wire", "crabbox-plugin-sdk", "crabbox-cli"]),
-    ("crabbox-bench", &["crabbox-tests"]),
+    ("crabbox-bench", &["crabbox-tests", "crabbox-kernel"]),
 ];
 
 /// Crate, and what it must never pull in directly.

@@ -40,7 +40,8 @@ const PAUSES: u32 = 10;
   crabbox watch --id blue-prawn --restart -- cargo test -p api
   crabbox watch --idle-exit 20m --clear --shell -- 'make && make test'")]
 pub(crate) struct Args {
-    /// How long the tree must be quiet before the command is run again [default: as long as the edits took, 10ms to 250ms]
+    /// How long the tree must be quiet before the command is run again; without this, as long as the edits took,
+    /// 10ms to 250ms
     #[arg(long, value_name = "TIME", help_heading = "Watch")]
     debounce: Option<String>,
     /// End when nothing has changed for this long

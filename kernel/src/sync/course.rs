@@ -1,6 +1,5 @@
 //! What a flight has to change: from what the box is thought to hold to what it shall hold, corrected as more is known.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -22,7 +21,8 @@ const CHANGES: u32 = 4;
 const CHANGED: usize = 1000;
 /// After this many refusals for drift everything is written anew.
 const DRIFTS: u32 = 2;
-/// Content up to this many bytes is sent without asking what the box has: asking costs a round trip.
+/// Content up to this many bytes is sent without asking what the box has: asking costs a round trip. About a file
+/// that travels in chunks it is worth that.
 const UNASKED: u64 = 4 << 20;
 
 /// What a flight has to change.
@@ -38,12 +38,29 @@ pub(super) struct Course<'a> {
     recipes: HashMap<Hash, Recipe>,
 }
 
+/// What the box shall hold.
+pub(super) enum Target<'a> {
+    /// What stands here.
+    Tree(&'a LocalTree),
+    /// Something else: files changed meanwhile, or the box keeps what was removed here.
+    Other(Manifest),
+}
+
+impl Target<'_> {
+    pub(super) fn manifest(&self) -> &Manifest {
+        match self {
+            Self::Tree(tree) => &tree.manifest,
+            Self::Other(manifest) => manifest,
+        }
+    }
+}
+
 /// One try: the change in the form it travels.
 pub(super) struct Leg<'a> {
     /// What the box is thought to hold: its digest.
     pub(super) base: String,
     /// What it shall hold, and its digest.
-    pub(super) target: Cow<'a, Manifest>,
+    pub(super) target: Target<'a>,
     pub(super) digest: String,
     pub(super) delta: Delta,
     pub(super) pieces: Vec<Piece>,
@@ -101,7 +118,7 @@ impl<'a> Course<'a> {
         Err(changing(Path::new("the tree")))
     }
 
-    fn plan(&self, target: Cow<'a, Manifest>, mut delta: Delta) -> Result<Leg<'a>> {
+    fn plan(&self, target: Target<'a>, mut delta: Delta) -> Result<Leg<'a>> {
         let mut seen = BTreeSet::new();
         let large = delta.wanted.iter().filter_map(large);
         delta.recipes =
@@ -110,13 +127,13 @@ impl<'a> Course<'a> {
             KernelError::new(ErrorCode::Internal, "the tree cannot be cut in pieces").because(&e)
         })?;
         let digest = match &target {
-            Cow::Borrowed(_) => hex(&self.tree.digest),
-            Cow::Owned(_) if delta.is_empty() => self.base().to_owned(),
-            Cow::Owned(target) => hex(&target.digest()),
+            Target::Tree(tree) => hex(&tree.digest),
+            Target::Other(_) if delta.is_empty() => self.base().to_owned(),
+            Target::Other(manifest) => hex(&manifest.digest()),
         };
         let needed: u64 = pieces.iter().map(|p| u64::from(p.len)).sum();
-        let base = self.base().to_owned();
-        Ok(Leg { base, target, digest, delta, pieces, ask: needed > UNASKED })
+        let ask = needed > UNASKED || !delta.recipes.is_empty();
+        Ok(Leg { base: self.base().to_owned(), target, digest, delta, pieces, ask })
     }
 
     fn recipe(&self, content: &Hash) -> Option<Recipe> {
@@ -124,15 +141,17 @@ impl<'a> Course<'a> {
     }
 
     /// What the box shall hold.
-    fn target(&mut self) -> Result<Cow<'a, Manifest>> {
-        let mut target = Cow::Borrowed(&self.tree.manifest);
+    fn target(&mut self) -> Result<Target<'a>> {
+        let mut target = Target::Tree(self.tree);
         if !self.amended.is_empty() {
-            let kept = target.entries().iter().filter(|e| !self.amended.contains_key(&e.path));
+            let here = target.manifest().entries().iter();
+            let kept = here.filter(|e| !self.amended.contains_key(&e.path));
             let now = self.amended.values().filter_map(|(_, entry)| entry.as_ref());
-            target = Cow::Owned(whole(kept.chain(now).cloned().collect())?);
+            target = Target::Other(whole(kept.chain(now).cloned().collect())?);
         }
         if !self.rules.delete {
-            target = Cow::Owned(self.kept(&target)?.with(&target));
+            let wanted = target.manifest();
+            target = Target::Other(self.kept(wanted)?.with(wanted));
         }
         Ok(target)
     }
@@ -148,12 +167,13 @@ impl<'a> Course<'a> {
         whole(held.filter(|e| !in_the_way(e)).cloned().collect())
     }
 
-    fn delta(&mut self, target: &Manifest) -> Delta {
+    fn delta(&mut self, target: &Target<'_>) -> Delta {
         let all = self.rules.full_resync || self.drifts > DRIFTS;
-        let is_tree = std::ptr::eq(target, &raw const self.tree.manifest);
+        let is_tree = matches!(target, Target::Tree(_));
         if is_tree && hex(&self.tree.digest) == self.base() && self.repair.is_empty() && !all {
             return Delta::default();
         }
+        let target = target.manifest();
         self.base.read();
         let mut delta = self.base.entries().map_or_else(Delta::default, |base| base.delta(target));
         if all {

@@ -305,7 +305,7 @@ impl<'a, C: Clock> Pilot<'a, C> {
     /// Notes what the box holds now; the steps of the whole flight.
     fn remember(&mut self, leg: &Leg<'_>) -> Vec<SyncPhase> {
         if self.noted != leg.digest
-            && let Err(error) = known::store(&self.note, &leg.target, &leg.digest)
+            && let Err(error) = known::store(&self.note, leg.target.manifest(), &leg.digest)
         {
             // The next flight asks the box instead.
             self.log.debug(error.to_string());

@@ -25,12 +25,13 @@ pub fn read(root: &Path, paths: Vec<PathBuf>, notes: &mut Vec<String>) -> Result
     let mut records: Vec<Record> = paths.into_iter().map(|p| Record::new(p, false)).collect();
     let trust = Trust { root, moment: i64::MIN, real: &[], only: None };
     refresh(&mut records, &mut Recipes::new(), &trust)?;
-    of(records, notes)
+    note_special(&records, notes);
+    of(records)
 }
 
-/// The manifest that records describe.
-pub(super) fn of(records: Vec<Record>, notes: &mut Vec<String>) -> Result<Manifest> {
-    for record in &records {
+/// Notes what is neither file nor link.
+pub(super) fn note_special(records: &[Record], notes: &mut Vec<String>) {
+    for record in records {
         if let What::Special(kind) = record.what {
             let what = match kind {
                 FileType::Socket => "a socket",
@@ -40,6 +41,10 @@ pub(super) fn of(records: Vec<Record>, notes: &mut Vec<String>) -> Result<Manife
             notes.push(format!("{} is {what} and stays here", shown(&record.path)));
         }
     }
+}
+
+/// The manifest that records describe.
+pub(super) fn of(records: Vec<Record>) -> Result<Manifest> {
     whole(records.into_iter().filter_map(Record::into_entry).collect())
 }
 

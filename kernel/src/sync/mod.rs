@@ -27,6 +27,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
 
 use crabbox_tree::{Hash, Recipe};
 
@@ -46,6 +47,9 @@ pub enum TreeKind {
     Directory,
 }
 
+/// A manifest that is made when it is first asked for.
+pub type Lazy = LazyLock<Manifest, Box<dyn FnOnce() -> Manifest + Send>>;
+
 /// A directory here, read and described.
 #[derive(Debug, Clone)]
 pub struct LocalTree {
@@ -53,10 +57,13 @@ pub struct LocalTree {
     pub root: PathBuf,
     /// What kind it is.
     pub kind: TreeKind,
-    /// What the box shall hold.
-    pub manifest: Manifest,
+    /// What the box shall hold. Where nothing changed since the last scan it is made when it is asked for: a run
+    /// that finds the box as it should be needs only the digest.
+    pub manifest: Arc<Lazy>,
     /// The manifest's digest.
     pub digest: Hash,
+    files: u64,
+    bytes: u64,
     /// How its large contents are cut.
     recipes: Recipes,
     /// What the index that was left behind calls the moment of this scan; see [`ScanOptions::token`].
@@ -72,12 +79,12 @@ pub struct LocalTree {
 impl LocalTree {
     /// Entries in the manifest.
     pub fn files(&self) -> u64 {
-        self.manifest.entries().len() as u64
+        self.files
     }
 
     /// Their bytes.
     pub fn bytes(&self) -> u64 {
-        self.manifest.bytes()
+        self.bytes
     }
 
     /// How a content larger than [`crabbox_tree::WHOLE`] is cut.

@@ -4,13 +4,15 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crabbox_tree::{Chunk, Hash, bytes_of};
+use crabbox_tree::{Chunk, Hash, bytes_of, is_inside};
 use rustix::fs::{CWD, FileType, RawMode, RenameFlags, renameat_with};
 use tempfile::NamedTempFile;
 
 use super::record::{Record, Stat, What};
-use super::refresh::Recipes;
+use super::refresh::{Recipes, locked, on_all_processors};
 use super::staged::Staged;
 use super::walk::Dir;
 use super::witness::{Place, Witness};
@@ -19,8 +21,12 @@ use crate::sync::excludes::Rule;
 
 /// First bytes; they change with the format.
 const MAGIC: &[u8; 16] = b"crabbox-index 2\n";
+/// Bytes of a record besides its path and what it holds.
+const RECORD: usize = 48;
 /// Bytes of the checksum.
 const SUM: usize = 4;
+/// Records that are read together.
+const BATCH: usize = 1024;
 /// How much is gathered before it is written. Bytes.
 const HELD: usize = 1 << 16;
 
@@ -46,7 +52,7 @@ fn kept(from: &mut Source<'_>) -> Option<Kept> {
         token: from.option(|f| String::from_utf8(f.bytes()?.to_vec()).ok())?,
     };
     let facts = from.option(facts)?;
-    let records = from.list(48, record)?;
+    let records = records(from)?;
     let recipes: Vec<_> = from.list(36, recipe)?;
     let digest = from.hash()?;
     from.0.is_empty().then_some(())?;
@@ -72,8 +78,32 @@ fn witness(from: &mut Source<'_>) -> Option<Witness> {
     Some(Witness { path: from.path()?, stat: from.stat()?, same: from.u8()? != 0 })
 }
 
+/// Records stand in batches, each with its length before it, and are read on all processors.
+fn records(from: &mut Source<'_>) -> Option<Vec<Record>> {
+    let count = from.u32()? as usize;
+    let batches = from.list(4, Source::bytes)?;
+    let most: usize = batches.iter().map(|batch| batch.len() / RECORD).sum();
+    if count > most || batches.len() != count.div_ceil(BATCH) {
+        return None;
+    }
+    let mut records = vec![Record::default(); count];
+    let damaged = AtomicBool::new(false);
+    let work = Mutex::new(batches.into_iter().zip(records.chunks_mut(BATCH)));
+    on_all_processors(|| {
+        while let Some((bytes, batch)) = locked(&work).next() {
+            let mut from = Source(bytes);
+            let whole = batch.iter_mut().all(|slot| {
+                let read = record(&mut from);
+                read.map(|record| *slot = record).is_some()
+            });
+            damaged.fetch_or(!whole || !from.0.is_empty(), Ordering::Relaxed);
+        }
+    });
+    (!damaged.into_inner()).then_some(records)
+}
+
 fn record(from: &mut Source<'_>) -> Option<Record> {
-    let path = from.path()?;
+    let path = from.path().filter(|path| is_inside(path))?;
     let stat = from.stat()?;
     let what = match from.u8()? {
         0 => What::Nothing,
@@ -200,7 +230,7 @@ impl Draft {
         to.put(&head.rules)?;
         to.option(head.token.as_deref(), |to, token| to.bytes(token.as_bytes()))?;
         to.option(facts, Sink::facts)?;
-        to.list(records, Sink::record)?;
+        to.records(records)?;
         let recipes: Vec<_> = recipes.iter().collect();
         to.list(&recipes, |to, (content, chunks)| {
             to.put(*content)?;
@@ -225,6 +255,16 @@ impl Draft {
         }
         Ok(())
     }
+}
+
+/// Bytes of a record in the file.
+fn length_of(record: &Record) -> usize {
+    let what = match &record.what {
+        What::Nothing | What::Special(_) => 0,
+        What::File(sha256) => sha256.len(),
+        What::Link(target) => 4 + target.len(),
+    };
+    RECORD + bytes_of(&record.path).len() + what
 }
 
 struct Sink {
@@ -309,6 +349,16 @@ impl Sink {
             to.put(&[u8::from(dir.walked)])?;
             to.put(&dir.above.to_le_bytes())
         })
+    }
+
+    fn records(&mut self, records: &[Record]) -> std::io::Result<()> {
+        self.length(records.len())?;
+        self.length(records.len().div_ceil(BATCH))?;
+        for batch in records.chunks(BATCH) {
+            self.length(batch.iter().map(length_of).sum())?;
+            batch.iter().try_for_each(|record| self.record(record))?;
+        }
+        Ok(())
     }
 
     fn record(&mut self, record: &Record) -> std::io::Result<()> {

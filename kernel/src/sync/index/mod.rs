@@ -20,6 +20,7 @@ mod witness;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crabbox_tree::{Hash, content_hash, hex};
 
@@ -27,7 +28,7 @@ use crate::error::Result;
 use crate::sync::checkout::{self, Checkout};
 use crate::sync::excludes::{Excludes, fingerprint};
 use crate::sync::manifest::{self, bytes_of, unreadable};
-use crate::sync::{Keep, LocalTree, ScanOptions, SyncRules, TreeKind};
+use crate::sync::{Keep, Lazy, LocalTree, ScanOptions, SyncRules, TreeKind};
 
 use record::{Record, Stat, What};
 use refresh::{Only, Recipes, Seen, Trust, is_gone, refresh};
@@ -167,6 +168,7 @@ struct Scan {
     asked: Option<Checkout>,
     real: Vec<bool>,
     seen: Seen,
+    tracked_deletions: u64,
 }
 
 impl Scan {
@@ -186,6 +188,7 @@ impl Scan {
             facts,
             asked: Some(found),
             seen: Seen { news: true, differs: true },
+            tracked_deletions: 0,
         };
         learn::sort(&mut scan.records);
         scan
@@ -223,6 +226,7 @@ impl Scan {
             facts: Some(facts),
             asked: None,
             seen,
+            tracked_deletions: 0,
         }))
     }
 
@@ -252,8 +256,11 @@ impl Scan {
             let used: HashSet<Hash> = self.records.iter().filter_map(content_of).collect();
             self.recipes.retain(|content, _| used.contains(content));
         }
-        let here = self.deletions()?;
-        if self.asked.as_ref().is_some_and(|asked| asked.tracked_deletions != here) {
+        self.tracked_deletions = self.deletions()?;
+        if let Some(asked) = &self.asked
+            && asked.tracked_deletions != self.tracked_deletions
+        {
+            self.tracked_deletions = asked.tracked_deletions;
             self.facts = None;
         }
         Ok(())
@@ -276,21 +283,33 @@ impl Scan {
     }
 
     fn into_tree(self) -> Result<LocalTree> {
-        let tracked_deletions = self.deletions()?;
         let left_out = match &self.asked {
             Some(asked) => asked.left_out,
             None => learn::count_left_out(&self.records, &self.real),
         };
         let mut notes = self.asked.map(|asked| asked.notes).unwrap_or_default();
-        let manifest = manifest::of(self.records, &mut notes)?;
+        manifest::note_special(&self.records, &mut notes);
+        let records = self.records;
+        let (manifest, files, bytes) = if self.seen.differs {
+            let manifest = manifest::of(records)?;
+            let (files, bytes) = (manifest.entries().len() as u64, manifest.bytes());
+            (Lazy::new(Box::new(move || manifest)), files, bytes)
+        } else {
+            let sent = records.iter().filter_map(Record::sent);
+            let (files, bytes) = sent.fold((0, 0), |(files, bytes), len| (files + 1, bytes + len));
+            let make = || manifest::of(records).expect("an index names paths inside its tree only");
+            (Lazy::new(Box::new(make)), files, bytes)
+        };
         Ok(LocalTree {
             root: self.root,
             kind: self.kind,
-            manifest,
+            manifest: Arc::new(manifest),
             digest: Hash::default(),
+            files,
+            bytes,
             recipes: self.recipes,
             token: None,
-            tracked_deletions,
+            tracked_deletions: self.tracked_deletions,
             left_out,
             notes,
         })

@@ -90,9 +90,10 @@ fn nanoseconds(seconds: i64, rest: i64) -> i64 {
 }
 
 /// What stood at a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(in crate::sync) enum What {
     /// Nothing that is sent: gone, a directory, or not looked at.
+    #[default]
     Nothing,
     /// A regular file with this content.
     File(Hash),
@@ -106,7 +107,7 @@ pub(in crate::sync) enum What {
 pub(in crate::sync) const UNPLACED: u32 = u32::MAX;
 
 /// A path of the tree.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(in crate::sync) struct Record {
     pub(in crate::sync) path: PathBuf,
     pub(in crate::sync) stat: Stat,
@@ -138,6 +139,15 @@ impl Record {
     /// Takes over what another record of the same path remembers.
     pub(in crate::sync) fn learn_from(&mut self, old: Self) {
         (self.stat, self.what) = (old.stat, old.what);
+    }
+
+    /// Length of what is sent of it.
+    pub(in crate::sync) fn sent(&self) -> Option<u64> {
+        match &self.what {
+            What::File(_) => Some(self.stat.size),
+            What::Link(target) => Some(target.len() as u64),
+            What::Nothing | What::Special(_) => None,
+        }
     }
 
     /// What is sent of it.

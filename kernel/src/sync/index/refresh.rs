@@ -145,7 +145,8 @@ where
     (!blind.into_inner()).then_some(stats)
 }
 
-fn on_all_processors(work: impl Fn() + Sync) {
+/// Does the same work on several threads at once.
+pub(super) fn on_all_processors(work: impl Fn() + Sync) {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
     std::thread::scope(|scope| {
         for _ in 1..threads {
@@ -155,7 +156,7 @@ fn on_all_processors(work: impl Fn() + Sync) {
     });
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
