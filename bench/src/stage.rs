@@ -237,14 +237,14 @@ impl Seat {
 
     /// Ends what keeps connections open for this user.
     pub(crate) fn forget_connections(&self) {
-        // Without a daemon there is nothing to stop, and that is fine too.
-        let _ = self.crabbox(&["daemon", "stop"]).run();
+        // Without a daemon there is nothing to stop, and that is fine too. The repository may be gone by now.
+        let _ = Step::new(&self.crabbox, &self.home, &self.env).args(["daemon", "stop"]).run();
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let _ = self.crabbox(&["stop", &self.lease]).run();
+        let _ = Step::new(&self.crabbox, &self.home, &self.env).args(["stop", &self.lease]).run();
         self.forget_connections();
         let _ = fs::remove_dir_all(&self.home);
     }

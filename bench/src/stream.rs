@@ -112,7 +112,7 @@ fn flood(stage: &Stage) -> Result<Vec<Figure>> {
         }
     };
     let series = in_turns(
-        stage.seldom().min(3),
+        3,
         &mut [
             ("crabbox", Box::new(|| swallow(seat.run(&["sh", "-c", &script])))),
             ("ssh", Box::new(|| swallow(stage.ssh(Way::Direct, true).arg(&script)))),
@@ -191,7 +191,7 @@ fn upload(stage: &Stage) -> Result<Vec<Figure>> {
     let dice = std::cell::RefCell::new(Dice(11));
     stage.line.reshape(Shape::rtt_ms(150).mbit(400));
     let series = in_turns(
-        stage.seldom().min(3),
+        3,
         &mut [
             (
                 "crabbox",
