@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -210,6 +211,12 @@ pub trait Dialer {
     ) -> impl Future<Output = Result<Self::Remote>>;
 }
 
+/// Starts processes on a connection that somebody else holds, without a terminal, as [`Remote::start`] does.
+pub type Starter<I, O> = Box<dyn Fn(String) -> Starting<I, O>>;
+
+/// A process on its way.
+pub type Starting<I, O> = Pin<Box<dyn Future<Output = Result<(I, O)>>>>;
+
 /// One connection to a box.
 pub trait Remote {
     /// Input half of a process.
@@ -230,6 +237,10 @@ pub trait Remote {
         _work_root: &str,
     ) -> impl Future<Output = Result<Option<(Self::Input, Self::Output)>>> {
         std::future::ready(Ok(None))
+    }
+    /// What starts further processes later; `None` when only the connection's holder can.
+    fn starter(&self) -> Option<Starter<Self::Input, Self::Output>> {
+        None
     }
     /// The host and port that answered, for people.
     fn peer(&self) -> &str;

@@ -16,6 +16,7 @@ pub const CHANNEL: u32 = 1;
 pub mod method {
     #![allow(missing_docs, reason = "each is documented by its params type")]
     pub const FLIGHT: &str = "flight";
+    pub const FEED: &str = "feed";
     pub const RUN_ATTACH: &str = "run.attach";
     pub const RUN_SIGNAL: &str = "run.signal";
     pub const RUN_LIST: &str = "run.list";
@@ -61,6 +62,32 @@ pub enum Role {
 }
 
 impl Role {
+    /// Every role, in the order of their numbers.
+    pub const ALL: [Self; 8] = [
+        Self::Delta,
+        Self::Blocks,
+        Self::Have,
+        Self::Manifest,
+        Self::Stdin,
+        Self::Stdout,
+        Self::Stderr,
+        Self::Script,
+    ];
+
+    /// Most bytes a channel may be ahead of what its reader granted. Blocks may come over many SSH channels at once.
+    pub fn window(self) -> u64 {
+        if self == Self::Blocks { 16 << 20 } else { 8 << 20 }
+    }
+
+    /// With how many it begins: output waits in the memory of whoever passes it on, so its reader grants more only
+    /// while it keeps up.
+    pub fn first_window(self) -> u64 {
+        match self {
+            Self::Stdout | Self::Stderr => 512 << 10,
+            other => other.window(),
+        }
+    }
+
     /// The channel with this role of base number `base`.
     pub fn of(self, base: u32) -> u32 {
         base.wrapping_mul(16).wrapping_add(self as u32)
@@ -68,17 +95,7 @@ impl Role {
 
     /// Base number and role of a channel; `None` for channel 0 and unknown roles.
     pub fn from_channel(channel: u32) -> Option<(u32, Self)> {
-        const ALL: [Role; 8] = [
-            Role::Delta,
-            Role::Blocks,
-            Role::Have,
-            Role::Manifest,
-            Role::Stdin,
-            Role::Stdout,
-            Role::Stderr,
-            Role::Script,
-        ];
-        let role = ALL.get((channel % 16) as usize)?;
+        let role = Self::ALL.get((channel % 16) as usize)?;
         (channel >= 16).then_some((channel / 16, *role))
     }
 }
@@ -249,6 +266,26 @@ pub struct Need {
     pub channels: u32,
     /// How many pieces are missing.
     pub pieces: u64,
+}
+
+/// `feed`, while a flight's blocks are under way: other processes may bring some of them, each over an SSH channel of
+/// its own, which has a window of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FeedParams {
+    /// Base number of the flight's channels.
+    pub channels: u32,
+}
+
+/// The answer to `feed`: start `program` with the words `feed` and `socket`. Once it printed the channel's greeting,
+/// its standard input takes packets of the flight's blocks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Feed {
+    /// Path of the helper.
+    pub program: String,
+    /// Where it finds the one that answers this.
+    pub socket: String,
 }
 
 /// The answer to a flight.

@@ -64,6 +64,7 @@ fn box_channel() -> Value {
     let g = &mut generator;
     let methods = json!({
         m::FLIGHT: call::<h::FlightParams, h::FlightResult>(g),
+        m::FEED: call::<h::FeedParams, h::Feed>(g),
         m::RUN_ATTACH: call::<h::AttachParams, h::RunState>(g),
         m::RUN_SIGNAL: call::<h::SignalParams, h::SignalResult>(g),
         m::RUN_LIST: call::<h::RunsParams, h::RunsResult>(g),

@@ -29,3 +29,4 @@ mod survive;
 mod sync;
 mod vanished;
 mod watch;
+mod wide;

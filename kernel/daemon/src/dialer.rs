@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::client::Caller;
 use crate::line::{blob, typed};
-use crate::remote::{Hold, KeptRemote, WarmRemote};
+use crate::remote::{KeptRemote, WarmRemote};
 
 /// What a dial through the daemon may take beyond the caller's patience.
 const GRACE: Duration = Duration::from_secs(60);
@@ -80,8 +80,7 @@ async fn ask(
     };
     match dialled {
         Ok(Ok(Ok(Dialled { connection, peer }))) => {
-            let caller = Rc::clone(caller);
-            Asked::Remote(KeptRemote { caller, connection, peer, hold: Hold::new(client) })
+            Asked::Remote(KeptRemote::new(Rc::clone(caller), connection, peer, client))
         }
         // It cannot ask for a passphrase, and may know another agent.
         Ok(Ok(Err(error))) if error.code == ErrorCode::SshAuth => Asked::Bypass(error.to_string()),

@@ -111,6 +111,11 @@ impl Writer {
         Ok(())
     }
 
+    /// Sends bytes as they are, all of them or the connection is of no more use.
+    pub(crate) async fn stream(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.half.write_all(bytes).await
+    }
+
     /// Lets go of this half without telling the other side.
     pub(crate) fn forget(self) {
         self.half.forget();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::event::Stream;
-use crabbox_kernel::ports::{Exit, Piece, ProcessInput, ProcessOutput, Pty, Remote};
+use crabbox_kernel::ports::{Exit, Piece, ProcessInput, ProcessOutput, Pty, Remote, Starter};
 use crabbox_schemas::daemon::{
     Exited, HelperKept, HelperParams, Lost, Resize, Signal, StartParams, channel, method, note,
 };
@@ -32,10 +32,16 @@ const PONG: Duration = Duration::from_secs(10);
 
 /// A connection the daemon keeps.
 pub struct KeptRemote {
-    pub(crate) caller: Rc<Caller>,
-    pub(crate) connection: u64,
-    pub(crate) peer: String,
-    pub(crate) hold: Hold,
+    way: Rc<Kept>,
+    peer: String,
+    hold: Hold,
+}
+
+/// What asks the daemon for things on one of its connections.
+struct Kept {
+    caller: Rc<Caller>,
+    connection: u64,
+    alive: watch::Receiver<()>,
 }
 
 impl std::fmt::Debug for KeptRemote {
@@ -45,13 +51,13 @@ impl std::fmt::Debug for KeptRemote {
 }
 
 /// Keeps the daemon from letting the connection go, and notices when the daemon itself hangs.
-pub(crate) struct Hold {
+struct Hold {
     alive: watch::Receiver<()>,
     watching: AbortHandle,
 }
 
 impl Hold {
-    pub(crate) fn new(mut client: Client) -> Self {
+    fn new(mut client: Client) -> Self {
         let (life, alive) = watch::channel(());
         let watching = tokio::spawn(async move {
             let _life = life;
@@ -75,6 +81,15 @@ impl Drop for Hold {
 }
 
 impl KeptRemote {
+    /// The connection of this number, for as long as the client that dialled it holds.
+    pub(crate) fn new(caller: Rc<Caller>, connection: u64, peer: String, client: Client) -> Self {
+        let hold = Hold::new(client);
+        let alive = hold.alive.clone();
+        Self { way: Rc::new(Kept { caller, connection, alive }), peer, hold }
+    }
+}
+
+impl Kept {
     /// Asks on a socket connection of its own, which then carries what was asked for.
     async fn ask<T: serde::de::DeserializeOwned>(
         &self,
@@ -118,7 +133,7 @@ impl KeptRemote {
 
     fn halves(&self, client: Client, raw: Option<Bytes>) -> (KeptInput, KeptOutput) {
         let input = KeptInput { to: Some(client.to), raw: raw.is_some(), offset: 0 };
-        let alive = self.hold.alive.clone();
+        let alive = self.alive.clone();
         (input, KeptOutput { from: client.from, raw, alive, ended: false })
     }
 }
@@ -304,15 +319,34 @@ impl<R: Remote> Remote for WarmRemote<R> {
     async fn start(&self, command: &str, pty: Option<&Pty>) -> Result<(Self::Input, Self::Output)> {
         Ok(match self {
             Self::Direct(remote) => direct(remote.start(command, pty).await?),
-            Self::Kept(remote) => kept(remote.start(command, pty).await?),
+            Self::Kept(remote) => kept(remote.way.start(command, pty).await?),
         })
     }
 
     async fn kept_helper(&self, work_root: &str) -> Result<Option<(Self::Input, Self::Output)>> {
         Ok(match self {
             Self::Direct(remote) => remote.kept_helper(work_root).await?.map(direct),
-            Self::Kept(remote) => remote.kept_helper(work_root).await?.map(kept),
+            Self::Kept(remote) => remote.way.kept_helper(work_root).await?.map(kept),
         })
+    }
+
+    fn starter(&self) -> Option<Starter<Self::Input, Self::Output>> {
+        match self {
+            Self::Direct(remote) => {
+                let starter = remote.starter()?;
+                Some(Box::new(move |command| {
+                    let starting = starter(command);
+                    Box::pin(async move { starting.await.map(direct) })
+                }))
+            }
+            Self::Kept(remote) => {
+                let way = Rc::clone(&remote.way);
+                Some(Box::new(move |command| {
+                    let way = Rc::clone(&way);
+                    Box::pin(async move { way.start(&command, None).await.map(kept) })
+                }))
+            }
+        }
     }
 
     fn peer(&self) -> &str {

@@ -1,5 +1,5 @@
-//! One helper, many clients: packets are relabelled and passed on, whole and in order, and nothing is held back for
-//! a client that does not read.
+//! One helper, many clients: packets are relabelled and passed on in order as their bytes come, and nothing is held back
+//! for a client that does not read.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -13,9 +13,9 @@ use crabbox_kernel::helper::Running;
 use crabbox_kernel::ports::{Piece, ProcessInput, ProcessOutput};
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::helper::note;
-use crabbox_wire::{Frame, GREETING, Packet, PacketReader};
+use crabbox_wire::{Frame, GREETING, HEAD, Head, Packet, PacketReader};
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::timeout;
 
@@ -24,12 +24,12 @@ use crate::line::{Reader, Writer};
 /// How long a helper that greeted may take to say hello.
 const HELLO: Duration = Duration::from_secs(30);
 /// Packets that may wait for the connection; then their senders do, each in turn.
-const WAITING: usize = 4;
+const WAITING: usize = 1;
 /// Most bytes that wait for one client. The helper sends each channel only what its reader granted, so a client
 /// that has more waiting took part in no agreement, and is let go.
 const MOST: usize = 32 << 20;
-/// What a packet costs besides its body.
-const PACKET: usize = 128;
+/// Room for bytes that is kept while none are there.
+const ROOM: usize = 256 << 10;
 
 /// An open channel to a helper, shared. Dropping it ends the helper.
 pub(crate) struct Switch {
@@ -43,14 +43,17 @@ pub(crate) struct Switch {
 /// Who waits for packets.
 #[derive(Default)]
 struct Board {
-    clients: RefCell<HashMap<u32, Mailbox>>,
+    clients: RefCell<HashMap<u32, Rc<Mailbox>>>,
     over: Cell<bool>,
 }
 
-/// What waits for one client.
+/// What waits for one client, as it will be sent: in one buffer, so that it costs no more than it is.
+#[derive(Default)]
 struct Mailbox {
-    packets: mpsc::UnboundedSender<Packet>,
-    bytes: Rc<Cell<usize>>,
+    waiting: RefCell<Vec<u8>>,
+    /// Something came, or nothing comes any more.
+    changed: Notify,
+    closed: Cell<bool>,
 }
 
 impl Switch {
@@ -68,7 +71,8 @@ impl Switch {
         let (to_helper, waiting) = mpsc::channel(WAITING);
         let board = Rc::<Board>::default();
         spawn_local(write_all(input, waiting, Rc::clone(&board)));
-        let reading = spawn_local(read_all(output, packets, Rc::clone(&board))).abort_handle();
+        let rest = packets.into_rest();
+        let reading = spawn_local(read_all(output, rest.into(), Rc::clone(&board))).abort_handle();
         let (hello, sessions) = (hello.body, Cell::new(0));
         Ok(Rc::new(Self { hello, to_helper, board, sessions, reading }))
     }
@@ -80,7 +84,7 @@ impl Switch {
 
     /// Serves one client until it or the helper goes away. Its half-sent packet is dropped, never passed on.
     pub(crate) async fn serve(&self, mut from: Reader, mut to: Writer) {
-        let (session, mut mail, waiting) = self.enter();
+        let (session, mail) = self.enter();
         let hello =
             Packet { session: 0, channel: 0, last: false, offset: 0, body: self.hello.clone() };
         let reading = async {
@@ -96,9 +100,9 @@ impl Switch {
             if to.raw(greeting.into()).await.is_err() {
                 return;
             }
-            while let Some(packet) = mail.recv().await {
-                waiting.set(waiting.get().saturating_sub(packet.body.len() + PACKET));
-                if to.send(&packet).await.is_err() {
+            let mut bytes = Vec::new();
+            while mail.take(&mut bytes).await {
+                if to.stream(&bytes).await.is_err() {
                     return;
                 }
             }
@@ -111,16 +115,16 @@ impl Switch {
         self.say_goodbye(session).await;
     }
 
-    fn enter(&self) -> (u32, mpsc::UnboundedReceiver<Packet>, Rc<Cell<usize>>) {
+    fn enter(&self) -> (u32, Rc<Mailbox>) {
         let session = self.sessions.get().wrapping_add(1).max(1);
         self.sessions.set(session);
-        let (packets, mail) = mpsc::unbounded_channel();
-        let bytes = Rc::new(Cell::new(0));
-        if !self.is_over() {
-            let mailbox = Mailbox { packets, bytes: Rc::clone(&bytes) };
-            self.board.clients.borrow_mut().insert(session, mailbox);
+        let mail = Rc::<Mailbox>::default();
+        if self.is_over() {
+            mail.close();
+        } else {
+            self.board.clients.borrow_mut().insert(session, Rc::clone(&mail));
         }
-        (session, mail, bytes)
+        (session, mail)
     }
 
     /// Tells the helper that a client is gone.
@@ -138,23 +142,79 @@ impl Drop for Switch {
     }
 }
 
+impl Mailbox {
+    /// Takes all there is in place of what was taken before; false when nothing comes any more.
+    async fn take(&self, bytes: &mut Vec<u8>) -> bool {
+        bytes.clear();
+        bytes.shrink_to(ROOM);
+        loop {
+            std::mem::swap(&mut *self.waiting.borrow_mut(), bytes);
+            if !bytes.is_empty() {
+                return true;
+            }
+            if self.closed.get() {
+                return false;
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    fn close(&self) {
+        self.closed.set(true);
+        self.changed.notify_one();
+    }
+}
+
 impl Board {
     fn end(&self) {
         self.over.set(true);
-        self.clients.borrow_mut().clear();
+        self.clients.borrow_mut().drain().for_each(|(_, mail)| mail.close());
     }
 
-    /// Puts a packet where its client finds it.
-    fn hand_over(&self, packet: Packet) {
+    /// Puts bytes where their client finds them.
+    fn hand_over(&self, session: u32, bytes: &[u8]) {
         let mut clients = self.clients.borrow_mut();
-        let session = packet.session;
-        let Some(client) = clients.get(&session) else { return };
-        let bytes = client.bytes.get() + packet.body.len() + PACKET;
-        client.bytes.set(bytes);
-        let sent = client.packets.send(Packet { session: 0, ..packet });
-        if sent.is_err() || bytes > MOST {
-            clients.remove(&session);
+        let Some(mail) = clients.get(&session) else { return };
+        let mut waiting = mail.waiting.borrow_mut();
+        waiting.extend_from_slice(bytes);
+        mail.changed.notify_one();
+        if waiting.len() > MOST {
+            drop(waiting);
+            clients.remove(&session).inspect(|mail| mail.close());
         }
+    }
+}
+
+/// The helper's packets, sorted as their bytes come.
+#[derive(Default)]
+struct Sorter {
+    head: Vec<u8>,
+    /// Whose packet comes, and how much of its body is missing.
+    session: u32,
+    left: usize,
+}
+
+impl Sorter {
+    fn sort(&mut self, mut bytes: &[u8], board: &Board) -> Result<()> {
+        while !bytes.is_empty() {
+            let wanted = if self.left > 0 { self.left } else { HEAD - self.head.len() };
+            let (part, rest) = bytes.split_at(wanted.min(bytes.len()));
+            bytes = rest;
+            if self.left > 0 {
+                self.left -= part.len();
+                board.hand_over(self.session, part);
+                continue;
+            }
+            self.head.extend_from_slice(part);
+            if let Some(head) = self.head.first_chunk::<HEAD>() {
+                let head = Head::decode(head);
+                let head = head.map_err(|bad| nonsense("it sent no packet").because(&bad))?;
+                (self.session, self.left) = (head.session, head.len);
+                self.head.clear();
+                board.hand_over(head.session, &Head { session: 0, ..head }.encode());
+            }
+        }
+        Ok(())
     }
 }
 
@@ -176,10 +236,14 @@ async fn write_all(
     board.end();
 }
 
-async fn read_all(mut output: impl ProcessOutput, mut packets: PacketReader, board: Rc<Board>) {
+async fn read_all(mut output: impl ProcessOutput, mut bytes: Bytes, board: Rc<Board>) {
+    let mut sorter = Sorter::default();
     let why = loop {
-        match next(&mut output, &mut packets).await {
-            Ok(packet) => board.hand_over(packet),
+        if let Err(error) = sorter.sort(&bytes, &board) {
+            break error;
+        }
+        match said(&mut output).await {
+            Ok(more) => bytes = more,
             Err(error) => break error,
         }
     };
@@ -193,8 +257,15 @@ async fn next(output: &mut impl ProcessOutput, packets: &mut PacketReader) -> Re
         if let Some(packet) = packets.next_packet() {
             return packet.map_err(|bad| nonsense("it sent no packet").because(&bad));
         }
+        packets.feed(&said(output).await?);
+    }
+}
+
+/// What the helper says next, in bytes.
+async fn said(output: &mut impl ProcessOutput) -> Result<Bytes> {
+    loop {
         match output.next().await? {
-            Piece::Data(Stream::Stdout, data) => packets.feed(&data),
+            Piece::Data(Stream::Stdout, data) => return Ok(data),
             Piece::Data(Stream::Stderr, data) => {
                 tracing::debug!(said = %String::from_utf8_lossy(&data), "a helper complains");
             }

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use crabbox_schemas::helper::{Exited, Gap, Grant, Role, RunExit, note};
-use crabbox_wire::{Credit, Packet, WINDOW};
+use crabbox_wire::{Credit, Packet};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::line::Line;
@@ -56,11 +56,11 @@ impl<'a> Follow<'a> {
     /// Follows from these offsets on.
     pub(crate) fn new(out: &'a Out, line: Arc<Line>, run: RunDir, from: [u64; 2]) -> Self {
         let limit = run.meta().map(|meta| meta.spool_bytes).unwrap_or_default();
-        let stream = |role, name, at| Stream {
+        let stream = |role: Role, name, at| Stream {
             role,
             reader: Reader::new(run.path(), name, limit, at),
             end: 0,
-            credit: Credit::new(WINDOW),
+            credit: Credit::growing(role.first_window(), role.window()),
             needed: 0,
         };
         let streams = [stream(Role::Stdout, "out", from[0]), stream(Role::Stderr, "err", from[1])];

@@ -5,6 +5,7 @@ mod blob;
 mod clock;
 mod exec;
 mod fault;
+mod feed;
 mod flight;
 mod follow;
 mod line;
@@ -33,6 +34,7 @@ pub fn main() -> ExitCode {
     match mode.to_str() {
         Some("serve") => serve::serve(rest),
         Some("work") => worker::work(),
+        Some("feed") => feed::feed(rest),
         Some("exec") => exec::exec(rest),
         Some("environ") => login::environ(),
         _ => ExitCode::from(64),

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use crabbox_schemas::helper::Role;
-use crabbox_wire::{Credit, WINDOW};
+use crabbox_wire::{Credit, MAX_BODY};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use crate::Fault;
@@ -37,7 +37,7 @@ struct Inner {
 }
 
 /// How many roles a channel can have.
-const ROLES: usize = 8;
+const ROLES: usize = Role::ALL.len();
 
 /// What happened on a line that its thread has to act upon.
 #[derive(Debug, Default)]
@@ -62,8 +62,8 @@ impl Line {
     pub(crate) fn new(session: u32, base: u32) -> Result<Self, Fault> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|e| Fault::io("cannot make an event", e))?;
-        let lanes =
-            std::array::from_fn(|_| Lane { waiting: VecDeque::new(), credit: Credit::new(WINDOW) });
+        let lanes = Role::ALL
+            .map(|role| Lane { waiting: VecDeque::new(), credit: Credit::new(role.window()) });
         let inner = Inner {
             lanes,
             granted: [0; ROLES],
@@ -88,11 +88,13 @@ impl Line {
         self.bell.as_fd()
     }
 
-    /// Bytes arrived. False when the sender had no credit for them.
+    /// Bytes arrived. False when the sender had no credit for them. Blocks may overtake each other, and the one that
+    /// used the credit up may come before others.
     pub(crate) fn push(&self, role: Role, piece: Piece) -> bool {
         let mut inner = self.inner();
         let lane = &mut inner.lanes[role as usize];
-        let allowed = lane.credit.may_send();
+        let allowed = lane.credit.may_send()
+            || role == Role::Blocks && lane.credit.overdrawn() < MAX_BODY as u64;
         lane.credit.take(piece.bytes.len() as u64);
         lane.waiting.push_back(piece);
         drop(inner);

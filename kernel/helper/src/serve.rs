@@ -14,7 +14,7 @@ use crabbox_schemas::helper::{
     CHANNEL, CancelParams, Grant, Hello, ResizeParams, Role, RunsParams, RunsResult, SignalParams,
     SignalResult, method, note,
 };
-use crabbox_wire::{Credit, Frame, Id, Packet, PacketReader, WINDOW, WireError};
+use crabbox_wire::{Credit, Frame, Id, Packet, PacketReader, WireError};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -25,7 +25,7 @@ use crate::out::Out;
 use crate::pool::Pool;
 use crate::runs::{self, RunDir, Standing};
 use crate::trees::Trees;
-use crate::{Fault, attach, clock, flight, program, stat};
+use crate::{Fault, attach, clock, feed, flight, program, stat};
 
 /// Most requests under way at once.
 const MOST: usize = 256;
@@ -151,8 +151,7 @@ impl Serve {
             return Err(Fault::request("a packet with nothing in it"));
         }
         // Bytes for a line that is over were under way when it ended.
-        let line = self.lines().by_base.get(&(packet.session, base)).cloned();
-        let Some(line) = line else { return Ok(()) };
+        let Some(line) = self.line(packet.session, base) else { return Ok(()) };
         let piece = Piece { offset: packet.offset, last: packet.last, bytes: packet.body };
         match line.push(role, piece) {
             true => Ok(()),
@@ -233,6 +232,13 @@ impl Serve {
                 let line = self.open(session, params.channels, &id)?;
                 Box::new(move |serve| attach::attach(serve, &line, id, &params))
             }
+            method::FEED => {
+                let params: crabbox_schemas::helper::FeedParams = read(params)?;
+                Box::new(move |serve| {
+                    let feed = feed::open(serve, session, params.channels);
+                    let _ = serve.out.answer(session, id, feed);
+                })
+            }
             method::RUN_LIST => answer_with(session, id, params, list),
             method::RUN_FORGET => answer_with(session, id, params, forget),
             method::RUN_SIGNAL => answer_with(session, id, params, signal),
@@ -258,6 +264,11 @@ impl Serve {
             lines.by_request.insert((session, *id), line.clone());
         }
         Ok(line)
+    }
+
+    /// The line of a flight or attachment that is not over.
+    pub(crate) fn line(&self, session: u32, base: u32) -> Option<Arc<Line>> {
+        self.lines().by_base.get(&(session, base)).cloned()
     }
 
     /// The request of a line was answered.
@@ -316,7 +327,7 @@ impl Serve {
     /// Sends all bytes of a channel, as the client's credit goes.
     pub(crate) fn send(&self, line: &Line, role: Role, bytes: &[u8]) -> Result<(), Fault> {
         let channel = role.of(line.base);
-        let mut credit = Credit::new(WINDOW);
+        let mut credit = Credit::new(role.window());
         let mut offset = 0;
         loop {
             let piece = &bytes[offset..bytes.len().min(offset + (64 << 10))];

@@ -187,18 +187,22 @@ pub(crate) fn change(
     Ok(applied)
 }
 
-/// Takes blocks until the last one.
+/// Takes blocks until all are here; the last one may overtake others.
 fn receive(serve: &Serve, line: &Line, staging: &mut Staging) -> Result<(), Stop> {
-    loop {
+    let (mut taken, mut end) = (0, None);
+    while end != Some(taken) {
         let piece = line.next(Role::Blocks)?;
+        let len = piece.bytes.len() as u64;
         if !piece.bytes.is_empty() {
             staging.put(&piece.bytes)?;
         }
+        taken += len;
         if piece.last {
-            return Ok(());
+            end = piece.offset.checked_add(len);
         }
-        serve.grant(line, Role::Blocks, piece.bytes.len() as u64)?;
+        serve.grant(line, Role::Blocks, len)?;
     }
+    Ok(())
 }
 
 /// Copies the tree for one run; the lock is given back once the copy stands.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crabbox_kernel::error::{KernelError, Result};
-use crabbox_kernel::ports::{Pty, Remote};
+use crabbox_kernel::ports::{Pty, Remote, Starter};
 use crabbox_schemas::error::{ErrorCode, Outcome};
 use russh::client::{self, DisconnectReason, Handle, Msg};
 use russh::keys::PublicKeyOrCertificate;
@@ -199,10 +199,15 @@ fn quick_aes() -> bool {
 
 /// One connection to a box. All its processes and streams share it.
 pub struct SshRemote {
-    line: Arc<Line>,
+    doors: Arc<Doors>,
     /// The connections it runs through, nearest first.
     jumps: Vec<Line>,
     peer: String,
+}
+
+/// What opens channels on a connection.
+struct Doors {
+    line: Arc<Line>,
     timing: Timing,
     spare: Spare,
     /// Where output that nobody reads may be set aside.
@@ -226,13 +231,37 @@ impl SshRemote {
     ) -> Self {
         let (line, spare) = (Arc::new(line), Spare::default());
         spare.lay_by(&line);
-        Self { line, jumps, peer, timing, spare, dir }
+        Self { doors: Arc::new(Doors { line, timing, spare, dir }), jumps, peer }
     }
 
     /// Opens a stream from the box to a host and port as seen from there.
     pub async fn open_tcp(&self, host: &str, port: u16) -> Result<ChannelStream<Msg>> {
-        let channel = self.line.open_tcp(host, port, self.timing.reply).await?;
+        let channel = self.doors.line.open_tcp(host, port, self.doors.timing.reply).await?;
         Ok(channel.into_stream())
+    }
+
+    /// Whether the connection has ended.
+    pub fn is_closed(&self) -> bool {
+        self.doors.line.handle.is_closed()
+    }
+
+    /// Waits for the end of the connection, however it comes.
+    pub async fn closed(&self) {
+        self.doors.line.fate.sealed().await;
+    }
+
+    /// Whether the other side shows a sign of life in time: after a sleep, sooner than the keep-alive can tell.
+    pub async fn answers(&self, limit: Duration) -> bool {
+        timeout(limit, self.doors.line.handle.send_ping()).await.is_ok_and(|sent| sent.is_ok())
+            && !self.is_closed()
+    }
+}
+
+impl Doors {
+    async fn start(&self, command: &str, pty: Option<&Pty>) -> Result<(SshInput, SshOutput)> {
+        let deadline = Instant::now() + self.timing.reply;
+        let channel = self.channel(deadline).await?;
+        start(&self.line, channel, command, pty, deadline, self.dir.clone()).await
     }
 
     /// A channel for a process; the next one is on its way then.
@@ -244,22 +273,6 @@ impl SshRemote {
             Ok(Err(error)) => Err(self.line.refused("the box opens no further channel", &error)),
             Err(late) => Err(self.line.refused("the box opens no channel", &late)),
         }
-    }
-
-    /// Whether the connection has ended.
-    pub fn is_closed(&self) -> bool {
-        self.line.handle.is_closed()
-    }
-
-    /// Waits for the end of the connection, however it comes.
-    pub async fn closed(&self) {
-        self.line.fate.sealed().await;
-    }
-
-    /// Whether the other side shows a sign of life in time: after a sleep, sooner than the keep-alive can tell.
-    pub async fn answers(&self, limit: Duration) -> bool {
-        timeout(limit, self.line.handle.send_ping()).await.is_ok_and(|sent| sent.is_ok())
-            && !self.is_closed()
     }
 }
 
@@ -308,9 +321,15 @@ impl Remote for SshRemote {
     type Output = SshOutput;
 
     async fn start(&self, command: &str, pty: Option<&Pty>) -> Result<(SshInput, SshOutput)> {
-        let deadline = Instant::now() + self.timing.reply;
-        let channel = self.channel(deadline).await?;
-        start(&self.line, channel, command, pty, deadline, self.dir.clone()).await
+        self.doors.start(command, pty).await
+    }
+
+    fn starter(&self) -> Option<Starter<SshInput, SshOutput>> {
+        let doors = self.doors.clone();
+        Some(Box::new(move |command| {
+            let doors = doors.clone();
+            Box::pin(async move { doors.start(&command, None).await })
+        }))
     }
 
     fn peer(&self) -> &str {
@@ -323,7 +342,7 @@ impl Remote for SshRemote {
 
     async fn close(self) {
         let all = async {
-            self.line.hang_up().await;
+            self.doors.line.hang_up().await;
             for jump in self.jumps.into_iter().rev() {
                 jump.hang_up().await;
             }

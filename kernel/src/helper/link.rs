@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use crabbox_schemas::error::ErrorCode;
-use crabbox_schemas::helper::{CancelParams, Grant, Hello, note};
-use crabbox_wire::{Credit, Frame, Id, MAX_BODY, Packet, PacketReader, WINDOW};
+use crabbox_schemas::helper::{CancelParams, Feed, Grant, Hello, Role, method, note};
+use crabbox_wire::{Credit, Frame, Id, MAX_BODY, Packet, PacketReader};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -19,7 +19,8 @@ use serde_json::Value;
 use crate::error::{KernelError, Result};
 use crate::event::Stream;
 use crate::helper::fault;
-use crate::ports::{Clock, Piece, ProcessInput, ProcessOutput};
+use crate::helper::feed::{Wide, feed};
+use crate::ports::{Clock, Piece, ProcessInput, ProcessOutput, Starter};
 
 /// How many bytes may wait to be written before a sender of bulk has to.
 const QUEUE: usize = 4 << 20;
@@ -107,12 +108,15 @@ impl std::fmt::Debug for Helper {
 
 /// What both ends of the pump and the methods share.
 #[derive(Debug, Default)]
-struct Line {
+pub(super) struct Line {
     /// Packets with frames; they go before bytes.
     urgent: VecDeque<Bytes>,
-    bulk: VecDeque<Bytes>,
+    /// Packets with bytes, and their channels.
+    bulk: VecDeque<(u32, Bytes)>,
     /// Bytes in both, and in the hands of the connection.
     queued: usize,
+    /// Which blocks may also take other ways.
+    pub(super) wide: Option<Wide>,
     inbox: VecDeque<(usize, Incoming)>,
     /// What the inbox costs.
     untaken: usize,
@@ -127,11 +131,12 @@ struct Line {
 
 impl Helper {
     /// Takes over a process that has greeted, or is about to: `reader` holds what it printed so far. Waits for its
-    /// hello.
-    pub(super) async fn over(
-        input: impl ProcessInput + 'static,
-        output: impl ProcessOutput + 'static,
+    /// hello. With a starter bulk may take more ways than one.
+    pub(super) async fn over<I: ProcessInput + 'static, O: ProcessOutput + 'static>(
+        input: I,
+        output: O,
         reader: PacketReader,
+        starter: Option<Starter<I, O>>,
     ) -> Result<Self> {
         let line = Rc::<RefCell<Line>>::default();
         let hello = Hello {
@@ -142,7 +147,7 @@ impl Helper {
             pid: 0,
             now_ms: 0,
         };
-        let pump = Box::pin(pump(input, output, reader, line.clone()));
+        let pump = Box::pin(pump(input, output, reader, starter, line.clone()));
         let mut this = Self { hello, line, pump, over: None, ids: 0, bases: 0 };
         let said =
             this.next(|i| matches!(i, Incoming::Note { method, .. } if method == note::HELLO));
@@ -242,13 +247,14 @@ impl Helper {
         self.until(|line| line.take(&mut wanted)).await
     }
 
-    /// Bytes that were taken are used up: the helper may send as many more.
+    /// Bytes that were taken are used up: the helper may send as many more. Who has taken all there is waits for the
+    /// box or for the distance, so more may be under way.
     pub fn consumed(&mut self, channel: u32, bytes: u64) -> Result<()> {
         let granted = {
             let mut line = self.line.borrow_mut();
             let Some((unread, credit)) = line.unread.get_mut(&channel) else { return Ok(()) };
             *unread = unread.saturating_sub(bytes);
-            credit.consume(bytes)
+            credit.consume_and_grow(bytes, *unread == 0)
         };
         match granted {
             Some(bytes) => self.note(note::CREDIT, &Grant { channel, bytes }),
@@ -258,7 +264,7 @@ impl Helper {
 
     /// Begins to write a channel at another place than 0.
     pub fn begin_at(&mut self, channel: u32, offset: u64) {
-        self.line.borrow_mut().written.insert(channel, (offset, Credit::new(WINDOW)));
+        self.line.borrow_mut().written.insert(channel, (offset, credit(channel)));
     }
 
     /// Whether bytes for a channel should be queued now.
@@ -287,14 +293,18 @@ impl Helper {
     /// Queues bytes for a channel, at most [`MAX_BODY`] of them.
     pub fn send(&mut self, channel: u32, data: Bytes, last: bool) {
         let mut line = self.line.borrow_mut();
-        let (offset, credit) =
-            line.written.entry(channel).or_insert_with(|| (0, Credit::new(WINDOW)));
+        let (offset, credit) = line.written.entry(channel).or_insert_with(|| (0, credit(channel)));
         let at = *offset;
         *offset += data.len() as u64;
         credit.take(data.len() as u64);
         let bytes = Packet::data(0, channel, at, last, data).to_bytes();
         line.queued += bytes.len();
-        line.bulk.push_back(bytes);
+        line.bulk.push_back((channel, bytes));
+    }
+
+    /// Lets a flight's blocks take other ways too, until the flight is answered. Where none can be had nothing changes.
+    pub fn widen(&mut self, base: u32, feed: &Feed) {
+        self.line.borrow_mut().wide = Some(Wide::new(base, feed));
     }
 
     /// Waits until everything queued was handed to the connection.
@@ -329,11 +339,9 @@ impl Line {
 
     /// What to hand to the connection next: frames first, small packets together.
     fn next_write(&mut self) -> Option<Bytes> {
-        let first = self.urgent.pop_front().or_else(|| self.bulk.pop_front())?;
+        let first = self.pop()?;
         let mut more = BytesMut::new();
-        loop {
-            let from = if self.urgent.is_empty() { &mut self.bulk } else { &mut self.urgent };
-            let Some(next) = from.front() else { break };
+        while let Some(next) = self.urgent.front().or(self.bulk.front().map(|(_, bytes)| bytes)) {
             if first.len().max(more.len()) + next.len() > WRITE {
                 break;
             }
@@ -341,9 +349,23 @@ impl Line {
                 more.extend_from_slice(&first);
             }
             more.extend_from_slice(next);
-            from.pop_front();
+            self.pop();
         }
         Some(if more.is_empty() { first } else { more.freeze() })
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        self.urgent.pop_front().or_else(|| self.bulk.pop_front().map(|(_, bytes)| bytes))
+    }
+
+    /// What to hand to another way next: a packet that may overtake others.
+    pub(super) fn next_of(&mut self, channel: u32) -> Option<Bytes> {
+        self.bulk.pop_front_if(|(of, _)| *of == channel).map(|(_, bytes)| bytes)
+    }
+
+    /// So many bytes were handed over.
+    pub(super) fn handed_over(&mut self, bytes: usize) {
+        self.queued -= bytes;
     }
 
     fn file(&mut self, packet: Packet) -> Result<()> {
@@ -367,10 +389,13 @@ impl Line {
                 self.keep(cost, Incoming::Note { method, params })
             }
             Frame::Response { id: Id::Number(id), result } => {
-                let Some(method) = self.asked.remove(&id) else {
+                let Some(asked) = self.asked.remove(&id) else {
                     return Err(nonsense("it answered what was not asked"));
                 };
-                let result = result.map_err(|e| fault::error(&method, e));
+                if asked == method::FLIGHT {
+                    self.wide = None;
+                }
+                let result = result.map_err(|e| fault::error(&asked, e));
                 self.keep(cost, Incoming::Answer { id, result })
             }
             Frame::Response { .. } | Frame::Request { .. } => {
@@ -398,11 +423,10 @@ impl Line {
 
     fn file_bytes(&mut self, packet: Packet) -> Result<()> {
         let Packet { channel, last, offset, body: data, .. } = packet;
-        let (unread, credit) =
-            self.unread.entry(channel).or_insert_with(|| (0, Credit::new(WINDOW)));
+        let (unread, credit) = self.unread.entry(channel).or_insert_with(|| (0, credit(channel)));
         *unread += data.len() as u64;
         credit.take(data.len() as u64);
-        if *unread > WINDOW + MAX_BODY as u64 {
+        if credit.overdrawn() > MAX_BODY as u64 {
             return Err(nonsense("it sent more bytes than were granted"));
         }
         self.keep(data.len(), Incoming::Bytes { channel, offset, last, data })
@@ -415,17 +439,25 @@ impl Line {
 }
 
 /// Moves bytes both ways until the channel ends, and says why it did.
-async fn pump(
-    input: impl ProcessInput,
-    output: impl ProcessOutput,
+async fn pump<I: ProcessInput, O: ProcessOutput>(
+    input: I,
+    output: O,
     reader: PacketReader,
+    starter: Option<Starter<I, O>>,
     line: Rc<RefCell<Line>>,
 ) -> KernelError {
     tokio::select! {
         biased;
         error = read_all(output, reader, &line) => error,
         error = write_all(input, &line) => error,
+        error = feed(starter, &line) => error,
     }
+}
+
+/// The credit a channel begins with.
+fn credit(channel: u32) -> Credit {
+    let role = Role::from_channel(channel).map_or(Role::Delta, |(_, role)| role);
+    Credit::growing(role.first_window(), role.window())
 }
 
 async fn write_all(mut input: impl ProcessInput, line: &RefCell<Line>) -> KernelError {
@@ -440,7 +472,7 @@ async fn write_all(mut input: impl ProcessInput, line: &RefCell<Line>) -> Kernel
         if let Err(error) = input.write(bytes).await {
             return lost(error);
         }
-        line.borrow_mut().queued -= len;
+        line.borrow_mut().handed_over(len);
     }
 }
 
@@ -450,13 +482,19 @@ async fn read_all(
     line: &RefCell<Line>,
 ) -> KernelError {
     loop {
+        let mut is_news = false;
         while let Some(packet) = reader.next_packet() {
+            is_news = true;
             let filed = packet
                 .map_err(|e| nonsense("it sent no packet").because(&e))
                 .and_then(|packet| line.borrow_mut().file(packet));
             if let Err(error) = filed {
                 return error;
             }
+        }
+        if is_news {
+            // Whoever waits for it may take it before more is read: then what is read needs no more room.
+            tokio::task::yield_now().await;
         }
         match output.next().await {
             Ok(Piece::Data(Stream::Stdout, data)) => reader.feed(&data),
@@ -468,7 +506,7 @@ async fn read_all(
 }
 
 /// Whatever broke the connection, the caller may connect again.
-fn lost(error: KernelError) -> KernelError {
+pub(super) fn lost(error: KernelError) -> KernelError {
     let code = ErrorCode::ConnectionLost;
     if error.code == code { error } else { KernelError { code, ..error } }
 }

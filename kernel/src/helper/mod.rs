@@ -5,6 +5,7 @@
 
 mod binaries;
 mod fault;
+mod feed;
 mod link;
 mod start;
 

@@ -56,7 +56,7 @@ pub async fn open<R: Remote>(
     };
     let mut reader = PacketReader::new();
     reader.feed(&brought.said);
-    let hello = Helper::over(brought.input, brought.output, reader);
+    let hello = Helper::over(brought.input, brought.output, reader, remote.starter());
     let why = match within(clock, WORD, hello).await {
         None => "it greeted and said no more".to_owned(),
         // It greeted, so it runs there: the line was cut, or somebody killed it. Another line may do.
@@ -78,7 +78,7 @@ async fn kept<R: Remote>(
 ) -> Option<Helper> {
     let asked = async {
         let Some((input, output)) = remote.kept_helper(work_root).await? else { return Ok(None) };
-        Helper::over(input, output, PacketReader::new()).await.map(Some)
+        Helper::over(input, output, PacketReader::new(), remote.starter()).await.map(Some)
     };
     let why = match within(clock, WORD, asked).await {
         None => "it does not answer".to_owned(),

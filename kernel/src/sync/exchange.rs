@@ -18,6 +18,7 @@ use crate::helper::{Helper, Incoming};
 use crate::ports::{Clock, EventSink};
 use crate::sync::blocks::{Packers, Spoiled};
 use crate::sync::course::Leg;
+use crate::sync::width::Width;
 
 /// Largest manifest, and largest list of pieces, that is taken from the box.
 const MANIFEST: usize = 512 << 20;
@@ -65,6 +66,10 @@ impl<'a, C: Clock> Log<'a, C> {
         }
     }
 
+    fn now_ms(&self) -> u64 {
+        self.clock.monotonic_ms()
+    }
+
     pub(super) fn debug(&mut self, message: String) {
         self.events.emit(Event::Debug { message });
     }
@@ -105,6 +110,7 @@ pub(super) struct Exchange<'a> {
     patience: Duration,
     outbox: VecDeque<(Role, Bytes, bool)>,
     packers: Option<Packers>,
+    width: Width,
     spoiled: Option<Spoiled>,
     /// Bytes of content sent, and to be sent.
     sent: (u64, u64),
@@ -139,6 +145,7 @@ impl<'a> Exchange<'a> {
             patience,
             outbox: VecDeque::new(),
             packers: None,
+            width: Width::default(),
             spoiled: None,
             sent: (0, 0),
             have: Vec::new(),
@@ -197,6 +204,10 @@ impl<'a> Exchange<'a> {
         helper: &mut Helper,
         log: &mut Log<'_, C>,
     ) -> Result<Result<FlightResult>> {
+        if let Some((_, leg)) = self.leg.filter(|(_, leg)| leg.ask) {
+            let bytes = leg.pieces.iter().map(|piece| u64::from(piece.len)).sum();
+            self.width.ask(helper, self.channels, bytes, log.now_ms())?;
+        }
         loop {
             // All of it at once, so that it leaves together.
             while self.answer.is_none() && self.has_room(helper) {
@@ -242,7 +253,9 @@ impl<'a> Exchange<'a> {
 
     async fn next(&mut self, helper: &mut Helper) -> Result<Step> {
         let (id, channels, run_id) = (self.id, self.channels, self.run_id);
-        let wanted = |i: &Incoming| answers(i, id, run_id) || belongs(i, channels);
+        let width = &self.width;
+        let wanted =
+            |i: &Incoming| answers(i, id, run_id) || belongs(i, channels) || width.is_answered(i);
         if let Some((role, ..)) = self.outbox.front().filter(|_| self.answer.is_none()) {
             let channel = role.of(channels);
             let heard = helper.next_or_room(channel, wanted).await?;
@@ -264,6 +277,7 @@ impl<'a> Exchange<'a> {
         helper.send(channel, data, last);
         if let Some(packers) = &self.packers {
             packers.link_keeps_up(helper.has_room(channel));
+            self.width.open(helper, self.channels);
         }
         if self.outbox.is_empty() && self.packers.as_ref().is_none_or(|p| p.left() == 0) {
             log.step("send");
@@ -283,7 +297,11 @@ impl<'a> Exchange<'a> {
             log.step("check");
             return self.send_what_is_missing();
         }
+        let of_width = self.width.is_answered(&incoming);
         match incoming {
+            Incoming::Answer { result, .. } if of_width => {
+                self.width.hear(result, log.now_ms());
+            }
             Incoming::Answer { result, .. } => self.answer = Some(read_answer(result)?),
             Incoming::Bytes { channel, last, data, .. } => {
                 helper.consumed(channel, data.len() as u64)?;
@@ -316,6 +334,7 @@ impl<'a> Exchange<'a> {
             return Ok(());
         }
         self.sent = (0, parcels.iter().map(|p| p.bytes()).sum());
+        self.width.missing(self.sent.1);
         self.packers = Some(Packers::start(root, parcels));
         Ok(())
     }

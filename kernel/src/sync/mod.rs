@@ -21,6 +21,7 @@ pub mod manifest;
 pub mod push;
 pub mod survey;
 mod talk;
+mod width;
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,8 @@ use crate::payload::MAX_CHUNK;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Credit {
     window: u64,
+    /// What the window may become.
+    most: u64,
     left: i64,
     consumed: u64,
 }
@@ -13,7 +15,12 @@ pub struct Credit {
 impl Credit {
     /// A full window.
     pub fn new(window: u64) -> Self {
-        Self { window, left: window.min(i64::MAX as u64).cast_signed(), consumed: 0 }
+        Self::growing(window, window)
+    }
+
+    /// A full window that the receiver may make as large as `most`.
+    pub fn growing(window: u64, most: u64) -> Self {
+        Self { window, most, left: window.min(i64::MAX as u64).cast_signed(), consumed: 0 }
     }
 
     /// Sender: whether another chunk may be sent now. The last one may overdraw.
@@ -29,7 +36,12 @@ impl Credit {
 
     /// Sender: the receiver granted more.
     pub fn grant(&mut self, bytes: u64) {
-        self.left = self.left.saturating_add_unsigned(bytes).min(self.window.cast_signed());
+        self.left = self.left.saturating_add_unsigned(bytes).min(self.most.cast_signed());
+    }
+
+    /// Either side: how many bytes more are under way than were granted.
+    pub fn overdrawn(&self) -> u64 {
+        self.left.min(0).unsigned_abs()
     }
 
     /// Receiver: `bytes` were consumed. Returns how many to grant now, batched at half a window.
@@ -41,6 +53,16 @@ impl Credit {
         let granted = std::mem::take(&mut self.consumed);
         self.grant(granted);
         Some(granted)
+    }
+
+    /// Receiver: the same, and when it has `caught up` with the sender the window doubles: then distance is what
+    /// both wait for.
+    pub fn consume_and_grow(&mut self, bytes: u64, caught_up: bool) -> Option<u64> {
+        let granted = self.consume(bytes)?;
+        let more = if caught_up { self.window.min(self.most - self.window) } else { 0 };
+        self.window += more;
+        self.grant(more);
+        Some(granted + more)
     }
 }
 

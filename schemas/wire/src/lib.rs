@@ -12,4 +12,4 @@ pub mod payload;
 pub use credit::{Credit, Offsets, Placed};
 pub use frame::{Frame, Id, MAX_DEPTH, WireError};
 pub use line::{LineReader, MAX_LINE};
-pub use packet::{GREETING, MAX_BODY, Packet, PacketReader, WINDOW};
+pub use packet::{GREETING, HEAD, Head, MAX_BODY, Packet, PacketReader, WINDOW};

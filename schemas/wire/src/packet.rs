@@ -18,7 +18,7 @@ pub const MAX_BODY: usize = 3 << 20;
 pub const WINDOW: u64 = 8 << 20;
 
 /// Length of the head.
-const HEAD: usize = 24;
+pub const HEAD: usize = 24;
 /// Flag: no bytes of the channel follow.
 const LAST: u32 = 1;
 /// How much talk before the greeting is skipped.
@@ -83,6 +83,40 @@ impl Packet {
     }
 }
 
+/// What the head of a packet says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Length of the body.
+    pub len: usize,
+    /// Whose packet it is.
+    pub session: u32,
+    /// Which channel it is for.
+    pub channel: u32,
+    /// Whether no bytes of the channel follow.
+    pub last: bool,
+    /// Place of the first byte in its channel.
+    pub offset: u64,
+}
+
+impl Head {
+    /// Understands a head.
+    pub fn decode(bytes: &[u8; HEAD]) -> Result<Self, WireError> {
+        let mut head = &bytes[..];
+        let len = head.get_u32_le() as usize;
+        let (session, channel, flags) = (head.get_u32_le(), head.get_u32_le(), head.get_u32_le());
+        if len > MAX_BODY || flags & !LAST != 0 {
+            return Err(WireError::bad(bytes, "a bad packet head"));
+        }
+        let offset = head.get_u64_le();
+        Ok(Self { len, session, channel, last: flags & LAST != 0, offset })
+    }
+
+    /// The head in bytes.
+    pub fn encode(&self) -> [u8; HEAD] {
+        Packet::head_of(self.session, self.channel, self.offset, self.last, self.len)
+    }
+}
+
 /// Takes bytes as they arrive and gives packets; holds at most one packet and what was fed after it.
 #[derive(Debug, Default)]
 pub struct PacketReader {
@@ -127,20 +161,18 @@ impl PacketReader {
             let fault = self.buffer.len() > MAX_NOISE;
             return fault.then(|| Err(WireError::bad(&self.buffer, "no greeting came")));
         }
-        let mut head = self.buffer.get(..HEAD)?;
-        let len = head.get_u32_le() as usize;
-        let (session, channel, flags) = (head.get_u32_le(), head.get_u32_le(), head.get_u32_le());
-        let offset = head.get_u64_le();
-        if len > MAX_BODY || flags & !LAST != 0 {
-            return Some(Err(WireError::bad(&self.buffer[..HEAD], "a bad packet head")));
-        }
+        let head = match Head::decode(self.buffer.first_chunk()?) {
+            Ok(head) => head,
+            Err(bad) => return Some(Err(bad)),
+        };
+        let Head { len, session, channel, last, offset } = head;
         if self.buffer.len() < HEAD + len {
             self.buffer.reserve(HEAD + len - self.buffer.len());
             return None;
         }
         self.buffer.advance(HEAD);
         let body = self.buffer.split_to(len).freeze();
-        Some(Ok(Packet { session, channel, last: flags & LAST != 0, offset, body }))
+        Some(Ok(Packet { session, channel, last, offset, body }))
     }
 
     fn skip_noise(&mut self) -> bool {
