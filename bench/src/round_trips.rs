@@ -118,8 +118,18 @@ fn drifted(stage: &Stage) -> Result<Vec<Figure>> {
     figures(stage, vec![("run", Box::new(run))])
 }
 
-fn shared(_: &Stage) -> Result<Vec<Figure>> {
-    Err("crabbox has no such mode: without its daemon every run connects by itself (R5)".into())
+fn shared(stage: &Stage) -> Result<Vec<Figure>> {
+    let seat = stage.seat(Way::Line, &stage.repo(Kind::Small)?, None)?;
+    seat.share_connection(&stage.socket(Way::Line))?;
+    seat.run(&["true"]).ms()?;
+    let run = || seat.run(&["true"]).env("CRABBOX_DAEMON", "0").ms();
+    figures(
+        stage,
+        vec![
+            ("run", Box::new(run)),
+            ("ssh over ControlMaster", Box::new(|| stage.bare(Way::Line, true))),
+        ],
+    )
 }
 
 fn cold(stage: &Stage) -> Result<Vec<Figure>> {

@@ -128,10 +128,15 @@ impl Stage {
             let [option, config, host] = self.ssh_words(way, true);
             let master = self.step("ssh").args([&option, &config, "-M", "-N", &host]);
             self.masters.push(master.start()?);
-            let socket = self.path().join(format!("{}.sock", way.name()));
+            let socket = self.socket(way);
             wait("the shared ssh connection", || socket.exists())?;
         }
         Ok(())
+    }
+
+    /// Where `ssh` shares its connection.
+    pub(crate) fn socket(&self, way: Way) -> PathBuf {
+        self.path().join(format!("{}.sock", way.name()))
     }
 
     /// A repository of this kind, made when it is first asked for.
@@ -228,6 +233,18 @@ impl Seat {
     /// A command that runs again whenever a file is saved.
     pub(crate) fn watch(&self, command: &[&str]) -> Step {
         self.crabbox(&[&["watch", "--quiet", "--id", &self.lease, "--"], command].concat())
+    }
+
+    /// From now on this user's OpenSSH shares a connection to the box there.
+    pub(crate) fn share_connection(&self, socket: &Path) -> Result<()> {
+        let config = format!("ControlPath {}\n", socket.display());
+        private(&self.home.join(".ssh"))?;
+        fs::write(self.home.join(".ssh/config"), config).map_err(text)?;
+        let seen = self.crabbox(&["inspect", &self.lease]).run()?.stdout;
+        match String::from_utf8_lossy(&seen).contains("transport=openssh") {
+            true => Ok(()),
+            false => Err("crabbox does not use the connection that ssh shares".to_owned()),
+        }
     }
 
     /// The tree on the box.

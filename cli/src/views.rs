@@ -51,6 +51,7 @@ pub(crate) fn status(
         labels: lease.labels.clone(),
         ready: false,
         work_root: lease.work_root.clone().unwrap_or_default(),
+        transport: None,
         helper: None,
         ssh_command: None,
         claim: None,

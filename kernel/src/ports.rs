@@ -244,6 +244,10 @@ pub trait Remote {
     }
     /// The host and port that answered, for people.
     fn peer(&self) -> &str;
+    /// Whose connection it is: `ssh` is our own, `openssh` one that the user's OpenSSH shares.
+    fn transport(&self) -> &'static str {
+        "ssh"
+    }
     /// Whether the connection is known to have ended.
     fn is_closed(&self) -> bool {
         false

@@ -56,6 +56,9 @@ pub struct StatusView {
     pub ready: bool,
     /// Directory for work on the box.
     pub work_root: String,
+    /// What it was reached over: `ssh`, a connection of crabbox's own; or `openssh`, one that the user's OpenSSH shares.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transport: Option<String>,
     /// What works there for crabbox: `static`, its own helper, under which runs survive; or `sh`, with sh and tar.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub helper: Option<String>,

@@ -59,7 +59,7 @@ async fn be(ctx: &Context) -> Result<i32> {
         place: warm::place(ctx)?,
         build: warm::build(&ctx.exe),
         idle: ctx.values.daemon.idle_timeout,
-        dialer: ctx.ssh(),
+        dialer: ctx.ssh().for_keeping(),
         binaries: ctx.exe.parent().map_or_else(Binaries::none, |dir| Binaries::in_dir(dir.into())),
         clock: SystemClock::new(),
     };

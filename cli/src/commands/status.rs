@@ -82,9 +82,11 @@ pub(crate) async fn inspect(ctx: &Context, args: InspectArgs) -> Result<i32> {
         return Ok(0);
     }
     ctx.terminal.out(&line(&view));
-    let helper = view.helper.clone().unwrap_or_default();
+    let [transport, helper] =
+        [&view.transport, &view.helper].map(|v| v.clone().unwrap_or_default());
     let facts = [
         ("workroot", &view.work_root),
+        ("transport", &transport),
         ("helper", &helper),
         ("server", &view.server_id),
         ("key", &view.ssh_key),
@@ -115,7 +117,10 @@ async fn look(
     let (lease, claim, answer) = looked?;
     let mut view = views::status(ctx, &lease, &provider, claim.as_ref());
     view.ready = answer.is_some();
-    view.helper = answer.flatten().map(str::to_owned);
+    if let Some(Answer { transport, helper }) = answer {
+        view.transport = transport.map(str::to_owned);
+        view.helper = helper.map(str::to_owned);
+    }
     Ok((view, lease))
 }
 
@@ -125,7 +130,7 @@ async fn examine(
     name: &str,
     patience: Duration,
     ask_helper: bool,
-) -> Result<(Lease, Option<Claim>, Option<Option<&'static str>>)> {
+) -> Result<(Lease, Option<Claim>, Option<Answer>)> {
     let dialer = ctx.dialer();
     let bench = ctx.bench(session, &dialer);
     let deadline =
@@ -146,19 +151,26 @@ async fn examine(
     }
 }
 
-/// Whether the box lets us in now, and what works there for us when that is asked. A box without SSH is ready when
-/// its provider says so.
-async fn answers(ctx: &Context, lease: &Lease, ask_helper: bool) -> Option<Option<&'static str>> {
+/// What a box is reached over, and what works there for us when that is asked.
+#[derive(Default)]
+struct Answer {
+    transport: Option<&'static str>,
+    helper: Option<&'static str>,
+}
+
+/// Whether the box lets us in now, and how. A box without SSH is ready when its provider says so.
+async fn answers(ctx: &Context, lease: &Lease, ask_helper: bool) -> Option<Answer> {
     if lease.ssh.is_none() {
-        return (lease.status == "ready").then_some(None);
+        return (lease.status == "ready").then(Answer::default);
     }
     let mut address = address(&ctx.state, lease, true).ok()?;
     address.patience = Duration::from_secs(2);
     match ctx.dialer().dial(&address, &mut Vec::new(), &Stop::never()).await {
         Ok(remote) => {
+            let transport = Some(remote.transport());
             let helper = if ask_helper { kind_of_helper(ctx, lease, &remote).await } else { None };
             remote.close().await;
-            Some(helper)
+            Some(Answer { transport, helper })
         }
         Err(_) => None,
     }

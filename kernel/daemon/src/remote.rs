@@ -356,6 +356,13 @@ impl<R: Remote> Remote for WarmRemote<R> {
         }
     }
 
+    fn transport(&self) -> &'static str {
+        match self {
+            Self::Direct(remote) => remote.transport(),
+            Self::Kept(_) => "ssh",
+        }
+    }
+
     fn is_closed(&self) -> bool {
         match self {
             Self::Direct(remote) => remote.is_closed(),

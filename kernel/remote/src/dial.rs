@@ -1,6 +1,7 @@
 //! Dialling: hop by hop and stage by stage, again and again until the box is ready or patience runs out.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crabbox_kernel::error::{KernelError, Result};
@@ -14,8 +15,11 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::hop::{Hop, UserSsh, route};
 use crate::identity::Wallet;
 use crate::keypair;
+use crate::mux::{Master, Shunned, candidates};
+use crate::process::{SshInput, SshOutput};
 use crate::race::{Fault, connect};
-use crate::session::{Line, LinkError, SshRemote, Timing, shake_hands};
+use crate::remote::SshRemote;
+use crate::session::{Line, LinkError, Own, Timing, shake_hands};
 use crate::wire::{Below, Leash};
 
 /// Between the first and the second attempt; doubles each time.
@@ -29,9 +33,17 @@ const SAID: usize = 4096;
 
 /// Opens connections to boxes.
 pub struct SshDialer {
-    user: UserSsh,
-    wallet: Wallet,
-    timing: Timing,
+    caller: Arc<Caller>,
+    sharing: Sharing,
+}
+
+/// When a connection that the user's OpenSSH shares is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    /// Where there is one.
+    First,
+    /// Where we cannot connect by ourselves.
+    Last,
 }
 
 impl SshDialer {
@@ -42,11 +54,65 @@ impl SshDialer {
 
     /// A dialer with other limits.
     pub fn with_timing(user: UserSsh, timing: Timing) -> Self {
-        Self { wallet: Wallet::new(user.ask.clone()), user, timing }
+        let wallet = Wallet::new(user.ask.clone());
+        let caller = Caller { wallet, user, timing, shunned: Shunned::default() };
+        Self { caller: Arc::new(caller), sharing: Sharing::First }
     }
 
+    /// The same for connections that are kept: our own are better then, and OpenSSH's are for where a log-in or
+    /// the way needs more than we have.
+    pub fn for_keeping(self) -> Self {
+        Self { sharing: Sharing::Last, ..self }
+    }
+
+    /// A connection that OpenSSH shares, if there is one to this box.
+    async fn shared(&self, address: &Address, events: &mut dyn EventSink) -> Option<SshRemote> {
+        let Caller { user, timing, shunned, .. } = &*self.caller;
+        let named = candidates(address, user)?;
+        let mut debug = |message| events.emit(Event::Debug { message });
+        let master = match Master::find(&named.sockets, timing, shunned).await {
+            Ok(master) => master,
+            Err(why) => {
+                debug(format!("OpenSSH shares no connection to {}: {why}", named.peer));
+                return None;
+            }
+        };
+        let (pid, path) = (master.pid, master.path.display());
+        debug(format!("transport: the connection that OpenSSH shares (process {pid}, {path})"));
+        let again = Again { caller: self.caller.clone(), address: address.clone() };
+        let remote = SshRemote::shared(master, named.peer, again);
+        match ready_check(address) {
+            Some(check) => ready(remote.start(check, None), timing.reply)
+                .await
+                .inspect_err(|fault| debug(fault.error.to_string()))
+                .is_ok()
+                .then_some(remote),
+            None => Some(remote),
+        }
+    }
+}
+
+/// Connects by itself, hop by hop.
+pub(crate) struct Caller {
+    user: UserSsh,
+    wallet: Wallet,
+    pub(crate) timing: Timing,
+    pub(crate) shunned: Shunned,
+}
+
+/// A box to be called again.
+pub(crate) struct Again {
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) address: Address,
+}
+
+fn ready_check(address: &Address) -> Option<&str> {
+    address.endpoint.ready_check.as_deref().filter(|check| !check.trim().is_empty())
+}
+
+impl Caller {
     /// Connects hop by hop.
-    async fn reach(&self, route: &[Hop], deadline: Instant) -> Result<SshRemote, Fault> {
+    async fn reach(&self, route: &[Hop], deadline: Instant) -> Result<Own, Fault> {
         let mut lines: Vec<Line> = Vec::new();
         let (mut peer, mut dir) = (String::new(), PathBuf::new());
         for hop in route {
@@ -68,7 +134,7 @@ impl SshDialer {
             )
             .final_()
         })?;
-        Ok(SshRemote::new(line, lines, peer, self.timing.clone(), dir))
+        Ok(Own::new(line, lines, peer, self.timing.clone(), dir))
     }
 
     /// Stages get shorter as patience runs out.
@@ -82,35 +148,27 @@ impl SshDialer {
         route: &[Hop],
         check: Option<&str>,
         deadline: Instant,
-        open: &mut Option<SshRemote>,
+        open: &mut Option<Own>,
     ) -> Result<(), Fault> {
-        if open.as_ref().is_none_or(SshRemote::is_closed) {
+        if open.as_ref().is_none_or(Own::is_closed) {
             *open = None;
             *open = Some(self.reach(route, deadline).await?);
         }
         match (open, check) {
-            (Some(remote), Some(check)) => ready(remote, check, self.timing.reply).await,
+            (Some(own), Some(check)) => ready(own.start(check, None), self.timing.reply).await,
             _ => Ok(()),
         }
     }
-}
 
-impl Dialer for SshDialer {
-    type Remote = SshRemote;
-
-    fn key_pair(&self, dir: &Path, comment: &str) -> Result<String> {
-        keypair::make(dir, comment)
-    }
-
-    async fn dial(
+    /// Connects, and tries again until the box is ready or patience is over.
+    pub(crate) async fn call(
         &self,
         address: &Address,
         events: &mut dyn EventSink,
         stop: &Stop,
-    ) -> Result<SshRemote> {
+    ) -> Result<Own> {
         let route = route(address, &self.user)?;
-        let check =
-            address.endpoint.ready_check.as_deref().filter(|check| !check.trim().is_empty());
+        let check = ready_check(address);
         let deadline = Instant::now() + address.patience;
         let mut pause = FIRST_PAUSE;
         let mut shown = None;
@@ -141,6 +199,34 @@ impl Dialer for SshDialer {
                 () = stop.reaches(Urgency::Gentle) => return Err(cancelled()),
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+impl Dialer for SshDialer {
+    type Remote = SshRemote;
+
+    fn key_pair(&self, dir: &Path, comment: &str) -> Result<String> {
+        keypair::make(dir, comment)
+    }
+
+    async fn dial(
+        &self,
+        address: &Address,
+        events: &mut dyn EventSink,
+        stop: &Stop,
+    ) -> Result<SshRemote> {
+        if self.sharing == Sharing::First
+            && let Some(remote) = Box::pin(self.shared(address, events)).await
+        {
+            return Ok(remote);
+        }
+        match self.caller.call(address, events, stop).await {
+            Ok(own) => Ok(SshRemote::own(own)),
+            Err(error) if self.sharing == Sharing::Last && error.code != ErrorCode::Cancelled => {
+                Box::pin(self.shared(address, events)).await.ok_or(error)
+            }
+            Err(error) => Err(error),
         }
     }
 }
@@ -212,10 +298,13 @@ async fn greet<S: Below>(
     }
 }
 
-/// Runs the ready check once.
-async fn ready(remote: &SshRemote, check: &str, limit: Duration) -> Result<(), Fault> {
+/// Waits for the ready check that is being started.
+async fn ready(
+    starting: impl Future<Output = Result<(SshInput, SshOutput)>>,
+    limit: Duration,
+) -> Result<(), Fault> {
     let run = async {
-        let (_input, mut output) = remote.start(check, None).await?;
+        let (_input, mut output) = starting.await?;
         let mut said = Vec::new();
         loop {
             match output.next().await? {

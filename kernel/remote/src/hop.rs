@@ -61,8 +61,8 @@ pub(crate) fn route(address: &Address, user: &UserSsh) -> Result<Vec<Hop>> {
     if end.auth == SshAuth::KernelKey {
         return Ok(vec![leased(address, given)]);
     }
-    let config = read(&user.config_files, &user.home, &end.host);
     let planner = Planner { user, pins: &address.known_hosts };
+    let config = planner.config(&end.host);
     let mut route = Vec::new();
     planner.jumps(&end.host, &config, &mut route, 1)?;
     let mut hop = planner.hop(&end.host, &config, Some(end));
@@ -73,6 +73,14 @@ pub(crate) fn route(address: &Address, user: &UserSsh) -> Result<Vec<Hop>> {
     }
     route.push(hop);
     Ok(route)
+}
+
+/// What the user's configuration says of a host of their own, and the hop it makes.
+pub(crate) fn own_host(end: &SshEndpoint, user: &UserSsh) -> (HostConfig, Hop) {
+    let planner = Planner { user, pins: Path::new("") };
+    let config = planner.config(&end.host);
+    let hop = planner.hop(&end.host, &config, Some(end));
+    (config, hop)
 }
 
 /// A box reached with the lease's own key.
@@ -134,6 +142,10 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
+    fn config(&self, host: &str) -> HostConfig {
+        read(&self.user.config_files, &self.user.home, host)
+    }
+
     /// Adds the hosts that lead to `host`.
     fn jumps(
         &self,
@@ -162,7 +174,7 @@ impl Planner<'_> {
                     .hint("look for a ProxyJump that leads back to itself"));
             }
             let end = jump_end(jump)?;
-            let config = read(&self.user.config_files, &self.user.home, &end.host);
+            let config = self.config(&end.host);
             if at == 0 {
                 self.jumps(&end.host, &config, route, depth + 1)?;
             }
@@ -255,7 +267,7 @@ fn expand(text: &str, user: &UserSsh, alias: &str, host: &str, login: &str) -> P
 }
 
 /// Replaces `%x`; what is not in the table stays.
-fn tokens(text: &str, table: &[(char, &str)]) -> String {
+pub(crate) fn tokens(text: &str, table: &[(char, &str)]) -> String {
     let mut out = String::new();
     let mut rest = text.chars();
     while let Some(c) = rest.next() {

@@ -4,16 +4,19 @@
 //! (`race`), checks its host key (`hostkey`), logs in (`identity`) and keeps trying until the box is
 //! ready or patience runs out (`dial`). What it hands out is an [`SshRemote`]; its processes and streams
 //! share the one connection. Below it, `wire` keeps round trips few and ends what is stuck; above it, `spare` has
-//! the next channel open already and `spool` keeps what nobody reads.
+//! the next channel open already and `spool` keeps what nobody reads. To a host of the user's own, `mux` may find a
+//! connection that OpenSSH shares; it is used in place of one of ours.
 
 mod dial;
 mod hop;
 mod hostkey;
 mod identity;
 mod keypair;
+mod mux;
 mod pattern;
 mod process;
 mod race;
+mod remote;
 mod session;
 mod spare;
 mod spool;
@@ -23,5 +26,7 @@ mod wire;
 pub use dial::SshDialer;
 pub use hop::UserSsh;
 pub use identity::Ask;
-pub use process::{SshInput, SshOutput};
-pub use session::{SshRemote, Timing};
+pub use mux::MuxInput;
+pub use process::{OwnInput, SshInput, SshOutput};
+pub use remote::SshRemote;
+pub use session::Timing;

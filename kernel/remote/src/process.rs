@@ -14,6 +14,7 @@ use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::mux::MuxInput;
 use crate::session::{Fate, Line};
 use crate::spool::{Inlet, Outlet, spool};
 
@@ -46,7 +47,16 @@ const SIGNALS: &[(&str, i32)] = &[
 
 /// Input half of a process over SSH.
 #[derive(Debug)]
-pub struct SshInput {
+pub enum SshInput {
+    /// On a connection of our own.
+    Own(OwnInput),
+    /// On one that OpenSSH shares.
+    Mux(MuxInput),
+}
+
+/// Input half of a process on a connection of our own.
+#[derive(Debug)]
+pub struct OwnInput {
     channel: Arc<ChannelWriteHalf<Msg>>,
     ended: watch::Receiver<Ended>,
     fate: Fate,
@@ -62,7 +72,7 @@ pub struct SshOutput {
 
 /// How far the far side has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Ended {
+pub(crate) enum Ended {
     No,
     /// The process takes no input any more.
     Process,
@@ -134,8 +144,8 @@ fn split(channel: Channel<Msg>, fate: Fate, dir: PathBuf) -> (SshInput, SshOutpu
     let (pieces_to, pieces) = spool(dir);
     let pump = Pump { write: write.clone(), ended: ended_to, pieces: pieces_to };
     tokio::spawn(pump.run(read));
-    let input = SshInput { channel: write, ended, fate: fate.clone() };
-    (input, SshOutput { pieces, fate, exited: false })
+    let input = SshInput::Own(OwnInput { channel: write, ended, fate: fate.clone() });
+    (input, SshOutput::new(pieces, fate))
 }
 
 /// Carries what the channel says to the reader.
@@ -178,7 +188,7 @@ impl Pump {
     }
 }
 
-fn status(code: u32) -> Exit {
+pub(crate) fn status(code: u32) -> Exit {
     Exit { code: i32::try_from(code).unwrap_or(255), signal: None }
 }
 
@@ -189,6 +199,12 @@ fn signalled(signal: &Sig) -> Exit {
     };
     let number = SIGNALS.iter().find(|row| row.0 == name).map_or(127, |row| row.1);
     Exit { code: 128 + number, signal: Some(name) }
+}
+
+impl SshOutput {
+    pub(crate) fn new(pieces: Outlet, fate: Fate) -> Self {
+        Self { pieces, fate, exited: false }
+    }
 }
 
 impl ProcessOutput for SshOutput {
@@ -213,55 +229,85 @@ impl ProcessOutput for SshOutput {
     }
 }
 
-impl SshInput {
-    /// A request on a channel whose process has ended is moot; on a lost one it is an error.
-    async fn unless_ended(
-        &mut self,
-        ask: impl Future<Output = Result<(), russh::Error>>,
-    ) -> Result<()> {
-        let mut ended = self.ended.clone();
-        let mut over = async || ended.wait_for(|ended| *ended > Ended::No).await.is_ok();
-        let sent = tokio::select! {
-            biased;
-            _ = over() => Ok(()),
-            sent = ask => sent,
-            // What arrived before the connection ended may still say that the process did.
-            () = self.fate.sealed() => {
-                let _ = timeout(LAST_WORD, over()).await;
-                Err(russh::Error::Disconnect)
-            }
-        };
-        let now = *self.ended.borrow();
-        match (sent, now) {
-            (_, Ended::Process) | (Ok(()), Ended::No) => Ok(()),
-            (_, Ended::Lost) | (Err(_), Ended::No) => Err(self
-                .fate
-                .lost("the connection to the command broke")
-                .outcome(Outcome::Uncertain)),
+/// A request to a process that has ended is moot; to a lost one it is an error.
+pub(crate) async fn unless_ended(
+    ended: &watch::Receiver<Ended>,
+    fate: &Fate,
+    ask: impl Future<Output = Result<(), ()>>,
+) -> Result<()> {
+    let mut watched = ended.clone();
+    let mut over = async || watched.wait_for(|ended| *ended > Ended::No).await.is_ok();
+    let sent = tokio::select! {
+        biased;
+        _ = over() => Ok(()),
+        sent = ask => sent,
+        () = fate.sealed() => Err(()),
+    };
+    if sent.is_err() {
+        // What arrived before the connection ended may still say that the process did.
+        let _ = timeout(LAST_WORD, over()).await;
+    }
+    let now = *ended.borrow();
+    match (sent, now) {
+        (_, Ended::Process) | (Ok(()), Ended::No) => Ok(()),
+        (_, Ended::Lost) | (Err(()), Ended::No) => {
+            Err(fate.lost("the connection to the command broke").outcome(Outcome::Uncertain))
         }
+    }
+}
+
+impl OwnInput {
+    async fn ask(&self, asked: impl Future<Output = Result<(), russh::Error>>) -> Result<()> {
+        unless_ended(&self.ended, &self.fate, async { asked.await.map_err(drop) }).await
+    }
+}
+
+impl ProcessInput for OwnInput {
+    async fn write(&mut self, data: Bytes) -> Result<()> {
+        self.ask(self.channel.data_bytes(data)).await
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.ask(self.channel.eof()).await
+    }
+
+    async fn signal(&mut self, name: &str) -> Result<()> {
+        let signal = Sig::Custom(name.trim_start_matches("SIG").to_owned());
+        self.ask(self.channel.signal(signal)).await
+    }
+
+    async fn resize(&mut self, columns: u32, rows: u32) -> Result<()> {
+        self.ask(self.channel.window_change(columns, rows, 0, 0)).await
     }
 }
 
 impl ProcessInput for SshInput {
     async fn write(&mut self, data: Bytes) -> Result<()> {
-        let channel = self.channel.clone();
-        self.unless_ended(async move { channel.data_bytes(data).await }).await
+        match self {
+            Self::Own(input) => input.write(data).await,
+            Self::Mux(input) => input.write(data).await,
+        }
     }
 
     async fn finish(&mut self) -> Result<()> {
-        let channel = self.channel.clone();
-        self.unless_ended(async move { channel.eof().await }).await
+        match self {
+            Self::Own(input) => input.finish().await,
+            Self::Mux(input) => input.finish().await,
+        }
     }
 
     async fn signal(&mut self, name: &str) -> Result<()> {
-        let channel = self.channel.clone();
-        let signal = Sig::Custom(name.trim_start_matches("SIG").to_owned());
-        self.unless_ended(async move { channel.signal(signal).await }).await
+        match self {
+            Self::Own(input) => input.signal(name).await,
+            Self::Mux(input) => input.signal(name).await,
+        }
     }
 
     async fn resize(&mut self, columns: u32, rows: u32) -> Result<()> {
-        let channel = self.channel.clone();
-        self.unless_ended(async move { channel.window_change(columns, rows, 0, 0).await }).await
+        match self {
+            Self::Own(input) => input.resize(columns, rows).await,
+            Self::Mux(input) => input.resize(columns, rows).await,
+        }
     }
 }
 

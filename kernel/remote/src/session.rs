@@ -1,4 +1,4 @@
-//! One connection: russh's side of it, and the [`Remote`] made of it.
+//! One connection of our own: russh's side of it, and the processes on it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crabbox_kernel::error::{KernelError, Result};
-use crabbox_kernel::ports::{Pty, Remote, Starter};
+use crabbox_kernel::ports::{Pty, Starter};
 use crabbox_schemas::error::{ErrorCode, Outcome};
 use russh::client::{self, DisconnectReason, Handle, Msg};
 use russh::keys::PublicKeyOrCertificate;
@@ -57,7 +57,7 @@ impl Default for Timing {
 
 impl Timing {
     /// Silence after which a connection counts as broken.
-    fn silence(&self) -> Duration {
+    pub(crate) fn silence(&self) -> Duration {
         self.keepalive * u32::try_from(self.keepalive_max + 1).unwrap_or(u32::MAX)
     }
 }
@@ -67,6 +67,15 @@ impl Timing {
 pub(crate) struct Fate(watch::Receiver<Option<String>>);
 
 impl Fate {
+    pub(crate) fn new(told: watch::Receiver<Option<String>>) -> Self {
+        Self(told)
+    }
+
+    /// Whether the connection has ended.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.0.has_changed().is_err()
+    }
+
     /// The error for work that needed the connection.
     pub(crate) fn lost(&self, what: &str) -> KernelError {
         let mut error = KernelError::new(ErrorCode::ConnectionLost, what)
@@ -197,8 +206,8 @@ fn quick_aes() -> bool {
     return false;
 }
 
-/// One connection to a box. All its processes and streams share it.
-pub struct SshRemote {
+/// One connection of our own to a box. All its processes and streams share it.
+pub(crate) struct Own {
     doors: Arc<Doors>,
     /// The connections it runs through, nearest first.
     jumps: Vec<Line>,
@@ -214,13 +223,13 @@ struct Doors {
     dir: PathBuf,
 }
 
-impl fmt::Debug for SshRemote {
+impl fmt::Debug for Own {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SshRemote").field("peer", &self.peer).finish_non_exhaustive()
+        f.debug_struct("Own").field("peer", &self.peer).finish_non_exhaustive()
     }
 }
 
-impl SshRemote {
+impl Own {
     /// The box at the end of `line`, which runs through `jumps`.
     pub(crate) fn new(
         line: Line,
@@ -235,25 +244,19 @@ impl SshRemote {
     }
 
     /// Opens a stream from the box to a host and port as seen from there.
-    pub async fn open_tcp(&self, host: &str, port: u16) -> Result<ChannelStream<Msg>> {
+    pub(crate) async fn open_tcp(&self, host: &str, port: u16) -> Result<ChannelStream<Msg>> {
         let channel = self.doors.line.open_tcp(host, port, self.doors.timing.reply).await?;
         Ok(channel.into_stream())
     }
 
     /// Whether the connection has ended.
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.doors.line.handle.is_closed()
     }
 
     /// Waits for the end of the connection, however it comes.
-    pub async fn closed(&self) {
+    pub(crate) async fn closed(&self) {
         self.doors.line.fate.sealed().await;
-    }
-
-    /// Whether the other side shows a sign of life in time: after a sleep, sooner than the keep-alive can tell.
-    pub async fn answers(&self, limit: Duration) -> bool {
-        timeout(limit, self.doors.line.handle.send_ping()).await.is_ok_and(|sent| sent.is_ok())
-            && !self.is_closed()
     }
 }
 
@@ -316,31 +319,29 @@ impl Line {
     }
 }
 
-impl Remote for SshRemote {
-    type Input = SshInput;
-    type Output = SshOutput;
-
-    async fn start(&self, command: &str, pty: Option<&Pty>) -> Result<(SshInput, SshOutput)> {
+impl Own {
+    pub(crate) async fn start(
+        &self,
+        command: &str,
+        pty: Option<&Pty>,
+    ) -> Result<(SshInput, SshOutput)> {
         self.doors.start(command, pty).await
     }
 
-    fn starter(&self) -> Option<Starter<SshInput, SshOutput>> {
+    pub(crate) fn starter(&self) -> Starter<SshInput, SshOutput> {
         let doors = self.doors.clone();
-        Some(Box::new(move |command| {
+        Box::new(move |command| {
             let doors = doors.clone();
             Box::pin(async move { doors.start(&command, None).await })
-        }))
+        })
     }
 
-    fn peer(&self) -> &str {
+    /// The host and port that answered.
+    pub(crate) fn peer(&self) -> &str {
         &self.peer
     }
 
-    fn is_closed(&self) -> bool {
-        Self::is_closed(self)
-    }
-
-    async fn close(self) {
+    pub(crate) async fn close(self) {
         let all = async {
             self.doors.line.hang_up().await;
             for jump in self.jumps.into_iter().rev() {

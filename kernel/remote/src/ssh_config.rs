@@ -20,6 +20,7 @@ pub(crate) struct HostConfig {
     pub(crate) identity_agent: Option<String>,
     pub(crate) known_hosts: Option<Vec<String>>,
     pub(crate) proxy: Option<Proxy>,
+    pub(crate) control_path: Option<String>,
 }
 
 /// How to get to the host.
@@ -124,6 +125,7 @@ impl HostConfig {
             "identityfile" => self.identity_files.push(first),
             "identitiesonly" => set(&mut self.identities_only, yes),
             "identityagent" => set(&mut self.identity_agent, first),
+            "controlpath" => set(&mut self.control_path, first),
             "userknownhostsfile" => set(&mut self.known_hosts, arguments.to_vec()),
             "proxyjump" => set(
                 &mut self.proxy,
