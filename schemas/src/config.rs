@@ -197,7 +197,7 @@ pub struct SyncBlock {
     pub delete: Option<bool>,
     /// Read every byte on both sides instead of trusting times and sizes. Default `false`.
     pub checksum: Option<bool>,
-    /// Let the box fetch the repository before the sync. Default `true`.
+    /// Let the box fetch contents from the repository's public origin while a large sync goes on. Default `true`.
     pub git_seed: Option<bool>,
     /// Skip the sync when nothing changed; this version asks the box itself. Default `true`.
     pub fingerprint: Option<bool>,

@@ -33,6 +33,7 @@ pub mod note {
     pub const SESSION_END: &str = "session.end";
     pub const WAITING: &str = "flight.waiting";
     pub const NEED: &str = "flight.need";
+    pub const SEEDED: &str = "flight.seeded";
     pub const STARTED: &str = "run.started";
     pub const EXITED: &str = "run.exited";
     pub const GAP: &str = "run.gap";
@@ -202,6 +203,22 @@ pub struct TreeChange {
     /// Read every managed file's bytes instead of trusting times and sizes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub checksum: bool,
+    /// With `ask`: where the box may find contents by itself while the others are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<Origin>,
+}
+
+/// A public git repository that may have contents of the tree. Whatever comes from there is proved by its hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Origin {
+    /// `https`, `http` or `git`, without a user.
+    pub url: String,
+    /// A commit it should have.
+    pub commit: String,
+    /// A reference to take where it gives no commit by name.
+    #[serde(rename = "ref")]
+    pub reference: String,
 }
 
 /// A command to start, once.
@@ -286,6 +303,19 @@ pub struct Feed {
     pub program: String,
     /// Where it finds the one that answers this.
     pub socket: String,
+}
+
+/// `flight.seeded`, helper to laptop, any number of times before the answer: these pieces need not be sent any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Seeded {
+    /// Base number of the flight's channels.
+    pub channels: u32,
+    /// Ranges of pieces: the number of the first, and how many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pieces: Vec<[u64; 2]>,
+    /// How the seed ended, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<String>,
 }
 
 /// The answer to a flight.

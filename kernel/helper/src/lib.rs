@@ -16,6 +16,7 @@ mod pool;
 mod processes;
 mod program;
 mod runs;
+mod seed;
 mod serve;
 mod spool;
 mod stat;
@@ -37,6 +38,7 @@ pub fn main() -> ExitCode {
         Some("feed") => feed::feed(rest),
         Some("exec") => exec::exec(rest),
         Some("environ") => login::environ(),
+        Some("seed") => seed::become_git(rest),
         _ => ExitCode::from(64),
     }
 }

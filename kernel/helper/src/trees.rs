@@ -14,6 +14,7 @@ use crabbox_tree::Delta;
 
 use crate::Fault;
 use crate::line::Line;
+use crate::seed;
 use crate::serve::Serve;
 use crate::tree::{self, Begin, Lock, Staging, Tree};
 
@@ -155,8 +156,8 @@ fn private(params: &FlightParams, run_id: &str, ask: &LockAsk) -> Result<Ground,
 
 /// Makes the tree as wanted, with the content that comes for it.
 pub(crate) fn change(
-    serve: &Serve,
-    line: &Line,
+    serve: &Arc<Serve>,
+    line: &Arc<Line>,
     ground: &Ground,
     change: &TreeChange,
 ) -> Result<Applied, Stop> {
@@ -178,7 +179,11 @@ pub(crate) fn change(
         serve.tell(line, note::NEED, &need)?;
     }
     if staging.missing() > 0 {
+        let seed = change.seed.as_ref().filter(|_| change.ask).map(|origin| {
+            seed::begin(serve, line, own(&ground.tree).base_dir(), origin, staging.offers())
+        });
         receive(serve, line, &mut staging)?;
+        drop(seed);
     }
     if line.is_cancelled() {
         return Err(Fault::cancelled().into());

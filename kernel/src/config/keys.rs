@@ -193,7 +193,7 @@ pub static KEYS: &[Key] = &[
     key("sync.include", Kind::List, "Patterns whose files are sent although git ignores them or a default excludes them.").append(),
     key("sync.delete", Kind::Bool, "Remove files from the box that are gone here.").env(&["CRABBOX_SYNC_DELETE"]).default("true"),
     key("sync.checksum", Kind::Bool, "Read every byte on both sides instead of trusting times and sizes.").env(&["CRABBOX_SYNC_CHECKSUM"]).flag("checksum").default("false"),
-    key("sync.gitSeed", Kind::Bool, "Let the box fetch the repository before the sync.").env(&["CRABBOX_SYNC_GIT_SEED"]).default("true").later(),
+    key("sync.gitSeed", Kind::Bool, "Let the box fetch contents from the repository's public origin while a large sync goes on.").env(&["CRABBOX_SYNC_GIT_SEED"]).default("true"),
     key("sync.fingerprint", Kind::Bool, "Skip the sync when nothing changed; this version asks the box itself.").env(&["CRABBOX_SYNC_FINGERPRINT"]).default("true").later(),
     key("sync.baseRef", Kind::Text, "Make the tree on the box a git checkout that also knows this reference, for commands that ask what changed.").env(&["CRABBOX_SYNC_BASE_REF"]),
     key("sync.timeout", Kind::Duration, "Longest a sync may take.").env(&["CRABBOX_SYNC_TIMEOUT"]).default("15m"),

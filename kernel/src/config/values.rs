@@ -80,6 +80,8 @@ pub struct SyncRules {
     pub delete: bool,
     /// Read every byte on both sides instead of trusting times and sizes.
     pub checksum: bool,
+    /// `sync.gitSeed`: when this many bytes are to be sent, the box may fetch what it can from the origin meanwhile.
+    pub seed_above: Option<u64>,
     /// Make the tree on the box a git checkout that knows this reference.
     pub base_ref: Option<String>,
     /// `--full-resync`, never a setting: trust nothing on the box and replace every file.
@@ -99,6 +101,9 @@ pub struct SyncRules {
     /// Lift the guard against deleting many tracked files.
     pub allow_mass_deletions: bool,
 }
+
+/// Fewer bytes than this are sent sooner than a box fetches them.
+const SEED_ABOVE: u64 = 16 << 20;
 
 impl Default for SyncRules {
     fn default() -> Self {
@@ -230,6 +235,7 @@ impl Reader<'_> {
             include: self.list("sync.include"),
             delete: self.flag("sync.delete"),
             checksum: self.flag("sync.checksum"),
+            seed_above: self.flag("sync.gitSeed").then_some(SEED_ABOVE),
             base_ref: self.optional("sync.baseRef"),
             full_resync: false,
             timeout: self.duration("sync.timeout"),

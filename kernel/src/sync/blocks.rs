@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{KernelError, Result};
 use crate::sync::manifest::{Hash, open, unreadable};
+use crate::sync::seed::Seeded;
 
 /// zstd levels for a link that keeps up, and for one that does not.
 pub(super) const FAST: i32 = 1;
@@ -46,6 +47,12 @@ impl Parcel {
     /// The bytes of its pieces.
     pub(super) fn bytes(&self) -> u64 {
         self.0.iter().map(|(_, piece)| u64::from(piece.len)).sum()
+    }
+
+    /// Leaves out what the box has found meanwhile.
+    fn without(mut self, seeded: &Seeded) -> Self {
+        self.0.retain(|(_, piece)| !seeded.has(&piece.sha256));
+        self
     }
 }
 
@@ -122,7 +129,7 @@ pub(super) struct Packers {
 
 impl Packers {
     /// Begins to pack what stands below `root`.
-    pub(super) fn start(root: &Path, parcels: Vec<Parcel>) -> Self {
+    pub(super) fn start(root: &Path, parcels: Vec<Parcel>, seeded: &Arc<Seeded>) -> Self {
         let threads = threads().min(parcels.len());
         let level = Arc::new(AtomicI32::new(FAST));
         let left = parcels.len();
@@ -130,7 +137,10 @@ impl Packers {
         for (index, parcel) in parcels.into_iter().enumerate() {
             shares[index % threads].push(parcel);
         }
-        let lanes = shares.into_iter().map(|share| lane(root, share, level.clone())).collect();
+        let lanes = shares
+            .into_iter()
+            .map(|share| lane(root, share, level.clone(), seeded.clone()))
+            .collect();
         Self { lanes, next: 0, left, level }
     }
 
@@ -139,7 +149,8 @@ impl Packers {
         self.left
     }
 
-    /// The next block in order and the bytes of content in it; `None` after the last.
+    /// The next block in order, empty when the box has its content already, and the bytes that are done with it;
+    /// `None` after the last.
     pub(super) async fn next(&mut self) -> Option<Result<(Bytes, u64), Spoiled>> {
         if self.left == 0 {
             return None;
@@ -163,13 +174,19 @@ fn lane(
     root: &Path,
     share: Vec<Parcel>,
     level: Arc<AtomicI32>,
+    seeded: Arc<Seeded>,
 ) -> mpsc::Receiver<Result<(Bytes, u64), Spoiled>> {
     let (sender, lane) = mpsc::channel(AHEAD);
     let root = root.to_owned();
     std::thread::spawn(move || {
         for parcel in share {
-            let block = pack(&root, &parcel, level.load(Ordering::Relaxed));
-            if sender.blocking_send(block.map(|b| (b, parcel.bytes()))).is_err() {
+            let bytes = parcel.bytes();
+            let parcel = parcel.without(&seeded);
+            let block = match parcel.0.is_empty() {
+                true => Ok(Bytes::new()),
+                false => pack(&root, &parcel, level.load(Ordering::Relaxed)),
+            };
+            if sender.blocking_send(block.map(|block| (block, bytes))).is_err() {
                 return; // nobody wants them any more
             }
         }

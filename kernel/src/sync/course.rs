@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use crabbox_schemas::error::ErrorCode;
-use crabbox_schemas::helper::Blob;
+use crabbox_schemas::helper::{Blob, Origin};
 use crabbox_tree::{Delta, Have, Piece, Recipe, WHOLE, is_inside, pieces};
 use crabbox_wire::payload;
 
@@ -14,7 +14,7 @@ use crate::sync::blocks::{self, Spoiled};
 use crate::sync::known::Known;
 use crate::sync::manifest::{self, Entry, Hash, Kind, Manifest, bytes_of, changing, hex, whole};
 use crate::sync::survey::above;
-use crate::sync::{LocalTree, SyncRules};
+use crate::sync::{LocalTree, SyncRules, seed};
 
 /// How often one file may change before we give up on it, and how many may in one flight.
 const CHANGES: u32 = 4;
@@ -66,6 +66,8 @@ pub(super) struct Leg<'a> {
     pub(super) pieces: Vec<Piece>,
     /// Whether to ask which pieces are there.
     pub(super) ask: bool,
+    /// Where the box may find some of them by itself.
+    pub(super) seed: Option<Origin>,
 }
 
 impl<'a> Course<'a> {
@@ -133,7 +135,9 @@ impl<'a> Course<'a> {
         };
         let needed: u64 = pieces.iter().map(|p| u64::from(p.len)).sum();
         let ask = needed > UNASKED || !delta.recipes.is_empty();
-        Ok(Leg { base: self.base().to_owned(), target, digest, delta, pieces, ask })
+        let seeds = ask && self.rules.seed_above.is_some_and(|limit| needed > limit);
+        let seed = if seeds { seed::origin(self.tree) } else { None };
+        Ok(Leg { base: self.base().to_owned(), target, digest, delta, pieces, ask, seed })
     }
 
     fn recipe(&self, content: &Hash) -> Option<Recipe> {

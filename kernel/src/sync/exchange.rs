@@ -3,11 +3,12 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use crabbox_schemas::error::{ErrorCode, Outcome};
-use crabbox_schemas::helper::{FlightResult, Refused, Role, Started, Waiting, note};
+use crabbox_schemas::helper::{self, FlightResult, Refused, Role, Started, Waiting, note};
 use crabbox_schemas::run::SyncPhase;
 use crabbox_tree::Have;
 use serde_json::Value;
@@ -18,6 +19,7 @@ use crate::helper::{Helper, Incoming};
 use crate::ports::{Clock, EventSink};
 use crate::sync::blocks::{Packers, Spoiled};
 use crate::sync::course::Leg;
+use crate::sync::seed::Seeded;
 use crate::sync::width::Width;
 
 /// Largest manifest, and largest list of pieces, that is taken from the box.
@@ -111,6 +113,7 @@ pub(super) struct Exchange<'a> {
     outbox: VecDeque<(Role, Bytes, bool)>,
     packers: Option<Packers>,
     width: Width,
+    seeded: Arc<Seeded>,
     spoiled: Option<Spoiled>,
     /// Bytes of content sent, and to be sent.
     sent: (u64, u64),
@@ -146,6 +149,7 @@ impl<'a> Exchange<'a> {
             outbox: VecDeque::new(),
             packers: None,
             width: Width::default(),
+            seeded: Arc::default(),
             spoiled: None,
             sent: (0, 0),
             have: Vec::new(),
@@ -218,7 +222,9 @@ impl<'a> Exchange<'a> {
                 Step::Room => self.send_first(helper, log),
                 Step::Block(Some(Ok((block, bytes)))) => {
                     let last = self.packers.as_ref().is_none_or(|p| p.left() == 0);
-                    self.outbox.push_back((Role::Blocks, block, last));
+                    if last || !block.is_empty() {
+                        self.outbox.push_back((Role::Blocks, block, last));
+                    }
                     self.sent.0 += bytes;
                     log.progress(self.sent.0, self.sent.1);
                 }
@@ -296,6 +302,8 @@ impl<'a> Exchange<'a> {
         } else if incoming.note::<Value>(note::NEED).is_some() {
             log.step("check");
             return self.send_what_is_missing();
+        } else if let Some(seeded) = incoming.note(note::SEEDED) {
+            self.skip(seeded?, log);
         }
         let of_width = self.width.is_answered(&incoming);
         match incoming {
@@ -321,6 +329,15 @@ impl<'a> Exchange<'a> {
         Ok(())
     }
 
+    /// The box found pieces by itself.
+    fn skip<C: Clock>(&self, found: helper::Seeded, log: &mut Log<'_, C>) {
+        let Some((_, leg)) = self.leg else { return };
+        self.seeded.add(&leg.pieces, &found.pieces);
+        if let Some(said) = found.said {
+            log.debug(format!("git seed: {said}"));
+        }
+    }
+
     fn send_what_is_missing(&mut self) -> Result<()> {
         let Some((root, leg)) = self.leg.filter(|(_, leg)| leg.ask) else {
             return Err(nonsense("it asked for content that it has"));
@@ -335,7 +352,7 @@ impl<'a> Exchange<'a> {
         }
         self.sent = (0, parcels.iter().map(|p| p.bytes()).sum());
         self.width.missing(self.sent.1);
-        self.packers = Some(Packers::start(root, parcels));
+        self.packers = Some(Packers::start(root, parcels, &self.seeded));
         Ok(())
     }
 }
@@ -360,7 +377,8 @@ fn belongs(incoming: &Incoming, channels: u32) -> bool {
             [Role::Have, Role::Manifest].iter().any(|role| role.of(channels) == *channel)
         }
         Incoming::Note { method, .. } => {
-            (method == note::WAITING || method == note::NEED) && incoming.concerns(channels)
+            [note::WAITING, note::NEED, note::SEEDED].contains(&method.as_str())
+                && incoming.concerns(channels)
         }
         Incoming::Answer { .. } => false,
     }

@@ -271,6 +271,7 @@ impl<'a, C: Clock> Pilot<'a, C> {
                 target: leg.digest.clone(),
                 ask: leg.ask,
                 checksum: course.rules().checksum || course.rules().full_resync,
+                seed: leg.seed.clone(),
             }),
             isolate: self.flight.isolate,
             run: self.flight.launch.map(|launch| launch.spec.clone()),

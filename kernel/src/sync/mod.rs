@@ -19,6 +19,7 @@ mod index;
 pub mod known;
 pub mod manifest;
 pub mod push;
+mod seed;
 pub mod survey;
 mod talk;
 mod width;

@@ -35,6 +35,8 @@ pub(crate) struct Wire {
     pub(crate) read: Cell<usize>,
     /// After how many more bytes, written and read together, everything is cut.
     pub(crate) cut_after: Cell<Option<usize>>,
+    /// After how many bytes writing waits until the box has said this.
+    pub(crate) hold: Cell<Option<(usize, &'static str)>>,
     writing: Cell<bool>,
 }
 
@@ -215,6 +217,9 @@ fn kill(child: &Mutex<Child>) {
 
 impl ProcessInput for Input {
     async fn write(&mut self, data: Bytes) -> Result<()> {
+        while self.wire.hold.get().is_some_and(|(after, _)| self.wire.written.get() > after) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let (data, broken) = self.wire.pass(data);
         self.wire.writing.set(true);
         self.wire.written.set(self.wire.written.get() + data.len());
@@ -251,6 +256,10 @@ impl ProcessOutput for Output {
             Some(Piece::Data(stream, data)) => {
                 let (data, broken) = self.wire.pass(data);
                 self.wire.read.set(self.wire.read.get() + data.len());
+                let said = |word: &str| data.windows(word.len()).any(|w| w == word.as_bytes());
+                if self.wire.hold.get().is_some_and(|(_, word)| said(word)) {
+                    self.wire.hold.set(None);
+                }
                 if self.wire.writing.replace(false) {
                     self.wire.turns.set(self.wire.turns.get() + 1);
                 }

@@ -38,6 +38,7 @@ pub use fault::Fault;
 pub use isolate::{forget_isolated, private_base};
 pub use lock::Lock;
 pub use staging::Staging;
+pub(crate) use staging::{Lack, Offers};
 pub use store::store_bytes;
 pub use sweep::Sweep;
 
@@ -75,6 +76,11 @@ impl Tree {
         };
         tree.reload()?;
         Ok(tree)
+    }
+
+    /// The lease's folder.
+    pub(crate) fn base_dir(&self) -> &Path {
+        &self.place.base_dir
     }
 
     /// Where the tree stands.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crabbox_tree::{Hash, Have, Kind, Piece, Recipe, WHOLE, block, content_hash, cut, hex, pieces};
-use rustix::fs::{AtFlags, OFlags, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, OFlags, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
 use crate::tree::check::content_of;
@@ -204,11 +204,44 @@ impl Shelf {
         Ok(())
     }
 
+    /// Whether a piece is still missing.
+    pub(crate) fn needs(&self, number: usize) -> bool {
+        !self.here[number].load(Ordering::Relaxed)
+    }
+
+    /// Takes a piece that was found elsewhere, if it is what it should be and is missing. A writer may be staging the
+    /// same one now: each makes a whole file of its own.
+    pub(crate) fn offer(&self, number: usize, bytes: &[u8]) -> bool {
+        let Piece { sha256, len, .. } = &self.pieces[number];
+        if !self.needs(number) || bytes.len() != *len as usize || content_hash(bytes) != *sha256 {
+            return false;
+        }
+        let staged = match self.whole.contains(sha256) {
+            true => self.write_beside(sha256, bytes),
+            false => Ok(()),
+        };
+        let staged = staged.and_then(|()| self.place_chunks(sha256, bytes)).is_ok();
+        self.here[number].fetch_or(staged, Ordering::Relaxed);
+        staged
+    }
+
+    fn write_beside(&self, hash: &Hash, bytes: &[u8]) -> Result<()> {
+        let (name, staging) = (hex(hash), &self.place.staging);
+        let aside = format!("{name}.seed");
+        let file = fresh(staging, &aside).map_err(Fault::of("stage a file"))?;
+        File::from(file).write_all(bytes).map_err(Fault::io("stage a file"))?;
+        renameat(staging, &aside, staging, &name).map_err(Fault::of("stage a file"))
+    }
+
     /// Stages a piece whose bytes were checked.
     fn place_piece(&self, hash: &Hash, bytes: &[u8]) -> Result<()> {
         if self.whole.contains(hash) {
             self.write(hash, bytes)?;
         }
+        self.place_chunks(hash, bytes)
+    }
+
+    fn place_chunks(&self, hash: &Hash, bytes: &[u8]) -> Result<()> {
         for (partial, number) in self.spots.get(hash).into_iter().flatten() {
             self.partials[*partial].put(*number, bytes)?;
         }

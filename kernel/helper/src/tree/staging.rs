@@ -1,6 +1,7 @@
 //! A flight between its two halves: takes blocks, on several threads when there are many.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +31,42 @@ pub struct Staging {
     writers: Option<Writers>,
     fault: Option<Fault>,
     started: Instant,
+}
+
+/// Takes pieces for a flight from whoever found them.
+#[derive(Debug)]
+pub(crate) struct Offers {
+    shelf: Arc<Shelf>,
+    lacks: Vec<Lack>,
+}
+
+/// A content that is missing, by the path of a file that shall have it.
+#[derive(Debug, Clone)]
+pub(crate) struct Lack {
+    pub(crate) path: PathBuf,
+    pub(crate) size: u64,
+    /// In the order of their places.
+    pub(crate) pieces: Vec<Part>,
+}
+
+/// A piece: its number, and its place in the content.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    pub(crate) number: usize,
+    pub(crate) at: u64,
+    pub(crate) len: u32,
+}
+
+impl Offers {
+    /// What was missing when the flight began.
+    pub(crate) fn lacks(&self) -> &[Lack] {
+        &self.lacks
+    }
+
+    /// Takes a piece, unless it is not what it should be, or is here already.
+    pub(crate) fn offer(&self, number: usize, bytes: &[u8]) -> bool {
+        self.shelf.offer(number, bytes)
+    }
 }
 
 #[derive(Debug)]
@@ -67,6 +104,30 @@ impl Staging {
     /// How many of them are missing.
     pub fn missing(&self) -> u64 {
         self.shelf.missing()
+    }
+
+    /// Where pieces that come from elsewhere are taken.
+    pub(crate) fn offers(&self) -> Offers {
+        Offers { shelf: self.shelf.clone(), lacks: self.lacks() }
+    }
+
+    /// Every content that is missing, or parts of it.
+    fn lacks(&self) -> Vec<Lack> {
+        let mut lacks: Vec<(usize, Lack)> = Vec::new();
+        for (number, piece) in
+            self.pieces().iter().enumerate().filter(|(n, _)| self.shelf.needs(*n))
+        {
+            let part = Part { number, at: piece.at.1, len: piece.len };
+            match lacks.last_mut() {
+                Some((wanted, lack)) if *wanted == piece.at.0 => lack.pieces.push(part),
+                _ => {
+                    let entry = &self.plan.delta.wanted[piece.at.0];
+                    let (path, size) = (entry.path.clone(), entry.size());
+                    lacks.push((piece.at.0, Lack { path, size, pieces: vec![part] }));
+                }
+            }
+        }
+        lacks.into_iter().map(|(_, lack)| lack).collect()
     }
 
     /// Takes a sealed block; blocks may come in any order. It may still be worked on when this returns, so a

@@ -123,6 +123,7 @@ impl Laptop {
                 target: hex(&wanted.digest()),
                 ask: manner.ask,
                 checksum: manner.checksum,
+                seed: None,
             };
             match tree.begin(&change, delta.clone()).map_err(Some)? {
                 Begin::Refused(Refused::Base, text) => {
