@@ -283,6 +283,9 @@ pub struct Need {
     pub channels: u32,
     /// How many pieces are missing.
     pub pieces: u64,
+    /// How long the helper thought about it once the delta was here. The rest of the time it took the link.
+    #[serde(default)]
+    pub ms: u64,
 }
 
 /// `feed`, while a flight's blocks are under way: other processes may bring some of them, each over an SSH channel of

@@ -1,6 +1,6 @@
 //! The first half of a flight: the tree, locked and made as wanted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -162,7 +162,8 @@ pub(crate) fn change(
     change: &TreeChange,
 ) -> Result<Applied, Stop> {
     let text = serve.receive(line, Role::Delta, LARGEST_DELTA)?;
-    let delta = Delta::from_text(&text).map_err(tree::Fault::from)?;
+    let came = Instant::now();
+    let delta = Delta::from_packed(&text, LARGEST_DELTA).map_err(tree::Fault::from)?;
     let begun = own(&ground.tree).begin(change, delta)?;
     let mut staging = match begun {
         Begin::Ready(staging) => staging,
@@ -175,7 +176,8 @@ pub(crate) fn change(
     };
     if change.ask {
         serve.send(line, Role::Have, staging.have().as_bytes())?;
-        let need = Need { channels: line.base, pieces: staging.missing() };
+        let ms = u64::try_from(came.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let need = Need { channels: line.base, pieces: staging.missing(), ms };
         serve.tell(line, note::NEED, &need)?;
     }
     if staging.missing() > 0 {
@@ -192,22 +194,27 @@ pub(crate) fn change(
     Ok(applied)
 }
 
-/// Takes blocks until all are here; the last one may overtake others.
+/// Takes blocks until all are here. They may overtake each other on their way, and are packed against those before
+/// them: one that comes early waits. How many can is bounded by their credit.
 fn receive(serve: &Serve, line: &Line, staging: &mut Staging) -> Result<(), Stop> {
-    let (mut taken, mut end) = (0, None);
-    while end != Some(taken) {
+    let (mut early, mut next) = (BTreeMap::new(), 0);
+    loop {
         let piece = line.next(Role::Blocks)?;
-        let len = piece.bytes.len() as u64;
-        if !piece.bytes.is_empty() {
-            staging.put(&piece.bytes)?;
+        if !piece.bytes.is_empty() || piece.last {
+            early.insert(piece.offset, piece);
         }
-        taken += len;
-        if piece.last {
-            end = piece.offset.checked_add(len);
+        while let Some(piece) = early.remove(&next) {
+            let len = piece.bytes.len() as u64;
+            next += len;
+            if len > 0 {
+                staging.put(piece.bytes)?;
+            }
+            if piece.last {
+                return Ok(());
+            }
+            serve.grant(line, Role::Blocks, len)?;
         }
-        serve.grant(line, Role::Blocks, len)?;
     }
-    Ok(())
 }
 
 /// Copies the tree for one run; the lock is given back once the copy stands.

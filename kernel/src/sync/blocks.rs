@@ -1,8 +1,7 @@
 //! Pieces read from the files here, proved to be what was promised, and packed into blocks by threads.
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::FileExt;
+use std::fs::{File, Metadata};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,17 +9,23 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_tree::block::{Block, FULL};
+use crabbox_tree::lane::Packer;
 use crabbox_tree::{Chunk, Delta, Have, Piece, Recipe, content_hash, cut};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{KernelError, Result};
+use crate::sync::LocalTree;
+use crate::sync::index::record::Stat;
 use crate::sync::manifest::{Hash, open, unreadable};
 use crate::sync::seed::Seeded;
 
-/// zstd levels for a link that keeps up, and for one that does not.
+/// zstd's level for a link that keeps up.
 pub(super) const FAST: i32 = 1;
-const DENSE: i32 = 3;
+/// And for one that carries less than so many bytes in a second.
+const DENSE: &[(u64, i32)] = &[(8 << 20, 5), (24 << 20, 3)];
+/// A link that answered within this time keeps up, whatever it carried. Milliseconds.
+const NEAR: u64 = 15;
 /// Most threads that pack.
 const THREADS: usize = 4;
 /// Blocks each of them may be ahead.
@@ -76,36 +81,75 @@ pub(super) fn parcels(delta: &Delta, pieces: &[Piece], have: &Have) -> Vec<Parce
     parcels
 }
 
-/// Reads a parcel's pieces below `root` and seals them.
-pub(super) fn pack(root: &Path, parcel: &Parcel, level: i32) -> Result<Bytes, Spoiled> {
-    let mut block = Block::default();
-    let mut opened: Option<(&Path, File)> = None;
-    let mut buffer = Vec::new();
-    for (path, piece) in &parcel.0 {
-        let file = match opened.take().filter(|(of, _)| *of == path) {
-            Some((_, file)) => file,
-            None => reach(root, path)?,
-        };
-        buffer.resize(piece.len as usize, 0);
-        match file.read_exact_at(&mut buffer, piece.at.1) {
-            Ok(()) if content_hash(&buffer) == piece.sha256 => block.push(&piece.sha256, &buffer),
-            Ok(()) => return Err(Spoiled::Changed(path.clone())),
-            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
-                return Err(Spoiled::Changed(path.clone()));
-            }
-            Err(e) => return Err(Spoiled::Failed(unreadable(path).because(&e))),
-        }
-        opened = Some((path, file));
-    }
-    let level = block.shrinks().then_some(level);
-    let sealed = block.seal(level).map_err(|e| Spoiled::Failed(internal(&e)))?;
-    Ok(sealed.into())
+/// Where contents are read from.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    root: PathBuf,
+    /// What did not change since then is what it was described as, and need not be hashed once more: the box checks
+    /// every piece.
+    moment: i64,
 }
 
-fn reach(root: &Path, path: &Path) -> Result<File, Spoiled> {
+impl Source {
+    pub(super) fn of(tree: &LocalTree) -> Self {
+        Self { root: tree.root.clone(), moment: tree.moment }
+    }
+
+    /// A parcel's pieces as a block that stands by itself.
+    pub(super) fn pack(&self, parcel: &Parcel) -> Result<Bytes, Spoiled> {
+        let mut block = Block::default();
+        self.fill(&mut block, parcel)?;
+        let level = block.shrinks().then_some(FAST);
+        Ok(block.seal(level).map_err(|e| Spoiled::Failed(internal(&e)))?.into())
+    }
+
+    /// The same as the next block of a lane. What does not shrink stands by itself.
+    fn pack_next(
+        &self,
+        block: &mut Block,
+        packer: &mut Packer,
+        parcel: &Parcel,
+        level: i32,
+    ) -> Result<Bytes, Spoiled> {
+        block.clear();
+        self.fill(block, parcel)?;
+        let sealed = if block.shrinks() { packer.seal(block, level) } else { block.seal(None) };
+        Ok(sealed.map_err(|e| Spoiled::Failed(internal(&e)))?.into())
+    }
+
+    fn fill(&self, block: &mut Block, parcel: &Parcel) -> Result<(), Spoiled> {
+        let mut opened: Option<(&Path, File, bool)> = None;
+        for (path, piece) in &parcel.0 {
+            let (mut file, still) = match opened.take().filter(|(of, ..)| *of == path) {
+                Some((_, file, still)) => (file, still),
+                None => self.reach(path)?,
+            };
+            let failed = |e: std::io::Error| Spoiled::Failed(unreadable(path).because(&e));
+            if piece.chunk {
+                let _ = file.seek(SeekFrom::Start(piece.at.1)).map_err(failed)?;
+            }
+            let bytes = block.pull(&piece.sha256, piece.len, &file).map_err(failed)?;
+            let right =
+                bytes.len() == piece.len as usize && (still || content_hash(bytes) == piece.sha256);
+            if !right {
+                return Err(Spoiled::Changed(path.clone()));
+            }
+            opened = Some((path, file, still));
+        }
+        Ok(())
+    }
+
+    /// Opens a file; whether it is what it was at the moment.
+    fn reach(&self, path: &Path) -> Result<(File, bool), Spoiled> {
+        let (file, facts) = reach(&self.root, path)?;
+        Ok((file, !Stat::of(&facts).is_racy(self.moment)))
+    }
+}
+
+fn reach(root: &Path, path: &Path) -> Result<(File, Metadata), Spoiled> {
     let at = root.join(path);
     match open(&at, path) {
-        Ok((file, _)) => Ok(file),
+        Ok(opened) => Ok(opened),
         // Gone, or no file any more: that is a change, too.
         Err(_) if !at.symlink_metadata().is_ok_and(|m| m.is_file()) => {
             Err(Spoiled::Changed(path.to_owned()))
@@ -128,8 +172,8 @@ pub(super) struct Packers {
 }
 
 impl Packers {
-    /// Begins to pack what stands below `root`.
-    pub(super) fn start(root: &Path, parcels: Vec<Parcel>, seeded: &Arc<Seeded>) -> Self {
+    /// Begins to pack; what the box found by itself meanwhile is left out.
+    pub(super) fn start(source: &Source, parcels: Vec<Parcel>, seeded: &Arc<Seeded>) -> Self {
         let threads = threads().min(parcels.len());
         let level = Arc::new(AtomicI32::new(FAST));
         let left = parcels.len();
@@ -137,9 +181,9 @@ impl Packers {
         for (index, parcel) in parcels.into_iter().enumerate() {
             shares[index % threads].push(parcel);
         }
-        let lanes = shares
-            .into_iter()
-            .map(|share| lane(root, share, level.clone(), seeded.clone()))
+        let lanes = shares.into_iter().zip(0..);
+        let lanes = lanes
+            .map(|(share, lane)| start(source, lane, share, level.clone(), seeded.clone()))
             .collect();
         Self { lanes, next: 0, left, level }
     }
@@ -164,34 +208,44 @@ impl Packers {
         Some(block)
     }
 
-    /// Packs denser while the link is what everything waits for.
-    pub(super) fn link_keeps_up(&self, yes: bool) {
-        self.level.store(if yes { FAST } else { DENSE }, Ordering::Relaxed);
+    /// Packs denser from now on where that pays: `bytes` took `ms` over the link.
+    pub(super) fn suit(&self, bytes: u64, ms: u64) {
+        self.level.store(level(bytes, ms), Ordering::Relaxed);
     }
 }
 
-fn lane(
-    root: &Path,
+/// The processor's time hides behind a slow link.
+fn level(bytes: u64, ms: u64) -> i32 {
+    let rate = bytes.saturating_mul(1000) / ms.max(1);
+    let slow = DENSE.iter().find(|(below, _)| ms > NEAR && rate < *below);
+    slow.map_or(FAST, |(_, level)| *level)
+}
+
+fn start(
+    source: &Source,
+    lane: u8,
     share: Vec<Parcel>,
     level: Arc<AtomicI32>,
     seeded: Arc<Seeded>,
 ) -> mpsc::Receiver<Result<(Bytes, u64), Spoiled>> {
-    let (sender, lane) = mpsc::channel(AHEAD);
-    let root = root.to_owned();
+    let (sender, blocks) = mpsc::channel(AHEAD);
+    let source = source.clone();
     std::thread::spawn(move || {
+        let (mut block, mut packer) = (Block::default(), Packer::new(lane));
         for parcel in share {
             let bytes = parcel.bytes();
             let parcel = parcel.without(&seeded);
-            let block = match parcel.0.is_empty() {
+            let level = level.load(Ordering::Relaxed);
+            let sealed = match parcel.0.is_empty() {
                 true => Ok(Bytes::new()),
-                false => pack(&root, &parcel, level.load(Ordering::Relaxed)),
+                false => source.pack_next(&mut block, &mut packer, &parcel, level),
             };
-            if sender.blocking_send(block.map(|block| (block, bytes))).is_err() {
+            if sender.blocking_send(sealed.map(|sealed| (sealed, bytes))).is_err() {
                 return; // nobody wants them any more
             }
         }
     });
-    lane
+    blocks
 }
 
 fn threads() -> usize {
@@ -235,7 +289,7 @@ pub(super) async fn recipes(root: &Path, large: Vec<Large>) -> Result<Vec<Recipe
 
 /// How one large file is cut, proved to be the content it should be.
 fn recipe(root: &Path, path: &Path, content: Hash) -> Result<Recipe, Spoiled> {
-    let mut file = reach(root, path)?;
+    let (mut file, _) = reach(root, path)?;
     let (mut chunks, mut hasher) = (Vec::<Chunk>::new(), Sha256::new());
     let (mut buffer, mut filled) = (vec![0; READ], 0);
     loop {

@@ -10,7 +10,7 @@ use crabbox_tree::{Delta, Have, Piece, Recipe, WHOLE, is_inside, pieces};
 use crabbox_wire::payload;
 
 use crate::error::{KernelError, Result};
-use crate::sync::blocks::{self, Spoiled};
+use crate::sync::blocks::{self, Source, Spoiled};
 use crate::sync::known::Known;
 use crate::sync::manifest::{self, Entry, Hash, Kind, Manifest, bytes_of, changing, hex, whole};
 use crate::sync::survey::above;
@@ -68,6 +68,8 @@ pub(super) struct Leg<'a> {
     pub(super) ask: bool,
     /// Where the box may find some of them by itself.
     pub(super) seed: Option<Origin>,
+    /// Whether the box is thought to hold nothing.
+    pub(super) first: bool,
 }
 
 impl<'a> Course<'a> {
@@ -84,8 +86,13 @@ impl<'a> Course<'a> {
     }
 
     /// The directory here.
-    pub(super) fn root(&self) -> &'a Path {
+    fn root(&self) -> &'a Path {
         &self.tree.root
+    }
+
+    /// Where the content of its files is read from.
+    pub(super) fn source(&self) -> Source {
+        Source::of(self.tree)
     }
 
     pub(super) fn rules(&self) -> &'a SyncRules {
@@ -135,9 +142,10 @@ impl<'a> Course<'a> {
         };
         let needed: u64 = pieces.iter().map(|p| u64::from(p.len)).sum();
         let ask = needed > UNASKED || !delta.recipes.is_empty();
+        let first = self.base.entries().is_some_and(|m| m.entries().is_empty());
         let seeds = ask && self.rules.seed_above.is_some_and(|limit| needed > limit);
         let seed = if seeds { seed::origin(self.tree) } else { None };
-        Ok(Leg { base: self.base().to_owned(), target, digest, delta, pieces, ask, seed })
+        Ok(Leg { base: self.base().to_owned(), target, digest, delta, pieces, ask, seed, first })
     }
 
     fn recipe(&self, content: &Hash) -> Option<Recipe> {

@@ -2,13 +2,12 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use crabbox_schemas::error::{ErrorCode, Outcome};
-use crabbox_schemas::helper::{self, FlightResult, Refused, Role, Started, Waiting, note};
+use crabbox_schemas::helper::{self, FlightResult, Need, Refused, Role, Started, Waiting, note};
 use crabbox_schemas::run::SyncPhase;
 use crabbox_tree::Have;
 use serde_json::Value;
@@ -17,7 +16,7 @@ use crate::error::{KernelError, Result};
 use crate::event::Event;
 use crate::helper::{Helper, Incoming};
 use crate::ports::{Clock, EventSink};
-use crate::sync::blocks::{Packers, Spoiled};
+use crate::sync::blocks::{Packers, Source, Spoiled};
 use crate::sync::course::Leg;
 use crate::sync::seed::Seeded;
 use crate::sync::width::Width;
@@ -52,8 +51,8 @@ impl<'a, C: Clock> Log<'a, C> {
         Self { events, clock, queued, from, told: from, phases: Vec::new(), started: None }
     }
 
-    /// What was done since the last step; a step that comes again goes on.
-    pub(super) fn step(&mut self, name: &str) {
+    /// What was done since the last step, which took so many milliseconds; a step that comes again goes on.
+    pub(super) fn step(&mut self, name: &str) -> u64 {
         let now = self.clock.monotonic_ms();
         let ms = now.saturating_sub(self.from);
         self.from = now;
@@ -66,6 +65,7 @@ impl<'a, C: Clock> Log<'a, C> {
                 reason: None,
             }),
         }
+        ms
     }
 
     fn now_ms(&self) -> u64 {
@@ -107,14 +107,18 @@ impl<'a, C: Clock> Log<'a, C> {
 pub(super) struct Exchange<'a> {
     id: u64,
     channels: u32,
-    leg: Option<(&'a Path, &'a Leg<'a>)>,
+    leg: Option<(Source, &'a Leg<'a>)>,
     run_id: Option<&'a str>,
     patience: Duration,
     outbox: VecDeque<(Role, Bytes, bool)>,
+    /// Packing began before the box said what it lacks: to a new box goes everything.
+    eager: Option<Packers>,
     packers: Option<Packers>,
     width: Width,
     seeded: Arc<Seeded>,
     spoiled: Option<Spoiled>,
+    /// Bytes of the delta as it travels.
+    delta: u64,
     /// Bytes of content sent, and to be sent.
     sent: (u64, u64),
     have: Vec<u8>,
@@ -136,7 +140,7 @@ impl<'a> Exchange<'a> {
     pub(super) fn new(
         id: u64,
         channels: u32,
-        leg: Option<(&'a Path, &'a Leg<'a>)>,
+        leg: Option<(Source, &'a Leg<'a>)>,
         run_id: Option<&'a str>,
         patience: Duration,
     ) -> Self {
@@ -147,10 +151,12 @@ impl<'a> Exchange<'a> {
             run_id,
             patience,
             outbox: VecDeque::new(),
+            eager: None,
             packers: None,
             width: Width::default(),
             seeded: Arc::default(),
             spoiled: None,
+            delta: 0,
             sent: (0, 0),
             have: Vec::new(),
             manifest: Vec::new(),
@@ -161,9 +167,14 @@ impl<'a> Exchange<'a> {
 
     /// Puts in the outbox what goes without being asked for.
     pub(super) fn load(&mut self, blocks: Vec<Bytes>, script: Option<Bytes>) {
-        if let Some((_, leg)) = self.leg {
-            self.say(Role::Delta, leg.delta.to_text().into());
-            if !leg.ask {
+        if let Some((source, leg)) = &self.leg {
+            let delta = leg.delta.to_packed();
+            self.delta = delta.len() as u64;
+            let (ask, first) = (leg.ask, leg.ask && leg.first);
+            let everything = || leg.parcels(&Have::nothing(leg.pieces.len()));
+            self.eager = first.then(|| Packers::start(source, everything(), &self.seeded));
+            self.say(Role::Delta, delta.into());
+            if !ask {
                 self.say_blocks(blocks);
             }
         }
@@ -208,7 +219,7 @@ impl<'a> Exchange<'a> {
         helper: &mut Helper,
         log: &mut Log<'_, C>,
     ) -> Result<Result<FlightResult>> {
-        if let Some((_, leg)) = self.leg.filter(|(_, leg)| leg.ask) {
+        if let Some((_, leg)) = self.leg.as_ref().filter(|(_, leg)| leg.ask) {
             let bytes = leg.pieces.iter().map(|piece| u64::from(piece.len)).sum();
             self.width.ask(helper, self.channels, bytes, log.now_ms())?;
         }
@@ -281,8 +292,7 @@ impl<'a> Exchange<'a> {
         let Some((role, data, last)) = self.outbox.pop_front() else { return };
         let channel = role.of(self.channels);
         helper.send(channel, data, last);
-        if let Some(packers) = &self.packers {
-            packers.link_keeps_up(helper.has_room(channel));
+        if self.packers.is_some() {
             self.width.open(helper, self.channels);
         }
         if self.outbox.is_empty() && self.packers.as_ref().is_none_or(|p| p.left() == 0) {
@@ -299,9 +309,13 @@ impl<'a> Exchange<'a> {
         log.hear_started(&incoming)?;
         if let Some(waiting) = incoming.note::<Waiting>(note::WAITING) {
             log.queue(waiting?.owner, self.patience);
-        } else if incoming.note::<Value>(note::NEED).is_some() {
-            log.step("check");
-            return self.send_what_is_missing();
+        } else if let Some(need) = incoming.note::<Need>(note::NEED) {
+            let link = log.step("check").saturating_sub(need?.ms);
+            self.send_what_is_missing()?;
+            if let Some(packers) = &self.packers {
+                packers.suit(self.delta, link);
+            }
+            return Ok(());
         } else if let Some(seeded) = incoming.note(note::SEEDED) {
             self.skip(seeded?, log);
         }
@@ -339,7 +353,7 @@ impl<'a> Exchange<'a> {
     }
 
     fn send_what_is_missing(&mut self) -> Result<()> {
-        let Some((root, leg)) = self.leg.filter(|(_, leg)| leg.ask) else {
+        let Some((source, leg)) = self.leg.as_ref().filter(|(_, leg)| leg.ask) else {
             return Err(nonsense("it asked for content that it has"));
         };
         let bits = std::mem::take(&mut self.have);
@@ -352,7 +366,9 @@ impl<'a> Exchange<'a> {
         }
         self.sent = (0, parcels.iter().map(|p| p.bytes()).sum());
         self.width.missing(self.sent.1);
-        self.packers = Some(Packers::start(root, parcels, &self.seeded));
+        let eager = self.eager.take().filter(|_| have == Have::nothing(leg.pieces.len()));
+        let start = || Packers::start(source, parcels, &self.seeded);
+        self.packers = Some(eager.unwrap_or_else(start));
         Ok(())
     }
 }

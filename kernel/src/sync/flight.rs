@@ -18,7 +18,7 @@ use crate::error::{KernelError, Result};
 use crate::helper::{Helper, Incoming};
 use crate::ports::{Clock, EventSink, Stop, Urgency};
 use crate::state::State;
-use crate::sync::blocks::{self, Spoiled};
+use crate::sync::blocks::Spoiled;
 use crate::sync::course::{Course, Leg};
 use crate::sync::exchange::{self, Exchange, Log};
 use crate::sync::known::{self, Known};
@@ -207,7 +207,7 @@ impl<'a, C: Clock> Pilot<'a, C> {
     fn unasked(&self, leg: &Leg<'_>) -> Result<Vec<Bytes>, Spoiled> {
         let Some(course) = self.course.as_ref().filter(|_| !leg.ask) else { return Ok(Vec::new()) };
         let parcels = leg.parcels(&Have::nothing(leg.pieces.len()));
-        parcels.iter().map(|parcel| blocks::pack(course.root(), parcel, blocks::FAST)).collect()
+        parcels.iter().map(|parcel| course.source().pack(parcel)).collect()
     }
 
     /// One try, from the request to its answer.
@@ -224,7 +224,7 @@ impl<'a, C: Clock> Pilot<'a, C> {
         let mut exchange = Exchange::new(
             id,
             channels,
-            self.course.as_ref().zip(leg.as_deref()).map(|(course, leg)| (course.root(), leg)),
+            self.course.as_ref().zip(leg.as_deref()).map(|(course, leg)| (course.source(), leg)),
             self.flight.launch.map(|launch| launch.spec.run_id.as_str()),
             Duration::from_millis(self.lock.wait_ms),
         );

@@ -83,23 +83,17 @@ pub(super) fn read_file(
 
 /// Opens a regular file without following a link and without waiting for one that became a pipe.
 pub(super) fn open(at: &Path, path: &Path) -> Result<(File, Metadata)> {
-    let failed = |e: std::io::Error| unreadable(path).because(&e);
-    if !std::fs::symlink_metadata(at).map_err(failed)?.is_file() {
-        return Err(changing(path));
-    }
-    open_now(at, path)
-}
-
-/// Opens what may have been swapped since it was looked at.
-pub(super) fn open_now(at: &Path, path: &Path) -> Result<(File, Metadata)> {
-    let failed = |e: std::io::Error| unreadable(path).because(&e);
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match rustix::fs::open(at, flags, Mode::empty()) {
-        Ok(file) => File::from(file),
-        Err(Errno::LOOP) => return Err(changing(path)),
-        Err(errno) => return Err(failed(errno.into())),
+    const READ: OFlags = OFlags::RDONLY
+        .union(OFlags::NOFOLLOW)
+        .union(OFlags::NONBLOCK)
+        .union(OFlags::NOCTTY)
+        .union(OFlags::CLOEXEC);
+    let file = match rustix::fs::open(at, READ, Mode::empty()) {
+        Ok(fd) => File::from(fd),
+        Err(Errno::LOOP | Errno::NXIO) => return Err(changing(path)),
+        Err(errno) => return Err(unreadable(path).because(&errno)),
     };
-    let meta = file.metadata().map_err(failed)?;
+    let meta = file.metadata().map_err(|e| unreadable(path).because(&e))?;
     if meta.is_file() { Ok((file, meta)) } else { Err(changing(path)) }
 }
 

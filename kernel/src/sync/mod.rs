@@ -68,6 +68,8 @@ pub struct LocalTree {
     bytes: u64,
     /// How its large contents are cut.
     recipes: Recipes,
+    /// When it began to be read, on the file system's clock. What changed later may differ from the manifest.
+    moment: i64,
     /// What the index that was left behind calls the moment of this scan; see [`ScanOptions::token`].
     pub token: Option<String>,
     /// Tracked files that are gone here.

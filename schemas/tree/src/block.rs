@@ -1,7 +1,10 @@
 //! Blocks: pieces packed one behind the other, compressed when that helps.
 //!
-//! A sealed block is a codec byte (0 as is, 1 zstd), the unpacked length as a little-endian `u32`, and the
-//! packed bytes. Unpacked, it is a row of records: the piece's hash, its length as `u32`, its bytes.
+//! A sealed block is a codec byte (0 as is, 1 zstd, 2 and 3 see [`crate::lane`]), the unpacked length as a
+//! little-endian `u32`, and the packed bytes. Unpacked, it is a row of records: the piece's hash, its length as
+//! `u32`, its bytes.
+
+use std::io::{self, Read};
 
 use crate::TreeError;
 use crate::entry::Hash;
@@ -15,7 +18,7 @@ pub const MAX: usize = FULL + crate::WHOLE as usize + RECORD;
 /// Bytes before a record's content.
 const RECORD: usize = 36;
 /// Bytes before a block's packed bytes.
-const HEAD: usize = 5;
+pub(crate) const HEAD: usize = 5;
 
 /// How many samples are compressed to judge a block, and how large each is. Bytes.
 const SAMPLES: usize = 4;
@@ -34,6 +37,27 @@ impl Block {
         self.raw.extend_from_slice(sha256);
         self.raw.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
         self.raw.extend_from_slice(bytes);
+    }
+
+    /// Adds a piece that is read from a source, and gives its bytes. They may be cut off where the source ends; the
+    /// hash is what somebody claims.
+    pub fn pull(&mut self, sha256: &Hash, len: u32, from: impl Read) -> io::Result<&[u8]> {
+        // A little more than needed, so that the end is seen without a try for more.
+        self.raw.reserve(RECORD + len as usize + 64);
+        self.raw.extend_from_slice(sha256);
+        self.raw.extend_from_slice(&len.to_le_bytes());
+        let start = self.raw.len();
+        let _ = from.take(len.into()).read_to_end(&mut self.raw)?;
+        Ok(&self.raw[start..])
+    }
+
+    /// Takes everything out.
+    pub fn clear(&mut self) {
+        self.raw.clear();
+    }
+
+    pub(crate) fn raw(&self) -> &[u8] {
+        &self.raw
     }
 
     /// Whether it should be sealed now.
@@ -55,8 +79,7 @@ impl Block {
     }
 
     /// The bytes for the wire; `level` is zstd's, `None` leaves them as they are.
-    pub fn seal(self, level: Option<i32>) -> Result<Vec<u8>, TreeError> {
-        let len = u32::try_from(self.raw.len()).map_err(|_| TreeError::new("a block too large"))?;
+    pub fn seal(&self, level: Option<i32>) -> Result<Vec<u8>, TreeError> {
         let packed = match level {
             Some(level) => Some(
                 zstd::bulk::compress(&self.raw, level)
@@ -68,22 +91,35 @@ impl Block {
             Some(packed) if packed.len() < self.raw.len() => (1, packed),
             _ => (0, &self.raw),
         };
-        let mut out = Vec::with_capacity(HEAD + body.len());
-        out.push(codec);
-        out.extend_from_slice(&len.to_le_bytes());
+        let mut out =
+            head(codec, self.raw.len()).map_err(|_| TreeError::new("a block too large"))?;
         out.extend_from_slice(body);
         Ok(out)
     }
 }
 
-/// Unpacks a sealed block. Never takes more memory than a block may hold.
+/// The first bytes of a sealed block.
+pub(crate) fn head(codec: u8, len: usize) -> io::Result<Vec<u8>> {
+    let len = u32::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    let [a, b, c, d] = len.to_le_bytes();
+    Ok(vec![codec, a, b, c, d])
+}
+
+/// The codec of a sealed block, its length once unpacked, and what follows.
+pub(crate) fn split_head(sealed: &[u8]) -> Result<(u8, usize, &[u8]), TreeError> {
+    let (&[codec, a, b, c, d], body) =
+        sealed.split_first_chunk::<HEAD>().ok_or_else(|| TreeError::new("a damaged block"))?;
+    let len = u32::from_le_bytes([a, b, c, d]) as usize;
+    match len > MAX {
+        true => Err(TreeError::new("a block larger than allowed")),
+        false => Ok((codec, len, body)),
+    }
+}
+
+/// Unpacks a sealed block that stands by itself. Never takes more memory than a block may hold.
 pub fn open(sealed: &[u8]) -> Result<Vec<u8>, TreeError> {
     let bad = || TreeError::new("a damaged block");
-    let (&[codec, a, b, c, d], body) = sealed.split_first_chunk::<HEAD>().ok_or_else(bad)?;
-    let len = u32::from_le_bytes([a, b, c, d]) as usize;
-    if len > MAX {
-        return Err(TreeError::new("a block larger than allowed"));
-    }
+    let (codec, len, body) = split_head(sealed)?;
     let raw = match codec {
         0 => body.to_vec(),
         1 => zstd::bulk::decompress(body, len).map_err(|_| bad())?,

@@ -1,5 +1,6 @@
 //! The delta: what leads from one manifest to the next, with the recipes of large files.
 
+use std::io::Read;
 use std::path::PathBuf;
 
 use crate::entry::{
@@ -11,6 +12,11 @@ use crate::{Manifest, TreeError};
 
 /// First line of the text form.
 const HEADER: &[u8] = b"crabbox-delta 1";
+
+/// Texts below this size travel as they are. Bytes.
+const SMALL: usize = 16 << 10;
+/// How everything that zstd packed begins.
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// What leads from one manifest to the next.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,6 +68,27 @@ impl Delta {
         let digest = hex(&content_hash(&text));
         text.extend_from_slice(format!("end {digest}\n").as_bytes());
         text
+    }
+
+    /// The form in which it travels: its text, packed with zstd when that is worth it.
+    pub fn to_packed(&self) -> Vec<u8> {
+        let text = self.to_text();
+        match text.len() < SMALL {
+            true => text,
+            false => zstd::bulk::compress(&text, 1).unwrap_or(text),
+        }
+    }
+
+    /// Reads the form in which it travels; its text may have at most so many bytes.
+    pub fn from_packed(bytes: &[u8], most: usize) -> Result<Self, TreeError> {
+        if !bytes.starts_with(&ZSTD) {
+            return Self::from_text(bytes);
+        }
+        let failed = |_| TreeError::new("a delta is packed badly");
+        let mut text = Vec::new();
+        let unpacked = zstd::stream::read::Decoder::with_buffer(bytes).map_err(failed)?;
+        let read = unpacked.take(most as u64).read_to_end(&mut text);
+        read.map_err(failed).and_then(|_| Self::from_text(&text))
     }
 
     /// Reads the text form.

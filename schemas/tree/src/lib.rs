@@ -9,6 +9,7 @@
 pub mod block;
 mod delta;
 mod entry;
+pub mod lane;
 mod manifest;
 mod piece;
 

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+use crabbox_tree::lane::{Packer, Unpacker, lane};
 use crabbox_tree::{Delta, Entry, Have, Kind, Manifest, Recipe, block, content_hash, cut, pieces};
 use proptest::prelude::*;
 
@@ -45,6 +46,7 @@ proptest! {
         let delta = Delta::from_text(&delta.to_text()).unwrap();
         prop_assert_eq!(delta.apply(&from).unwrap(), to.clone());
         prop_assert_eq!(delta.is_empty(), from == to);
+        prop_assert_eq!(&Delta::from_packed(&delta.to_packed(), 1 << 20).unwrap(), &delta);
         prop_assert_eq!(from.digest() == to.digest(), from == to);
     }
 
@@ -82,6 +84,64 @@ proptest! {
             for _ in block::records(&raw) {}
         }
     }
+
+    #[test]
+    fn blocks_of_a_lane_come_back_in_order_and_damage_is_refused_without_a_panic(
+        contents in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 0..200), 1..4), 1..9),
+        noise in proptest::collection::vec(any::<u8>(), 0..99),
+        at in any::<usize>(),
+    ) {
+        let (mut packer, mut unpacker, mut raw) = (Packer::new(3), Unpacker::default(), Vec::new());
+        for (content, level) in &contents {
+            let mut block = block::Block::default();
+            prop_assert_eq!(block.pull(&content_hash(content), content.len() as u32, &content[..]).unwrap(), &content[..]);
+            let sealed = packer.seal(&block, *level).unwrap();
+            prop_assert_eq!(lane(&sealed), Some(3));
+            unpacker.open(&sealed, &mut raw).unwrap();
+            let back: Vec<_> = block::records(&raw).map(|r| r.unwrap().1.to_vec()).collect();
+            prop_assert_eq!(back, vec![content.clone()]);
+            let mut damaged = sealed.clone();
+            damaged[at % sealed.len()] ^= 1;
+            damaged.extend(&noise);
+            if Unpacker::default().open(&damaged, &mut raw).is_ok() {
+                for _ in block::records(&raw) {}
+            }
+        }
+    }
+}
+
+#[test]
+fn a_block_refers_to_those_before_it_in_its_lane_and_is_of_no_use_without_them() {
+    let noise = |seed: u32| {
+        (0..200_000u32).map(|n| (n.wrapping_mul(seed) >> 13) as u8).collect::<Vec<u8>>()
+    };
+    let content = noise(2_654_435_761);
+    let mut block = block::Block::default();
+    block.push(&content_hash(&content), &content);
+    let mut packer = Packer::new(0);
+    let first = packer.seal(&block, 1).unwrap();
+    let second = packer.seal(&block, 1).unwrap();
+    assert!(second.len() < first.len() / 10, "{} then {}", first.len(), second.len());
+    let (mut unpacker, mut raw) = (Unpacker::default(), Vec::new());
+    assert!(unpacker.open(&second, &mut raw).is_err());
+    for sealed in [&first, &second, &packer.seal(&block, 3).unwrap()] {
+        unpacker.open(sealed, &mut raw).unwrap();
+        assert_eq!(block::records(&raw).next().unwrap().unwrap().1, content);
+    }
+}
+
+#[test]
+fn a_large_delta_travels_packed_and_one_larger_than_allowed_is_refused() {
+    let entry = |n: u32| Entry {
+        path: format!("file{n}").into(),
+        kind: Kind::File { size: n.into(), sha256: content_hash(&n.to_le_bytes()), exec: false },
+    };
+    let delta = Delta { wanted: (1000..2000).map(entry).collect(), ..Delta::default() };
+    let (text, packed) = (delta.to_text(), delta.to_packed());
+    assert!(packed.len() < text.len() * 3 / 4, "{} of {}", packed.len(), text.len());
+    assert_eq!(Delta::from_packed(&packed, text.len()).unwrap(), delta);
+    assert!(Delta::from_packed(&packed, text.len() - 1).is_err());
+    assert!(Delta::from_packed(&packed[..packed.len() / 2], text.len()).is_err());
 }
 
 #[test]

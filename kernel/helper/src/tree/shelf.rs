@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crabbox_tree::lane::Unpacker;
 use crabbox_tree::{Hash, Have, Kind, Piece, Recipe, WHOLE, block, content_hash, cut, hex, pieces};
 use rustix::fs::{AtFlags, OFlags, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
@@ -167,11 +168,16 @@ impl Shelf {
         self.here.iter().filter(|here| !here.load(Ordering::Relaxed)).count() as u64
     }
 
-    /// Unpacks a block and stages its pieces.
-    pub(crate) fn put_block(&self, sealed: &[u8]) -> Result<()> {
-        let raw = block::open(sealed)?;
+    /// Unpacks a block, in `raw`, and stages its pieces.
+    pub(crate) fn put_block(
+        &self,
+        sealed: &[u8],
+        unpacker: &mut Unpacker,
+        raw: &mut Vec<u8>,
+    ) -> Result<()> {
+        unpacker.open(sealed, raw)?;
         let mut fault = None;
-        for record in block::records(&raw) {
+        for record in block::records(raw) {
             let (hash, bytes) = record?;
             if let Err(wrong) = self.put(&hash, bytes) {
                 fault.get_or_insert(wrong);

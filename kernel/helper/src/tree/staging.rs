@@ -2,13 +2,15 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use bytes::Bytes;
 use crabbox_schemas::helper::Applied;
+use crabbox_tree::lane::{Unpacker, lane};
 use crabbox_tree::{Have, Piece};
 
 use crate::tree::fault::{Fault, Result};
@@ -19,6 +21,8 @@ use crate::tree::{Tree, apply, threads};
 
 /// A block up to this size that comes alone is not worth a thread. Bytes.
 const SMALL: usize = 128 << 10;
+/// Blocks that may wait for each writer.
+const WAITING: usize = 2;
 
 /// A flight whose content is being put in. Dropping it gives the flight up; what was put in is found by the next.
 #[derive(Debug)]
@@ -69,10 +73,13 @@ impl Offers {
     }
 }
 
+/// Threads that stage blocks; all blocks of a lane go to one of them.
 #[derive(Debug)]
 struct Writers {
-    blocks: SyncSender<Vec<u8>>,
+    queues: Vec<SyncSender<Bytes>>,
     threads: Vec<JoinHandle<Result<()>>>,
+    /// Whose turn it is when it does not matter.
+    turn: usize,
 }
 
 impl Staging {
@@ -130,14 +137,14 @@ impl Staging {
         lacks.into_iter().map(|(_, lack)| lack).collect()
     }
 
-    /// Takes a sealed block; blocks may come in any order. It may still be worked on when this returns, so a
-    /// fault may show with a later block, or when the flight is applied.
-    pub fn put(&mut self, sealed: &[u8]) -> Result<()> {
+    /// Takes a sealed block; those of a lane come in their order, others in any. It may still be worked on when this
+    /// returns, so a fault may show with a later block, or when the flight is applied.
+    pub fn put(&mut self, sealed: Bytes) -> Result<()> {
         if let Some(fault) = &self.fault {
             return Err(fault.clone());
         }
-        if self.writers.is_none() && sealed.len() <= SMALL {
-            let put = self.shelf.put_block(sealed);
+        if self.writers.is_none() && sealed.len() <= SMALL && lane(&sealed).is_none() {
+            let put = self.shelf.put_block(&sealed, &mut Unpacker::default(), &mut Vec::new());
             self.fault = put.as_ref().err().cloned();
             return put;
         }
@@ -145,16 +152,16 @@ impl Staging {
             Some(writers) => writers,
             none => none.insert(Writers::start(&self.shelf)?),
         };
-        match writers.blocks.send(sealed.to_vec()) {
-            Ok(()) => Ok(()),
-            Err(_) => self.settle(),
+        match writers.take(sealed) {
+            true => Ok(()),
+            false => self.settle(),
         }
     }
 
     /// Waits for the writers; the first fault counts.
     fn settle(&mut self) -> Result<()> {
         if let Some(writers) = self.writers.take() {
-            drop(writers.blocks);
+            drop(writers.queues);
             for thread in writers.threads {
                 let lost = |_| Err(Fault::Io("a writer died".into()));
                 if let Err(fault) = thread.join().unwrap_or_else(lost) {
@@ -192,34 +199,40 @@ impl Drop for Staging {
 
 impl Writers {
     fn start(shelf: &Arc<Shelf>) -> Result<Self> {
-        let (blocks, queue) = sync_channel::<Vec<u8>>(1);
-        let queue = Arc::new(Mutex::new(queue));
-        let threads = (0..threads::cores())
-            .map(|_| {
-                let (shelf, queue) = (shelf.clone(), queue.clone());
-                std::thread::Builder::new().spawn(move || work(&shelf, &queue))
-            })
-            .collect::<std::io::Result<_>>()
-            .map_err(Fault::io("start a writer"))?;
-        Ok(Self { blocks, threads })
+        let (mut queues, mut threads) = (Vec::new(), Vec::new());
+        for _ in 0..threads::cores() {
+            let (blocks, queue) = sync_channel(WAITING);
+            let shelf = shelf.clone();
+            let thread = std::thread::Builder::new().spawn(move || work(&shelf, &queue));
+            threads.push(thread.map_err(Fault::io("start a writer"))?);
+            queues.push(blocks);
+        }
+        Ok(Self { queues, threads, turn: 0 })
+    }
+
+    /// Hands a block to its writer; false when that has given up.
+    fn take(&mut self, sealed: Bytes) -> bool {
+        self.turn += 1;
+        let writer = lane(&sealed).map_or(self.turn, usize::from) % self.queues.len();
+        self.queues[writer].send(sealed).is_ok()
     }
 }
 
 /// Stages blocks until there are no more. A writer that found a fault goes on: what is right is kept for the
 /// next flight.
-fn work(shelf: &Shelf, queue: &Mutex<Receiver<Vec<u8>>>) -> Result<()> {
+fn work(shelf: &Shelf, queue: &Receiver<Bytes>) -> Result<()> {
+    let (mut unpacker, mut raw) = (Unpacker::default(), Vec::new());
     let mut first = Ok(());
-    loop {
-        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(sealed) = next else { return first };
-        if let Err(fault) = shelf.put_block(&sealed)
+    for sealed in queue {
+        if let Err(fault) = shelf.put_block(&sealed, &mut unpacker, &mut raw)
             && first.is_ok()
         {
             let full = matches!(fault, Fault::Full(_));
             first = Err(fault);
             if full {
-                return first;
+                break;
             }
         }
     }
+    first
 }

@@ -198,7 +198,7 @@ fn send(
             continue;
         }
         if manner.cut == Some(count) {
-            staging.put(&block.seal(None).unwrap())?;
+            staging.put(block.seal(None).unwrap().into())?;
             return Ok(false);
         }
         let File::Bytes(bytes, _) = &files.0[&delta.wanted[piece.at.0].path] else { panic!() };
@@ -206,12 +206,12 @@ fn send(
         block.push(&piece.sha256, &bytes[from..from + piece.len as usize]);
         count += 1;
         if block.is_full() {
-            staging.put(&std::mem::take(&mut block).seal(Some(1)).unwrap())?;
+            staging.put(std::mem::take(&mut block).seal(Some(1)).unwrap().into())?;
         }
     }
     flown.sent += count;
     if !block.is_empty() {
-        staging.put(&block.seal(Some(1)).unwrap())?;
+        staging.put(block.seal(Some(1)).unwrap().into())?;
     }
     Ok(true)
 }

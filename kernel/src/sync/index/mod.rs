@@ -146,6 +146,7 @@ fn finish(scan: Scan, head: Head, kept: &Kept, shelf: &Shelf) -> Result<LocalTre
     // An index that cannot be written is only missed.
     let draft = (news || differs).then(|| scan.draft(&head, shelf)).and_then(std::io::Result::ok);
     let mut tree = scan.into_tree()?;
+    tree.moment = shelf.moment;
     tree.digest = if differs { tree.manifest.digest() } else { kept.digest };
     tree.token.clone_from(&kept.head.token);
     if let Some(draft) = draft {
@@ -308,6 +309,7 @@ impl Scan {
             files,
             bytes,
             recipes: self.recipes,
+            moment: i64::MIN,
             token: None,
             tracked_deletions: self.tracked_deletions,
             left_out,

@@ -360,7 +360,7 @@ fn a_file_that_is_swapped_for_a_link_or_a_pipe_is_neither_followed_nor_waited_fo
     // As if each had been a file a moment ago.
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let open = |at: &Path| crate::sync::manifest::open_now(at, Path::new("name"));
+        let open = |at: &Path| crate::sync::manifest::open(at, Path::new("name"));
         let opened = [&file, &link, &pipe].map(|at| open(at).map(drop).map_err(|e| e.to_string()));
         tell.send(opened).unwrap();
     });
