@@ -16,10 +16,33 @@ const TICK: f64 = 10.0;
 impl Stage {
     /// Processor time, in milliseconds, of all programs of the stage on both ends and of those that have ended.
     pub(crate) fn cpu(&self) -> f64 {
+        // What we started that has ended counts here, what has ended below a session or a daemon counts there.
         let ended = ticks("self", 15..17);
-        let alive: u64 = self.processes().iter().map(|pid| ticks(&pid.to_string(), 13..17)).sum();
+        let alive: u64 = self.families().iter().map(|pid| ticks(&pid.to_string(), 13..17)).sum();
         (ended + alive) as f64 * TICK
     }
+
+    /// The stage's processes and all below them: a session of the server hides what it belongs to, and what it
+    /// started says nothing of us.
+    fn families(&self) -> Vec<i32> {
+        let mut known = self.processes();
+        let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = all.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+        let mut others: Vec<i32> = pids.filter(|pid| !known.contains(pid)).collect();
+        let mut next = 0;
+        while let Some(above) = known.get(next).copied() {
+            known.extend(others.extract_if(.., |pid| parent(*pid) == Some(above)));
+            next += 1;
+        }
+        known
+    }
+}
+
+/// Who started a process, or took it over.
+fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Sum of some fields of `/proc/…/stat`, counted from zero.

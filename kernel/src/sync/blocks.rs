@@ -25,7 +25,7 @@ pub(super) const FAST: i32 = 1;
 /// And for one that carries less than so many bytes in a second.
 const DENSE: &[(u64, i32)] = &[(8 << 20, 5), (24 << 20, 3)];
 /// A link that answered within this time keeps up, whatever it carried. Milliseconds.
-const NEAR: u64 = 15;
+const NEAR: u64 = 20;
 /// Most threads that pack.
 const THREADS: usize = 4;
 /// Blocks each of them may be ahead.

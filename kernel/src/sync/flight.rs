@@ -229,6 +229,8 @@ impl<'a, C: Clock> Pilot<'a, C> {
             Duration::from_millis(self.lock.wait_ms),
         );
         exchange.load(blocks, self.flight.launch.and_then(|launch| launch.script.clone()));
+        // What follows until the box says what it lacks is the link's and the box's time.
+        self.log.step("preflight");
         let answer = exchange.until_answered(helper, &mut self.log).await?;
         self.log.step("apply");
         let air = self.air.take();

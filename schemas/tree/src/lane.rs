@@ -55,7 +55,11 @@ impl Packer {
         let mut to = OutBuffer::around_pos(&mut out, start);
         let mut from = InBuffer::around(raw);
         while from.pos() < raw.len() {
+            let before = from.pos();
             let _ = stream.run(&mut from, &mut to)?;
+            if from.pos() == before {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
         }
         match stream.flush(&mut to)? {
             0 => Ok(out),

@@ -38,7 +38,7 @@ impl Finder<'_> {
     /// Those in files that go are not brought yet: the files are marked to go there.
     pub(crate) fn find(&self, wanted: &mut HashSet<Hash>, going: &mut [Going]) -> Result<()> {
         self.promised(wanted, going);
-        if let Some(store) = &self.place.store {
+        if let Some(store) = self.place.store.as_ref().filter(|store| !store.is_empty()) {
             self.claimed(store, wanted)?;
         }
         self.copied(self.top, self.state.manifest.entries(), wanted)?;

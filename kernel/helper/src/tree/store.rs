@@ -119,6 +119,11 @@ impl Store {
         Ok(())
     }
 
+    /// Whether nothing was ever put in.
+    pub(crate) fn is_empty(&self) -> bool {
+        list(self.objects.as_fd()).is_ok_and(|shelves| shelves.is_empty())
+    }
+
     /// How many bytes it holds.
     pub(crate) fn bytes(&self) -> u64 {
         self.objects().map_or(0, |all| all.iter().map(|o| o.bytes).sum())
