@@ -23,6 +23,7 @@ mod matrix_links;
 mod schemas;
 mod scripted;
 mod settings;
+mod shared;
 mod ssh;
 mod stubborn_trees;
 mod survive;
