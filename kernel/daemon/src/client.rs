@@ -27,6 +27,9 @@ const HELLO: Duration = Duration::from_millis(150);
 const START: Duration = Duration::from_millis(500);
 /// One that did not answer is not asked again for so long.
 const SHUN: Duration = Duration::from_secs(5);
+/// One that was asked for something is looked at again after this time, and then so often.
+const PATIENCE: Duration = Duration::from_millis(40);
+const PULSE: Duration = Duration::from_millis(150);
 /// Between two looks at one that was just started.
 const LOOK: Duration = Duration::from_millis(4);
 
@@ -105,10 +108,7 @@ impl Caller {
             return Err(Absent::Wedged(None));
         }
         let mut client = match self.any().await {
-            Err(Absent::Wedged(pid)) => {
-                self.shunned.set(Some(Instant::now() + SHUN));
-                return Err(Absent::Wedged(pid));
-            }
+            Err(wedged @ Absent::Wedged(_)) => return Err(self.shun(wedged)),
             other => other?,
         };
         if client.hello.build == self.build {
@@ -132,6 +132,23 @@ impl Caller {
             }
         }
         Err(Absent::NotRunning)
+    }
+
+    fn shun(&self, wedged: Absent) -> Absent {
+        self.shunned.set(Some(Instant::now() + SHUN));
+        wedged
+    }
+
+    /// Ends when nobody says hello any more, for those who wait for an answer that takes its time. One that was told to
+    /// finish listens no more, and is believed.
+    pub(crate) async fn wedged(&self) -> Absent {
+        sleep(PATIENCE).await;
+        loop {
+            if let Err(wedged @ Absent::Wedged(_)) = self.any().await {
+                return self.shun(wedged);
+            }
+            sleep(PULSE).await;
+        }
     }
 
     /// The daemon that runs, of whatever build.

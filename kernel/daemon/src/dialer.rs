@@ -73,6 +73,7 @@ async fn ask(
     };
     let dialled = tokio::select! {
         dialled = timeout(address.patience + GRACE, client.call(method::DIAL, &params, tell)) => dialled,
+        wedged = caller.wedged() => return Asked::Bypass(wedged.to_string()),
         () = stop.reaches(Urgency::Gentle) => {
             let what = "interrupted while connecting";
             return Asked::Failed(KernelError::new(ErrorCode::Cancelled, what).at("connect"));

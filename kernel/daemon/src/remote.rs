@@ -26,9 +26,9 @@ use crate::line::{Reader, Writer, typed};
 /// How long the daemon may take to start a process or a helper: longer than the box may.
 const ANSWER: Duration = Duration::from_secs(400);
 /// Between two signs of life of the daemon while it is in use.
-const PULSE: Duration = Duration::from_secs(5);
+const PULSE: Duration = Duration::from_secs(1);
 /// How long it may take for one.
-const PONG: Duration = Duration::from_secs(10);
+const PONG: Duration = Duration::from_secs(2);
 
 /// A connection the daemon keeps.
 pub struct KeptRemote {
@@ -100,12 +100,18 @@ impl Kept {
         let connected = self.caller.connect().await;
         let mut client =
             connected.map_err(|absent| not_started(&io::Error::other(absent.to_string())))?;
-        let answer = match timeout(ANSWER, client.call(asked, params, |_, _| {})).await {
-            Ok(Ok(answer)) => answer?,
-            Ok(Err(error)) => return Err(gone(&error)),
-            Err(late) => return Err(gone(&late.into())),
+        let mut alive = self.alive.clone();
+        let answered = tokio::select! {
+            biased;
+            answered = timeout(ANSWER, client.call(asked, params, |_, _| {})) => answered,
+            _ = alive.changed() => Ok(Err(io::ErrorKind::TimedOut.into())),
+            wedged = self.caller.wedged() => Ok(Err(io::Error::other(wedged.to_string()))),
         };
-        Ok((answer, client))
+        match answered {
+            Ok(Ok(answer)) => Ok((answer?, client)),
+            Ok(Err(error)) => Err(gone(&error)),
+            Err(late) => Err(gone(&late.into())),
+        }
     }
 
     async fn start(&self, command: &str, pty: Option<&Pty>) -> Result<(KeptInput, KeptOutput)> {

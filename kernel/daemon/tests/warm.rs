@@ -326,6 +326,63 @@ fn a_daemon_that_hangs_is_done_without_in_time() {
     });
 }
 
+/// How long something takes, and what comes of it.
+async fn timed<T>(work: impl Future<Output = T>) -> (Duration, T) {
+    let began = Instant::now();
+    let done = work.await;
+    (began.elapsed(), done)
+}
+
+/// Hello, a request, and so long until a second hello is missed; with some room for a busy machine.
+const BYPASSED: Duration = Duration::from_millis(40 + 150 + 100);
+
+#[test]
+fn a_daemon_that_hangs_after_its_hello_is_done_without_in_time() {
+    story(async {
+        let (_dir, town, caller) = town();
+        fakes::hangs_after(&caller, &[None]);
+        let (dialler, address, never) = (dialer(&caller, &town), address("a"), Stop::never());
+        for _ in 0..2 {
+            let mut events = Vec::new();
+            let (took, dialled) = timed(dialler.dial(&address, &mut events, &never)).await;
+            assert!(matches!(dialled, Ok(WarmRemote::Direct(_))));
+            assert!(took < BYPASSED, "{took:?}");
+        }
+    });
+}
+
+#[test]
+fn a_daemon_that_hangs_when_it_is_asked_for_a_process_or_a_helper_is_left_in_time() {
+    for helper in [false, true] {
+        story(async move {
+            let (_dir, town, caller) = town();
+            fakes::hangs_after(&caller, &[Some(r#"{"connection":1,"peer":"a"}"#), None]);
+            let remote = warm(&caller, &town, "a").await;
+            let asked = async {
+                match helper {
+                    false => remote.start("echo", None).await.map(drop),
+                    true => remote.kept_helper("/work").await.map(drop),
+                }
+            };
+            let (took, asked) = timed(asked).await;
+            assert_eq!(asked.err().map(|e| e.code), Some(ErrorCode::ConnectionLost));
+            assert!(took < BYPASSED, "{took:?}");
+            let again = dialer(&caller, &town);
+            let again = again.dial(&address("a"), &mut Vec::new(), &Stop::never()).await;
+            assert!(matches!(again, Ok(WarmRemote::Direct(_))));
+        });
+    }
+}
+
+#[test]
+fn a_slow_box_is_not_taken_for_a_daemon_that_hangs() {
+    story(async {
+        let (_dir, town, caller) = town();
+        town.slow.set(Duration::from_millis(700));
+        let _ = warm(&caller, &Town::default(), "a").await;
+    });
+}
+
 #[test]
 fn a_daemon_of_another_build_finishes_and_makes_way() {
     story(async {

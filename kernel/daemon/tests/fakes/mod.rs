@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use crabbox_daemon::{Caller, Place, Server, WarmDialer, serve};
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::event::{Event, Stream};
@@ -20,6 +20,8 @@ use crabbox_schemas::lease::SshEndpoint;
 use crabbox_wire::{Frame, GREETING, Packet, PacketReader};
 use serde_json::json;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
@@ -34,6 +36,8 @@ pub(crate) struct Town {
     pub(crate) refuses: Rc<RefCell<Option<KernelError>>>,
     /// Dialling never ends.
     pub(crate) hangs: Rc<Cell<bool>>,
+    /// Dialling takes this long.
+    pub(crate) slow: Rc<Cell<Duration>>,
     /// Every packet the helper got, its session before it.
     pub(crate) heard: Rc<RefCell<Vec<(u32, Packet)>>>,
     /// What kills the helper.
@@ -59,6 +63,9 @@ impl Dialer for Town {
         self.dials.set(self.dials.get() + 1);
         events.emit(Event::BootstrapWaiting { stage: "tcp".into(), message: "not yet".into() });
         tokio::task::yield_now().await;
+        if !self.slow.get().is_zero() {
+            tokio::time::sleep(self.slow.get()).await;
+        }
         if self.hangs.get() {
             let _abandon = Abandon(Rc::clone(&self.abandoned));
             std::future::pending::<()>().await;
@@ -219,6 +226,37 @@ pub(crate) fn caller(dir: &Path, town: &Town, build: &str, idle: Duration) -> Rc
         spawn_local(async move { serve(server, &Stop::never()).await.unwrap() });
         Ok(())
     }))
+}
+
+/// A daemon that says hello to one caller an entry, answers their first request with it if it is any, and then hangs.
+pub(crate) fn hangs_after(caller: &Caller, answers: &'static [Option<&'static str>]) {
+    let listener = UnixListener::bind(&caller.place.socket).unwrap();
+    let say = |frame: &Frame| Packet::message(0, frame).unwrap().to_bytes();
+    let hello =
+        say(&Frame::notification("hello", &json!({"build": caller.build, "pid": 7})).unwrap());
+    drop(spawn_local(async move {
+        let mut held = Vec::new();
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(&hello).await.unwrap();
+            if let Some(answer) = answer {
+                let mut packets = PacketReader::without_greeting();
+                let request = loop {
+                    if let Some(packet) = packets.next_packet() {
+                        break packet.unwrap().frame().unwrap();
+                    }
+                    let mut bytes = BytesMut::new();
+                    stream.read_buf(&mut bytes).await.unwrap();
+                    packets.feed(&bytes);
+                };
+                let Frame::Request { id, .. } = request else { panic!("{request:?}") };
+                let result = Ok(serde_json::from_str(answer).unwrap());
+                stream.write_all(&say(&Frame::Response { id, result })).await.unwrap();
+            }
+            held.push(stream);
+        }
+        std::future::pending::<()>().await;
+    }));
 }
 
 pub(crate) fn dialer(caller: &Rc<Caller>, direct: &Town) -> WarmDialer<Town> {
