@@ -37,6 +37,7 @@ pub mod note {
     pub const STARTED: &str = "run.started";
     pub const EXITED: &str = "run.exited";
     pub const GAP: &str = "run.gap";
+    pub const STALLED: &str = "run.stalled";
     pub const RESIZE: &str = "run.resize";
 }
 
@@ -484,6 +485,16 @@ pub struct Gap {
     pub from: u64,
     /// First byte that follows.
     pub to: u64,
+}
+
+/// `run.stalled`, helper to laptop: the box's disk is full, and the command waits until its output can be kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Stalled {
+    /// Base number of the channels.
+    pub channels: u32,
+    /// The run.
+    pub run_id: String,
 }
 
 /// `run.signal`: end a run's whole process group.

@@ -81,6 +81,7 @@ fn box_channel() -> Value {
         n::STARTED: note::<h::Started>(g),
         n::EXITED: note::<h::Exited>(g),
         n::GAP: note::<h::Gap>(g),
+        n::STALLED: note::<h::Stalled>(g),
         n::RESIZE: note::<h::ResizeParams>(g),
     });
     json!({

@@ -119,3 +119,37 @@ fn a_command_whose_output_does_not_fit_waits_for_the_disk() {
     small.assert_exact(&count, &ended);
     small.field.close();
 }
+
+#[test]
+fn a_command_prints_more_than_the_disk_holds_while_somebody_reads() {
+    let mut small = Small::new(false, 8);
+    let count = small.field.count();
+    let ended = small.field.run(&[], &count.script()).run();
+    small.assert_exact(&count, &ended);
+    let ballast = small.fill(2_500_000);
+    let ended = small.field.run(&[], "head -c 20000000 /dev/zero; exit 4").run();
+    assert_eq!((ended.code, ended.stdout.len()), (4, 20_000_000), "{}", ended.err());
+    fs::remove_file(ballast).unwrap();
+    small.field.close();
+}
+
+#[test]
+fn a_command_that_waits_for_a_full_disk_can_be_stopped_and_gives_the_tree_back() {
+    let mut small = Small::new(false, 8);
+    let count = small.field.count();
+    let ended = small.field.run(&[], &count.script()).run();
+    small.assert_exact(&count, &ended);
+    let script = "echo ready; sleep 3; head -c 3000000 /dev/zero | tr '\\0' x; sleep 60";
+    let running = small.field.run(&[], script).start();
+    running.prints("ready\n");
+    let ballast = small.fill(0);
+    running.says("the disk of the box is full");
+    running.signal(rustix::process::Signal::INT);
+    let ended = running.wait();
+    assert_eq!(ended.code, 130, "{}", ended.err());
+    fs::remove_file(ballast).unwrap();
+    let count = small.field.count();
+    let ended = small.field.run(&[], &count.script()).run();
+    small.assert_exact(&count, &ended);
+    small.field.close();
+}

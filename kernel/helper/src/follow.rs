@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use crabbox_schemas::helper::{Exited, Gap, Grant, Role, RunExit, note};
+use crabbox_schemas::helper::{Exited, Gap, Grant, Role, RunExit, Stalled, note};
 use crabbox_wire::{Credit, Packet};
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -219,6 +219,7 @@ impl<'a> Follow<'a> {
         while let Some(Ok(Some(heard))) = link.as_mut().map(Link::next) {
             match heard {
                 Heard::Said(News::Exited(exit)) => self.ended(*exit),
+                Heard::Said(News::Stalled) => self.stalled()?,
                 Heard::Said(_) => {}
                 Heard::Stream(Role::Stdin, packet) => self.stdin_taken(packet.offset)?,
                 Heard::Stream(role, packet) => {
@@ -241,6 +242,14 @@ impl<'a> Follow<'a> {
             }
             _ => Ok(()),
         }
+    }
+
+    fn stalled(&mut self) -> io::Result<()> {
+        if self.quiet {
+            return Ok(());
+        }
+        let (channels, run_id) = (self.line.base, self.run.run_id().to_owned());
+        self.out.note(self.line.session, note::STALLED, &Stalled { channels, run_id })
     }
 
     fn ended(&mut self, exit: RunExit) {

@@ -74,6 +74,8 @@ pub(crate) enum News {
     Failed(String),
     /// The answer to `Attach`: how much of standard input was taken.
     Attached { stdin_taken: u64 },
+    /// The disk is full, and the command waits.
+    Stalled,
     /// The command ended; the worker is free again.
     Exited(Box<RunExit>),
     /// The answer to `Signal`: whether every process is gone.

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// Least bytes a spool keeps.
 const LEAST: u64 = 256 << 10;
-/// Largest file of a spool.
-const LARGEST: u64 = 4 << 20;
+/// Largest file of a spool: as much is given back at once when the disk is full.
+const LARGEST: u64 = 1 << 20;
 /// How many files a spool has at least, when it is full.
 const FILES: u64 = 4;
 
@@ -61,7 +61,24 @@ impl Writer {
         usize::try_from(self.size - self.end % self.size).unwrap_or(usize::MAX)
     }
 
-    /// Bytes that cannot be kept, since the folder is gone.
+    /// Removes what nobody needs from `needed` on, since the disk is full; the file being written stays.
+    pub(crate) fn give_way(&mut self, needed: u64) {
+        while (self.oldest + 1) * self.size <= needed.min(self.end) {
+            let _ = std::fs::remove_file(numbered(&self.path, self.oldest));
+            self.oldest += 1;
+        }
+    }
+
+    /// Removes everything that is kept.
+    pub(crate) fn abandon(&mut self) {
+        self.file = None;
+        for number in self.oldest..=self.end / self.size {
+            let _ = std::fs::remove_file(numbered(&self.path, number));
+        }
+        self.oldest = self.end / self.size;
+    }
+
+    /// Bytes that cannot be kept.
     pub(crate) fn pass_over(&mut self, bytes: usize) {
         self.file = None;
         self.end += bytes as u64;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crabbox_schemas::error::{ErrorCode, Outcome};
 use crabbox_schemas::helper::{
     AttachParams, Exited, Gap, ResizeParams, Role, RunExit, RunState, RunsParams, SignalParams,
-    SignalResult, method, note,
+    SignalResult, Stalled, method, note,
 };
 use crabbox_wire::{Offsets, Placed};
 use serde_json::Value;
@@ -269,6 +269,12 @@ impl Follow {
             if let Some(stream) = stream_of(channel) {
                 self.gap(stream, from, to, events);
             }
+            return Ok(None);
+        }
+        if said.note::<Stalled>(note::STALLED).is_some() {
+            let message =
+                "the disk of the box is full: the command waits until its output can be kept there";
+            events.emit(Event::Warning { message: message.to_owned() });
             return Ok(None);
         }
         match said {

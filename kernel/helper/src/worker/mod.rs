@@ -137,9 +137,14 @@ impl Worker {
 
     /// Looks after the run: its time, the readers' news, its end.
     fn look_at_run(&mut self) {
+        let needs = self.needs();
         let Some(run) = &mut self.run else { return };
-        run.save();
+        run.save(needs);
         let late = run.is_out_of_time();
+        if run.is_newly_stuck() {
+            let readers = self.peers.iter_mut().filter(|peer| peer.needs.is_some());
+            readers.for_each(|peer| peer.tell(&News::Stalled));
+        }
         let (now, exit) = (run.progress(), run.exit());
         self.peers.iter_mut().for_each(|peer| peer.progress(now));
         if late {
@@ -291,8 +296,9 @@ impl Worker {
     /// processes to be gone learns it when the connection ends.
     fn finish(&mut self, exit: crabbox_schemas::helper::RunExit) {
         self.finish_endings();
-        if let Some(run) = self.run.take()
-            && run.record(&exit).is_err()
+        let needs = self.needs();
+        if let Some(mut run) = self.run.take()
+            && run.record(&exit, needs).is_err()
         {
             // A full disk: as long as nobody can read how it ended, it has not.
             std::thread::sleep(Duration::from_millis(200));

@@ -22,6 +22,8 @@ use crate::worker::peer::Progress;
 const GRACE: Duration = Duration::from_millis(100);
 /// How long to wait when the disk takes nothing.
 const DISK: Duration = Duration::from_millis(500);
+/// How long the output of a command that is over waits for a full disk, before it is lost.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes read at once.
 const CHUNK: usize = 256 << 10;
 
@@ -34,6 +36,8 @@ struct Stream {
     residue: u64,
     /// Bytes the disk did not take; nothing is read before they are written.
     unsaved: Vec<u8>,
+    /// Nothing is kept any more: a gap says so.
+    is_lost: bool,
 }
 
 /// A command and its streams.
@@ -51,7 +55,11 @@ pub(super) struct Run {
     deadline: Option<Instant>,
     timed_out: bool,
     grace: Option<Instant>,
+    /// When to try again what the disk did not take.
     disk_full: Option<Instant>,
+    /// Since when it takes nothing.
+    full_since: Option<Instant>,
+    said_stuck: bool,
     buffer: Vec<u8>,
 }
 
@@ -73,6 +81,7 @@ impl Run {
             spool: Writer::new(Path::new(&start.dir), name, start.spool_bytes),
             residue: 0,
             unsaved: Vec::new(),
+            is_lost: false,
         };
         Ok(Self {
             dir: start.dir.clone(),
@@ -88,6 +97,8 @@ impl Run {
             timed_out: false,
             grace: None,
             disk_full: None,
+            full_since: None,
+            said_stuck: false,
             buffer: vec![0; CHUNK],
         })
     }
@@ -139,10 +150,23 @@ impl Run {
         over
     }
 
-    /// Tries again to write what a full disk did not take.
-    pub(super) fn save(&mut self) {
+    /// Whether the command waits for a full disk, said once each time.
+    pub(super) fn is_newly_stuck(&mut self) -> bool {
+        let stuck = self.full_since.is_some_and(|since| since.elapsed() > DISK);
+        let newly = stuck && !self.said_stuck;
+        self.said_stuck = stuck;
+        newly
+    }
+
+    /// Tries again to write what a full disk did not take. What a command that is over has left may get lost.
+    pub(super) fn save(&mut self, needs: [u64; 2]) {
         if self.disk_full.is_none_or(|until| until > Instant::now()) {
             return;
+        }
+        self.give_way(needs);
+        let patience = self.full_since.is_some_and(|since| since.elapsed() > PATIENCE);
+        if patience && self.status.is_some() {
+            self.streams.iter_mut().for_each(|stream| stream.is_lost = true);
         }
         let failed = self.streams.iter_mut().any(|stream| {
             let unsaved = std::mem::take(&mut stream.unsaved);
@@ -152,6 +176,14 @@ impl Run {
             !stream.unsaved.is_empty()
         });
         self.disk_full = failed.then(|| Instant::now() + DISK);
+        self.full_since = self.full_since.filter(|_| failed);
+    }
+
+    /// Makes room on a full disk: what everybody has read need not be kept.
+    pub(super) fn give_way(&mut self, needs: [u64; 2]) {
+        for (stream, needed) in self.streams.iter_mut().zip(needs) {
+            stream.spool.give_way(needed);
+        }
     }
 
     /// A door opened. Fails when nobody will ever know how the command ended.
@@ -179,7 +211,8 @@ impl Run {
                 stream.residue = stream.residue.saturating_sub(n as u64);
                 if !stream.save(&self.buffer[..n]) {
                     stream.unsaved = self.buffer[..n].to_vec();
-                    self.disk_full = Some(Instant::now() + DISK);
+                    self.disk_full = Some(Instant::now());
+                    self.full_since.get_or_insert_with(Instant::now);
                 }
             }
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
@@ -224,8 +257,24 @@ impl Run {
         })
     }
 
-    /// Writes down how it ended.
-    pub(super) fn record(&self, exit: &RunExit) -> io::Result<()> {
+    /// Writes down how it ended. On a full disk output makes way for it, what nobody waits for first; where nothing
+    /// helps, the run is lost, since its lock must not wait for ever.
+    pub(super) fn record(&mut self, exit: &RunExit, needs: [u64; 2]) -> io::Result<()> {
+        let written = self.write_end(exit);
+        if written.is_err() {
+            let waited = self.full_since.get_or_insert_with(Instant::now).elapsed();
+            if waited > PATIENCE * 3 {
+                return Ok(());
+            }
+            self.give_way(needs);
+            if waited > PATIENCE {
+                self.streams.iter_mut().for_each(|stream| stream.spool.abandon());
+            }
+        }
+        written
+    }
+
+    fn write_end(&self, exit: &RunExit) -> io::Result<()> {
         let dir = Path::new(&self.dir);
         let _ = std::fs::remove_file(dir.join("sock"));
         match replace(&dir.join("exit.json"), &serde_json::to_vec(exit)?) {
@@ -239,14 +288,15 @@ impl Run {
 impl Stream {
     /// Whether the bytes are kept, or nobody could ever find them since the run's folder was removed.
     fn save(&mut self, bytes: &[u8]) -> bool {
-        match self.spool.write(bytes) {
-            Ok(()) => true,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                self.spool.pass_over(bytes.len());
-                true
+        if !self.is_lost {
+            match self.spool.write(bytes) {
+                Ok(()) => return true,
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return false,
+                Err(_) => {}
             }
-            Err(_) => false,
         }
+        self.spool.pass_over(bytes.len());
+        true
     }
 
     fn close(&mut self) {
