@@ -126,8 +126,8 @@ pub(crate) async fn end(ctx: &Context, which: &RunOnBox) -> Result<(RunRecord, &
         return Ok((run, "already_ended"));
     }
     let id = id_of(&run)?;
-    let seen = look_at(ctx, run, on, Sight::Silent, Until::Stopped).await;
-    let run = if foreign { known_there(ctx, &id, on, seen) } else { seen }?;
+    let seen = look_at(ctx, run, on, Sight::Silent, Until::Stopped, foreign).await;
+    let run = if foreign { known_there(ctx, &id, seen) } else { seen }?;
     Ok((run, "stopped"))
 }
 
@@ -140,8 +140,8 @@ pub(crate) async fn see(
 ) -> Result<RunRecord> {
     let Named { run, on, foreign } = name(ctx, which)?;
     let id = id_of(&run)?;
-    let seen = look_at(ctx, run, on, sight, until).await;
-    if foreign { known_there(ctx, &id, on, seen) } else { seen }
+    let seen = look_at(ctx, run, on, sight, until, foreign).await;
+    if foreign { known_there(ctx, &id, seen) } else { seen }
 }
 
 /// The run that is meant, and the box to ask.
@@ -153,26 +153,18 @@ struct Named<'a> {
 }
 
 /// Forgets a run of another machine when its box told nothing of it.
-fn known_there(
-    ctx: &Context,
-    id: &RunId,
-    on: Option<&str>,
-    seen: Result<RunRecord>,
-) -> Result<RunRecord> {
-    let Err(error) = seen else { return seen };
+fn known_there(ctx: &Context, id: &RunId, seen: Result<RunRecord>) -> Result<RunRecord> {
     let store = ctx.runs();
     let told = |run: RunRecord| run.started.as_deref() == Some("yes") || run.log_bytes > 0;
-    if store.find(id.as_str()).is_ok_and(told) {
-        return Err(error);
+    if seen.is_err() && !store.find(id.as_str()).is_ok_and(told) {
+        store.forget(id);
     }
-    store.forget(id);
-    if error.outcome != Some(Outcome::NotStarted) {
-        return Err(error);
-    }
-    let what = format!("{} knows no run {id}", on.unwrap_or("the box"));
-    Err(KernelError::new(ErrorCode::NotFound, what).hint(
-        "check the id; `crabbox list` names the boxes, `crabbox history` this machine's runs",
-    ))
+    seen
+}
+
+fn unknown_there(id: &RunId, on: &str) -> KernelError {
+    KernelError::new(ErrorCode::NotFound, format!("{on} knows no run {id}"))
+        .hint("check the id; `crabbox list` names the boxes, `crabbox history` this machine's runs")
 }
 
 /// The record of the run that is meant, and the box to ask.
@@ -198,6 +190,7 @@ async fn look_at(
     on: Option<&str>,
     sight: Sight,
     until: Until,
+    foreign: bool,
 ) -> Result<RunRecord> {
     let id = id_of(&run)?;
     let store = ctx.runs();
@@ -237,6 +230,9 @@ async fn look_at(
         forestall: surely_known(&run, ctx.clock.now_ms()),
     };
     let seen = ask_box(ctx, &on_box, &wanted, &mut screen).await;
+    if foreign && matches!(seen, Ok(Seen { end: End::Unknown, .. })) {
+        return Err(unknown_there(&id, &on_box));
+    }
     close(ctx, run, seen, screen.take_recorder(), until)
 }
 

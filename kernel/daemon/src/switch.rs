@@ -51,6 +51,8 @@ struct Board {
 #[derive(Default)]
 struct Mailbox {
     waiting: RefCell<Vec<u8>>,
+    /// How many bytes were taken and are on their way to it.
+    leaving: Cell<usize>,
     /// Something came, or nothing comes any more.
     changed: Notify,
     closed: Cell<bool>,
@@ -149,6 +151,7 @@ impl Mailbox {
         bytes.shrink_to(ROOM);
         loop {
             std::mem::swap(&mut *self.waiting.borrow_mut(), bytes);
+            self.leaving.set(bytes.len());
             if !bytes.is_empty() {
                 return true;
             }
@@ -178,7 +181,7 @@ impl Board {
         let mut waiting = mail.waiting.borrow_mut();
         waiting.extend_from_slice(bytes);
         mail.changed.notify_one();
-        if waiting.len() > MOST {
+        if waiting.len() + mail.leaving.get() > MOST {
             drop(waiting);
             clients.remove(&session).inspect(|mail| mail.close());
         }

@@ -200,11 +200,11 @@ fn a_reader_that_was_cut_off_does_not_hold_back_the_run_its_successor_follows() 
     let line = json!({"shell": "head -c 30000000 /dev/zero"});
     let more = json!({"spoolBytes": 1 << 20, "stdin": true});
     dead.ask("flight", on.flight(1, &run_id(1), line, more)).unwrap();
-    dead.until(|c| c.flows[&(0, 1)].at[0] >= 8 << 20);
+    dead.until(|c| c.flows[&(0, 1)].at[0] >= 512 << 10);
     let mut channel = Channel::open(&on);
-    let mut params = on.attach(1, &run_id(1), 8 << 20, 0);
+    let mut params = on.attach(1, &run_id(1), 512 << 10, 0);
     params["stdin"] = json!(0);
-    channel.flow(1).at[0] = 8 << 20;
+    channel.flow(1).at[0] = 512 << 10;
     channel.ask("run.attach", params).unwrap();
     assert_eq!(channel.ended(1).at[0], 30_000_000);
 }
@@ -217,9 +217,9 @@ fn a_second_reader_gets_everything_although_the_first_has_the_run_forgotten() {
     channel.run(1, on.flight(1, &run_id(1), line, json!({})));
     channel.flow(2).stingy = true;
     channel.ask("run.attach", on.attach(2, &run_id(1), 0, 0)).unwrap();
-    channel.until(|c| c.flows[&(0, 2)].at[0] >= 8 << 20);
+    channel.until(|c| c.flows[&(0, 2)].at[0] >= 512 << 10);
     channel.ask("run.forget", on.named(&run_id(1))).unwrap();
-    channel.note(0, "credit", json!({"channel": 37, "bytes": 8 << 20}));
+    channel.note(0, "credit", json!({"channel": 37, "bytes": 16 << 20}));
     assert_eq!(channel.ended(2).stdout.len(), 12_000_000);
     assert!(channel.note_of("run.gap").is_none());
     channel.ask("run.forget", on.named(&run_id(1))).unwrap();

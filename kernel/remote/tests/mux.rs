@@ -210,8 +210,10 @@ async fn input_after_the_end_is_moot_and_giving_up_ends_the_process() {
     input.write(Bytes::from_static(b"more")).await.unwrap();
     input.finish().await.unwrap();
     let mark = sharer.server.path("alive");
-    let command =
-        format!("echo up; touch {0}; while sleep 0.05; do echo x; done; rm {0}", mark.display());
+    let command = format!(
+        "trap '' PIPE; echo up; touch {0}; while echo x; do sleep 0.05; done; rm {0}",
+        mark.display()
+    );
     let (input, mut output) = remote.start(&command, None).await.unwrap();
     assert!(matches!(output.next().await.unwrap(), Piece::Data(..)));
     drop((input, output));
