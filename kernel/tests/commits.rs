@@ -5,11 +5,10 @@
 #[expect(dead_code, reason = "each test program uses its part of the fakes")]
 mod fakes;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crabbox_kernel::run::process::capture;
 use crabbox_kernel::sync::commits::Commits;
-use crabbox_schemas::error::ErrorCode;
 use fakes::shell::Shell;
 
 fn git(dir: &Path, args: &[&str]) -> String {
@@ -48,66 +47,151 @@ async fn on_box(shell: &Shell, command: &str) -> String {
     String::from_utf8_lossy(&got.stdout).trim().to_owned()
 }
 
-#[tokio::test]
-async fn the_box_can_ask_what_changed_and_what_it_knows_is_not_sent_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let repo = dir.path().join("repo");
-    std::fs::create_dir(&repo).unwrap();
-    repository(&repo);
-    let shell = Shell::new(dir.path().join("box"));
-    let workdir = dir.path().join("box/it's a tree");
-    let stamp = dir.path().join("state/stamp");
-    let commits = Commits::look(&repo, "main").unwrap();
-    assert_eq!((commits.branch.as_deref(), commits.edge.len()), (Some("topic"), 1));
+/// A repository here, a box with its tree, and where the box keeps commits.
+struct Rig {
+    dir: tempfile::TempDir,
+    shell: Shell,
+    workdir: PathBuf,
+    store: String,
+}
 
-    // The sync brings the files; here they are copied, with one of them changed since the last commit.
-    std::fs::create_dir_all(&workdir).unwrap();
-    for file in ["f0", "f1", "f2", "new"] {
-        std::fs::copy(repo.join(file), workdir.join(file)).unwrap();
+impl Rig {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        std::fs::create_dir(at("repo")).unwrap();
+        repository(&at("repo"));
+        let (shell, workdir) = (Shell::new(at("box")), at("box/it's a tree"));
+        std::fs::create_dir_all(&workdir).unwrap();
+        let store = at("box/it's/a store").to_str().unwrap().to_owned();
+        std::fs::create_dir(at("box/it's")).unwrap();
+        Self { dir, shell, workdir, store }
     }
-    std::fs::write(workdir.join("f1"), "not committed").unwrap();
-    let there = workdir.to_str().unwrap();
-    assert!(commits.send(&shell, &repo, there, &stamp).await.unwrap());
 
-    let cd = "cd \"$HOME/it's a tree\" && ";
-    let changed = on_box(&shell, &format!("{cd}git diff --name-only origin/main...HEAD")).await;
-    assert_eq!(changed, "f0\nnew");
-    assert_eq!(on_box(&shell, &format!("{cd}git status --porcelain")).await, "M f1");
-    assert_eq!(
-        on_box(&shell, &format!("{cd}git rev-parse HEAD main")).await,
-        format!("{}\n{}", commits.head, commits.base)
-    );
-    assert_eq!(on_box(&shell, &format!("{cd}git branch --show-current")).await, "topic");
-    assert_eq!(
-        on_box(&shell, &format!("{cd}git fsck --no-dangling && git rev-list --count main")).await,
-        "3"
-    );
+    fn repo(&self) -> PathBuf {
+        self.dir.path().join("repo")
+    }
 
-    let before = shell.started.borrow().len();
-    assert!(!commits.send(&shell, &repo, there, &stamp).await.unwrap());
-    assert_eq!(shell.started.borrow().len(), before, "what is known costs nothing");
-    commit(&repo, "newer", "one more");
-    let commits = Commits::look(&repo, "main").unwrap();
-    assert!(commits.send(&shell, &repo, there, &stamp).await.unwrap());
-    assert_eq!(on_box(&shell, &format!("{cd}git rev-parse HEAD")).await, commits.head);
+    fn commits(&self) -> Commits {
+        Commits::look(&self.repo(), "main").unwrap()
+    }
+
+    async fn deliver(&self, commits: &Commits) -> bool {
+        commits.deliver(&self.shell, &self.repo(), &self.store).await.unwrap()
+    }
+
+    /// A line of shell in the tree, which is made the checkout first.
+    async fn checkout(&self, commits: &Commits) {
+        on_box(
+            &self.shell,
+            &format!("cd \"$HOME/it's a tree\"\n{}", commits.checkout(&self.store)),
+        )
+        .await;
+    }
+
+    async fn git(&self, line: &str) -> String {
+        on_box(&self.shell, &format!("cd \"$HOME/it's a tree\" && git {line}")).await
+    }
+}
+
+#[tokio::test]
+async fn the_box_can_ask_what_changed_and_what_it_holds_is_not_sent_again() {
+    let rig = Rig::new();
+    let commits = rig.commits();
+    assert_eq!((commits.branch.as_deref(), commits.edge.len()), (Some("topic"), 1));
+    // The sync brings the files; here they are copied, with one of them changed since the last commit.
+    for file in ["f0", "f1", "f2", "new"] {
+        std::fs::copy(rig.repo().join(file), rig.workdir.join(file)).unwrap();
+    }
+    std::fs::write(rig.workdir.join("f1"), "not committed").unwrap();
+    assert!(rig.deliver(&commits).await);
+    rig.checkout(&commits).await;
+    assert_eq!(rig.git("diff --name-only origin/main...HEAD").await, "f0\nnew");
+    assert_eq!(rig.git("status --porcelain").await, "M f1");
+    let both = format!("{}\n{}", commits.head, commits.base);
+    assert_eq!(rig.git("rev-parse HEAD main").await, both);
+    assert_eq!(rig.git("branch --show-current").await, "topic");
+    assert_eq!(rig.git("fsck --no-dangling && git rev-list --count main").await, "3");
+
+    assert!(!rig.deliver(&commits).await, "what is held is not sent");
+    commit(&rig.repo(), "newer", "one more");
+    let commits = rig.commits();
+    assert!(rig.deliver(&commits).await);
+    rig.checkout(&commits).await;
+    assert_eq!(rig.git("rev-parse HEAD").await, commits.head);
+}
+
+#[tokio::test]
+async fn whatever_a_command_did_to_the_checkout_the_next_one_finds_it_right() {
+    let rig = Rig::new();
+    let commits = rig.commits();
+    rig.deliver(&commits).await;
+    for harm in [
+        "true",
+        "rm -rf .git",
+        "rm .git/HEAD",
+        "echo nonsense >.git/index",
+        "git checkout -q -b other",
+        "git checkout -q -f --detach main",
+        "git branch -f main HEAD && git update-ref refs/remotes/origin/main HEAD",
+        "git add -A && git -c user.name=t -c user.email=t@t commit -q --allow-empty -m theirs",
+        "touch .git/index.lock .git/HEAD.lock",
+        "git rm -q --cached f0",
+        "git branch -D -q main; git update-ref -d refs/remotes/origin/main",
+    ] {
+        rig.checkout(&commits).await;
+        for file in ["f0", "f1", "f2", "new"] {
+            std::fs::copy(rig.repo().join(file), rig.workdir.join(file)).unwrap();
+        }
+        on_box(&rig.shell, &format!("cd \"$HOME/it's a tree\" && {harm}")).await;
+        rig.checkout(&commits).await;
+        for file in ["f3", "f4"] {
+            let _ = std::fs::remove_file(rig.workdir.join(file));
+        }
+        for file in ["f0", "f1", "f2", "new"] {
+            std::fs::copy(rig.repo().join(file), rig.workdir.join(file)).unwrap();
+        }
+        assert_eq!(rig.git("diff --name-only main").await, "f0\nf3\nf4\nnew", "after {harm}");
+        assert_eq!(rig.git("symbolic-ref HEAD").await, "refs/heads/topic", "after {harm}");
+        assert_eq!(rig.git("status --porcelain").await, "", "after {harm}");
+        assert_eq!(rig.git("rev-parse origin/main").await, commits.base, "after {harm}");
+    }
+}
+
+#[tokio::test]
+async fn another_branch_here_is_another_branch_there() {
+    let rig = Rig::new();
+    let first = rig.commits();
+    rig.deliver(&first).await;
+    rig.checkout(&first).await;
+    // Its name is a folder of names on the box, and it left main elsewhere.
+    git(&rig.repo(), &["checkout", "-q", "-b", "fix", "main~1"]);
+    git(&rig.repo(), &["branch", "-D", "topic"]);
+    git(&rig.repo(), &["checkout", "-q", "-b", "topic/more"]);
+    commit(&rig.repo(), "other", "on another branch");
+    let second = rig.commits();
+    assert_ne!(first.edge, second.edge);
+    assert!(rig.deliver(&second).await);
+    rig.checkout(&second).await;
+    for file in ["f0", "f1", "f2", "f3", "other"] {
+        std::fs::copy(rig.repo().join(file), rig.workdir.join(file)).unwrap();
+    }
+    assert_eq!(rig.git("diff --name-only main...HEAD").await, "other");
+    assert_eq!(rig.git("rev-parse --abbrev-ref HEAD").await, "topic/more");
+    assert_eq!(rig.git("fsck --no-dangling && git rev-list --count HEAD").await, "2");
 }
 
 #[tokio::test]
 async fn a_checkout_of_somebody_elses_is_left_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    let (repo, theirs) = (dir.path().join("repo"), dir.path().join("box/tree"));
-    std::fs::create_dir_all(&repo).unwrap();
-    std::fs::create_dir_all(&theirs).unwrap();
-    repository(&repo);
-    git(&theirs, &["init", "-q"]);
-    let shell = Shell::new(dir.path().join("box"));
-    let commits = Commits::look(&repo, "origin/main").unwrap();
-    let error = commits
-        .send(&shell, &repo, theirs.to_str().unwrap(), &dir.path().join("stamp"))
-        .await
-        .unwrap_err();
-    assert_eq!(error.code, ErrorCode::SyncWrite);
-    assert!(error.message.contains("somebody else"), "{error}");
+    let rig = Rig::new();
+    git(&rig.workdir, &["init", "-q"]);
+    let commits = rig.commits();
+    rig.deliver(&commits).await;
+    let script = format!("cd \"$HOME/it's a tree\"\n{}", commits.checkout(&rig.store));
+    let got = capture(&rig.shell, &script, bytes::Bytes::new()).await.unwrap();
+    assert_eq!(got.code, 94);
+    assert!(String::from_utf8_lossy(&got.stderr).contains("somebody else"));
+    git(&rig.workdir, &["rev-parse", "--git-dir"]);
 }
 
 #[test]

@@ -103,6 +103,7 @@ impl Rig {
             tree: tree.map(|tree| (tree, &self.rules)),
             lock: LockAsk { owner: "a test".to_owned(), wait_ms: self.wait_ms },
             isolate: false,
+            checkout: None,
             launch,
         };
         fly(helper, &flight, &self.state, events, &Stop::never(), &Time).await
@@ -273,6 +274,26 @@ async fn many_and_large_files_arrive_and_a_change_in_a_large_one_sends_little() 
 }
 
 #[tokio::test]
+async fn two_hundred_thousand_files_arrive_and_one_change_is_one_change() {
+    let mut rig = Rig::new();
+    rig.rules.fail_files = 200_000;
+    for dir in 0..400 {
+        let at = rig.here(&format!("d{}/{dir}", dir % 20));
+        std::fs::create_dir_all(&at).unwrap();
+        (0..500).for_each(|n| drop(std::fs::File::create(at.join(n.to_string())).unwrap()));
+    }
+    let mut helper = rig.helper().await;
+    assert_eq!(numbers(&rig.sync(&mut helper).await), (false, 200_000, 0, 0));
+    put(&rig.here("d7/7/7"), "seven");
+    std::fs::remove_file(rig.here("d9/9/9")).unwrap();
+    assert_eq!(numbers(&rig.sync(&mut helper).await), (false, 1, 1, 0));
+    let there = look_at(&rig.there(""));
+    assert_eq!(there.len(), 199_999);
+    assert!(there == look_at(rig.local.path()), "the box holds the tree");
+    assert!(rig.sync(&mut helper).await.skipped);
+}
+
+#[tokio::test]
 async fn a_file_that_changed_after_it_was_described_arrives_as_it_is_now() {
     let rig = Rig::new();
     for n in 0..30 {
@@ -403,6 +424,7 @@ async fn a_work_tree_in_use_is_refused_or_waited_for() {
         tree: Some((&tree, &rig.rules)),
         lock: LockAsk { owner: "another".to_owned(), wait_ms: 0 },
         isolate: false,
+        checkout: None,
         launch: None,
     };
     let (to, mut told) = tokio::sync::mpsc::unbounded_channel();
@@ -442,6 +464,7 @@ async fn a_flight_that_is_stopped_starts_nothing_and_the_next_one_finishes_it() 
         tree: Some((&tree, &rig.rules)),
         lock: LockAsk { owner: "a test".to_owned(), wait_ms: 0 },
         isolate: false,
+        checkout: None,
         launch: Some(&command),
     };
     let (wish, stop) = Stop::new();
@@ -504,10 +527,10 @@ async fn bytes_flow_both_ways_at_once_and_requests_overtake_them() {
             let limit = Duration::from_secs(20);
             let root = rig.to.work_root();
             let stat: BoxStat = helper
-                .call(method::BOX_STAT, &serde_json::json!({ "workRoot": root }), limit, &Time)
+                .call(method::BOX_STAT, &serde_json::json!({ "baseDir": root }), limit, &Time)
                 .await
                 .unwrap();
-            assert!(stat.cpus > 0);
+            assert!(stat.cpus > 0 && stat.disk_bytes > 0, "{stat:?}");
         }
     };
     assert!(came == sent, "{} of {} bytes", came.len(), sent.len());
@@ -553,10 +576,10 @@ impl EventSink for Told {
     }
 }
 
-/// How many random cases: `CRABBOX_CASES`, else a quick hundred.
+/// How many random cases: `CRABBOX_TEST_CASES`, else a quick hundred.
 fn cases() -> u32 {
     #[expect(clippy::disallowed_methods, reason = "a test is told how long it may take")]
-    let cases = std::env::var("CRABBOX_CASES");
+    let cases = std::env::var("CRABBOX_TEST_CASES");
     cases.ok().and_then(|n| n.parse().ok()).unwrap_or(100)
 }
 

@@ -174,6 +174,9 @@ pub struct FlightParams {
     /// Run in a private copy of the tree, made after the sync; the lock is given back once it stands.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub isolate: bool,
+    /// A script for sh that makes the tree a git checkout. It runs where the command will, right before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkout: Option<String>,
     /// The command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunSpec>,

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_days;
+mod base_ref;
 mod counted;
 mod daemon;
 mod detach;

@@ -15,6 +15,7 @@ use crabbox_schemas::helper::{
 use crabbox_wire::Id;
 
 use crate::blob::{blob, os_string};
+use crate::checkout;
 use crate::follow::Follow;
 use crate::line::Line;
 use crate::link::{News, Order, Start};
@@ -83,13 +84,17 @@ fn land(serve: &Arc<Serve>, line: &Arc<Line>, params: &FlightParams) -> Result<L
         Some(change) => trees::change(serve, line, &ground, change)?,
         None => Applied::default(),
     };
-    let Some((spec, run)) = run else { return Ok(Landed { applied, running: None }) };
+    let Some((spec, run)) = run else {
+        checkout::make(serve, line, params, &Path::new(&params.base_dir).join(&params.repo))?;
+        return Ok(Landed { applied, running: None });
+    };
     let script = match &spec.action {
         Action::Script(_) => Some(serve.receive(line, Role::Script, LARGEST_SCRIPT)?),
         _ => None,
     };
     line.clear();
     let place = place(params, ground, &spec.run_id)?;
+    checkout::make(serve, line, params, &place.workdir)?;
     let running = start(serve, line, spec, run, place, script.as_deref())?;
     Ok(Landed { applied, running: Some(running) })
 }

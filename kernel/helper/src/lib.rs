@@ -2,6 +2,7 @@
 
 mod attach;
 mod blob;
+mod checkout;
 mod clock;
 mod exec;
 mod fault;

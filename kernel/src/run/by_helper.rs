@@ -40,9 +40,6 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
     if let Some((tree, _)) = job.tree() {
         sync_starts(tree, trip.line.remote.peer(), &job.places, events);
     }
-    job.send_commits(&trip.line.remote)
-        .await
-        .map_err(|e| e.outcome(Outcome::NotStarted).at("sync"))?;
     let command = job.command();
     let launch = command.as_ref().map(|command| launch(command, job.plan));
     if launch.is_some() {
@@ -112,13 +109,28 @@ impl<P: Provider, D: Dialer, C: Clock> Trip<'_, P, D, C> {
         };
         let wait_ms = u64::try_from(plan.patience.0.as_millis()).unwrap_or(u64::MAX);
         let lock = LockAsk { owner: plan.owner.clone(), wait_ms };
-        let flight =
-            Flight { place: &place, tree: self.job.tree(), lock, isolate: plan.isolate, launch };
+        let commits = self.job.commits().map_err(|e| e.outcome(Outcome::NotStarted).at("sync"))?;
+        let checkout = commits.as_ref().map(|commits| commits.checkout(&self.job.commit_store()));
+        let flight = Flight {
+            place: &place,
+            tree: self.job.tree(),
+            lock,
+            isolate: plan.isolate,
+            checkout: checkout.as_deref(),
+            launch,
+        };
         let (mut in_doubt, mut flights) = (false, 0);
         loop {
             flights += 1;
-            let helper = &mut self.line.helper;
-            let error = match fly(helper, &flight, bench.state, events, stop, bench.clock).await {
+            let Line { remote, helper, .. } = &mut self.line;
+            let flown = async {
+                if let Some(commits) = &commits {
+                    let delivered = self.job.deliver(commits, remote, stop).await;
+                    delivered.map_err(|e| e.outcome(Outcome::NotStarted))?;
+                }
+                fly(helper, &flight, bench.state, events, stop, bench.clock).await
+            };
+            let error = match flown.await {
                 Ok(flown) => return Ok(flown),
                 Err(error) => error,
             };

@@ -17,7 +17,8 @@ use crate::run::process::{Console, End, Killer, capture, pump};
 use crate::run::reach::explain;
 use crate::run::ssh_lease::{Job, sync_ended, sync_starts};
 use crate::run::{Ended, collect};
-use crate::shell;
+use crate::shell::{self, quote};
+use crate::sync::commits::judge;
 use crate::sync::known;
 use crate::sync::push::{PushSpec, push_after};
 
@@ -74,7 +75,13 @@ async fn sync<P: Provider, D: Dialer, C: Clock>(
     let noted = known::noted(bench.state, &held.lease.lease_id, &plan.repo_name);
     let pushed = push_after(remote, tree, &spec, &noted, events, stop, clock).await?;
     sync_ended(pushed, clock.monotonic_ms() - from, timing, events);
-    job.send_commits(remote).await
+    let Some(commits) = job.commits()? else { return Ok(()) };
+    job.deliver(&commits, remote, stop).await?;
+    let checkout =
+        format!("cd {} && {}", quote(&job.places.workdir), commits.checkout(&job.commit_store()));
+    let checkout = format!("exec sh -c {}", quote(&checkout));
+    let done = job.in_time(capture(remote, &checkout, Bytes::new()), stop).await?;
+    judge(done.code, &String::from_utf8_lossy(&done.stderr))
 }
 
 async fn execute<P: Provider, D: Dialer, C: Clock>(

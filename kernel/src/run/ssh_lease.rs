@@ -3,6 +3,8 @@
 //! Reach the box, find or bring the helper, and let it take the tree and the command in one flight. Where no helper
 //! can run, sh and tar do the same in more steps and without surviving a broken connection.
 
+use std::time::Duration;
+
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::lease::Lease;
 use crabbox_schemas::run::Timing;
@@ -11,7 +13,7 @@ use crate::error::{KernelError, Result};
 use crate::event::Event;
 use crate::lease::{Bench, Held};
 use crate::plan::{Plan, Sync};
-use crate::ports::{Clock, Dialer, EventSink, Provider, Remote, Stop};
+use crate::ports::{Clock, Dialer, EventSink, Provider, Remote, Stop, Urgency};
 use crate::run::command::{Command, Places};
 use crate::run::line::Way;
 use crate::run::process::Console;
@@ -19,6 +21,7 @@ use crate::run::reconnect::Reconnect;
 use crate::run::{Ended, by_helper, by_shell};
 use crate::sync::LocalTree;
 use crate::sync::commits::Commits;
+use crate::sync::flight;
 use crate::sync::push::Pushed;
 
 /// What stays the same in a run, from the first connection to the last.
@@ -117,6 +120,35 @@ pub(super) fn sync_ended(pushed: Pushed, ms: u64, timing: &mut Timing, events: &
     });
 }
 
+impl<P, D, C: Clock> Job<'_, P, D, C> {
+    /// Brings the commits to the box, in the time a sync may take.
+    pub(super) async fn deliver<R: Remote>(
+        &self,
+        commits: &Commits,
+        remote: &R,
+        stop: &Stop,
+    ) -> Result<()> {
+        let Some((tree, _)) = self.tree() else { return Ok(()) };
+        let store = self.commit_store();
+        self.in_time(commits.deliver(remote, &tree.root, &store), stop).await.map(drop)
+    }
+
+    /// Bounds a part of the sync by `sync.timeout`, and by the user's patience.
+    pub(super) async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T>>,
+        stop: &Stop,
+    ) -> Result<T> {
+        let limit = self.tree().map_or(Duration::ZERO, |(_, rules)| rules.timeout);
+        tokio::select! {
+            biased;
+            () = stop.reaches(Urgency::Gentle) => Err(flight::stopped()),
+            () = self.bench.clock.sleep(limit) => Err(flight::late(limit)),
+            done = work => done,
+        }
+    }
+}
+
 impl<P, D, C> Job<'_, P, D, C> {
     /// The tree to send, if one is to be sent.
     pub(super) fn tree(&self) -> Option<(&LocalTree, &crate::sync::SyncRules)> {
@@ -127,14 +159,14 @@ impl<P, D, C> Job<'_, P, D, C> {
     }
 
     /// With `sync.baseRef` the tree is a git checkout when the command sees it.
-    pub(super) async fn send_commits<R: Remote>(&self, remote: &R) -> Result<()> {
-        let Some((tree, rules)) = self.tree() else { return Ok(()) };
-        let Some(base_ref) = &rules.base_ref else { return Ok(()) };
-        let commits = Commits::look(&tree.root, base_ref)?;
-        let lease = &self.held.lease.lease_id;
-        let folder = self.bench.state.root.join("boxes").join(lease.as_str());
-        let stamp = folder.join(format!("{}.commits", self.plan.repo_name));
-        commits.send(remote, &tree.root, &self.places.workdir, &stamp).await.map(drop)
+    pub(super) fn commits(&self) -> Result<Option<Commits>> {
+        let Some((tree, rules)) = self.tree() else { return Ok(None) };
+        rules.base_ref.as_ref().map(|base| Commits::look(&tree.root, base)).transpose()
+    }
+
+    /// Where the box keeps commits, beside the trees that show them.
+    pub(super) fn commit_store(&self) -> String {
+        format!("{}/.crabbox/git/{}", self.places.base, self.plan.repo_name)
     }
 
     /// The command with the names of its lease and run in its environment.

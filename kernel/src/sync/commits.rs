@@ -10,13 +10,13 @@ use std::process::Stdio;
 
 use bytes::Bytes;
 use crabbox_schemas::error::ErrorCode;
+use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
 use crate::error::{KernelError, Result};
 use crate::event::Stream;
 use crate::ports::{Piece, ProcessInput, ProcessOutput, Remote};
 use crate::shell::quote;
-use crate::state::write_atomic;
 use crate::sync::git;
 
 /// Size of one read of the pack.
@@ -81,45 +81,18 @@ impl Commits {
         Ok(Self { head, branch, base, base_branch, edge })
     }
 
-    /// What is written down once the box knows them.
-    fn stamp(&self) -> String {
-        format!("{self:?}\n")
-    }
-
-    /// Sends what the box lacks, unless `stamp` says that it has everything. Returns whether anything was sent.
-    pub async fn send<R: Remote>(
-        &self,
-        remote: &R,
-        root: &Path,
-        workdir: &str,
-        stamp: &Path,
-    ) -> Result<bool> {
-        if std::fs::read_to_string(stamp).is_ok_and(|known| known == self.stamp()) {
-            return Ok(false);
+    /// Sends the commits into a store beside the tree, unless the box says that it holds them. Any number of runs may
+    /// do that at once: no tree is touched. Returns whether anything was sent.
+    pub async fn deliver<R: Remote>(&self, remote: &R, root: &Path, store: &str) -> Result<bool> {
+        let (mut input, mut output) = remote.start(&self.receiver(store), None).await?;
+        let mut heard = Heard::default();
+        if let Some(code) = heard.listen(&mut output, true).await? {
+            return judge(code, &heard.said).map(|()| false);
         }
         let pack = self.pack(root).await?;
-        let (mut input, mut output) = remote.start(&self.receiver(workdir), None).await?;
-        let (sent, answer) = tokio::join!(feed(&mut input, pack), answer(&mut output));
-        let (code, said) = answer?;
-        match code {
-            0 => sent?,
-            NO_GIT => {
-                return Err(refused("there is no git on the box")
-                    .hint("install git there, or leave sync.baseRef unset"));
-            }
-            FOREIGN => {
-                return Err(refused(
-                    "the work directory on the box is a git checkout of somebody else's making",
-                )
-                .hint("remove its .git there, or leave sync.baseRef unset"));
-            }
-            _ => return Err(refused(&format!("git on the box says: {}", said.trim()))),
-        }
-        if let Some(dir) = stamp.parent() {
-            crate::state::make_dir(dir)?;
-        }
-        write_atomic(stamp, self.stamp().as_bytes())?;
-        Ok(true)
+        let (sent, code) = tokio::join!(feed(&mut input, pack), heard.listen(&mut output, false));
+        judge(code?.unwrap_or_default(), &heard.said)?;
+        sent.map(|()| true)
     }
 
     /// Packs both commits and what lies between them and the edge, on a thread of its own.
@@ -133,43 +106,87 @@ impl Commits {
         packed.await.map_err(|e| failed("cannot pack the commits").because(&e))?
     }
 
-    /// The script that takes the pack from standard input and points references, index and edge at it.
-    fn receiver(&self, workdir: &str) -> String {
-        let refs = match &self.base_branch {
-            Some(name) => format!(
-                "git update-ref {} {base}\n[ {} = {} ] || git update-ref {} {base}\n",
-                quote(&format!("refs/remotes/origin/{name}")),
-                quote(name),
-                quote(self.branch.as_deref().unwrap_or_default()),
-                quote(&format!("refs/heads/{name}")),
-                base = self.base,
-            ),
-            None => format!("git update-ref refs/crabbox/base {}\n", self.base),
-        };
-        let head = match &self.branch {
-            Some(branch) => {
-                let full = quote(&format!("refs/heads/{branch}"));
-                format!("git update-ref {full} {}\ngit symbolic-ref HEAD {full}\n", self.head)
-            }
-            None => format!("git update-ref --no-deref HEAD {}\n", self.head),
-        };
+    /// The script that says whether the store lacks the commits, and takes their pack from standard input.
+    fn receiver(&self, store: &str) -> String {
         let script = format!(
-            "set -e\nmkdir -p {dir}\ncd {dir}\ncommand -v git >/dev/null || exit {NO_GIT}\n\
-             if [ -e .git ] && [ ! -e .git/crabbox ]; then exit {FOREIGN}; fi\n\
-             if [ ! -e .git ]; then git init -q --template= . && : >.git/crabbox; fi\n\
-             git index-pack --stdin >/dev/null\n\
-             printf '%s\\n' {edge} >.git/shallow\n{refs}{head}git read-tree {oid}\n",
-            dir = quote(workdir),
-            edge = self.edge.join(" "),
-            oid = self.head,
+            "umask 077\ns={store}\ncommand -v git >/dev/null || exit {NO_GIT}\n\
+             [ -e \"$s/held/{key}\" ] && exit 0\n\
+             if [ ! -e \"$s\" ]; then git init -q --bare --template= \"$s.$$\" && mkdir \"$s.$$/held\" && mv \"$s.$$\" \"$s\" || exit; fi\n\
+             echo {WANT}\ncd \"$s\" && git index-pack --stdin >/dev/null && : >held/{key}\n",
+            store = quote(store),
+            key = self.key(),
         );
         format!("exec sh -c {}", quote(&script))
     }
+
+    /// Names what one pack holds.
+    fn key(&self) -> String {
+        let mut hash = Sha256::new();
+        [&self.head, &self.base].into_iter().chain(&self.edge).for_each(|oid| hash.update(oid));
+        crabbox_tree::hex(&hash.finalize().into())
+    }
+
+    /// The script for sh that makes the folder it runs in the checkout: references, index and edge, whatever a command
+    /// did to them. The objects come out of the store; what was built anew is not compared with what was there.
+    pub fn checkout(&self, store: &str) -> String {
+        let mut refs = Vec::new();
+        match &self.base_branch {
+            Some(name) => {
+                refs.push((format!("refs/remotes/origin/{name}"), &self.base));
+                if self.branch.as_ref() != Some(name) {
+                    refs.push((format!("refs/heads/{name}"), &self.base));
+                }
+            }
+            None => refs.push(("refs/crabbox/base".to_owned(), &self.base)),
+        }
+        let head = match &self.branch {
+            Some(branch) => {
+                let full = format!("refs/heads/{branch}");
+                refs.push((full.clone(), &self.head));
+                format!("git symbolic-ref HEAD {}", quote(&full))
+            }
+            None => format!("git update-ref --no-deref HEAD {}", self.head),
+        };
+        let refs: String = refs
+            .iter()
+            .map(|(name, oid)| format!("git update-ref {} {oid} && ", quote(name)))
+            .collect();
+        format!(
+            "command -v git >/dev/null || {{ echo 'there is no git on the box' >&2; exit {NO_GIT}; }}\n\
+             if [ -e .git ] && [ ! -e .git/crabbox ]; then echo {FOREIGN_WORDS} >&2; exit {FOREIGN}; fi\n\
+             e={edge}\n[ \"$(cat .git/shallow 2>/dev/null)\" = \"$e\" ] || rm -rf .git\n\
+             m() {{ {{ [ -e .git/HEAD ] || {{ mkdir -p .git && : >.git/crabbox && git init -q --template= . && git config gc.auto 0; }}; }} && \
+             rm -f .git/*.lock && mkdir -p .git/objects/info && printf '%s\\n' {objects} >.git/objects/info/alternates && \
+             echo \"$e\" >.git/shallow && {refs}{head} && git read-tree --reset {oid}; }}\n\
+             m 2>/dev/null || {{ rm -rf .git && m; }}\n",
+            FOREIGN_WORDS = quote(FOREIGN_WORDS),
+            edge = quote(&self.edge.join("\n")),
+            objects = quote(&format!("{store}/objects")),
+            oid = self.head,
+        )
+    }
 }
 
-/// Statuses of the receiving script, outside what git uses.
+/// Statuses of the scripts, outside what git uses.
 const NO_GIT: i32 = 93;
 const FOREIGN: i32 = 94;
+const FOREIGN_WORDS: &str =
+    "the work directory on the box is a git checkout of somebody else's making";
+/// What the receiver says when the pack shall come.
+const WANT: &str = "crabbox-want-commits";
+
+/// What a failed script means.
+pub(crate) fn judge(code: i32, said: &str) -> Result<()> {
+    match code {
+        0 => Ok(()),
+        NO_GIT => Err(refused("there is no git on the box")
+            .hint("install git there, or leave sync.baseRef unset")),
+        FOREIGN => {
+            Err(refused(FOREIGN_WORDS).hint("remove its .git there, or leave sync.baseRef unset"))
+        }
+        _ => Err(refused(&format!("git on the box says: {}", said.trim()))),
+    }
+}
 
 async fn feed(input: &mut impl ProcessInput, mut pack: File) -> Result<()> {
     loop {
@@ -183,17 +200,30 @@ async fn feed(input: &mut impl ProcessInput, mut pack: File) -> Result<()> {
     }
 }
 
-/// The status of the script and the beginning of what it said on standard error.
-async fn answer(output: &mut impl ProcessOutput) -> Result<(i32, String)> {
-    let mut said = Vec::new();
-    loop {
-        match output.next().await? {
-            Piece::Data(Stream::Stderr, data) => {
-                said.extend_from_slice(&data[..data.len().min(SAID - said.len().min(SAID))]);
-            }
-            Piece::Data(Stream::Stdout, _) => {}
-            Piece::Exited(exit) => {
-                return Ok((exit.code, String::from_utf8_lossy(&said).into_owned()));
+/// What a script says, as much of it as an error needs.
+#[derive(Default)]
+struct Heard {
+    said: String,
+    out: String,
+}
+
+impl Heard {
+    /// Listens to the script's end, which is its status; or until it wants the pack, which is nothing.
+    async fn listen(
+        &mut self,
+        output: &mut impl ProcessOutput,
+        wants: bool,
+    ) -> Result<Option<i32>> {
+        loop {
+            let (into, data) = match output.next().await? {
+                Piece::Data(Stream::Stderr, data) => (&mut self.said, data),
+                Piece::Data(Stream::Stdout, data) => (&mut self.out, data),
+                Piece::Exited(exit) => return Ok(Some(exit.code)),
+            };
+            let room = SAID.saturating_sub(into.len()).min(data.len());
+            into.push_str(&String::from_utf8_lossy(&data[..room]));
+            if wants && self.out.contains(WANT) {
+                return Ok(None);
             }
         }
     }

@@ -56,6 +56,8 @@ pub struct Flight<'a> {
     pub lock: LockAsk,
     /// Run in a private copy of the tree.
     pub isolate: bool,
+    /// A script that makes the tree a git checkout before the command sees it.
+    pub checkout: Option<&'a str>,
     /// The command.
     pub launch: Option<&'a Launch>,
 }
@@ -136,12 +138,12 @@ pub async fn fly(
     }
 }
 
-fn stopped() -> KernelError {
+pub(crate) fn stopped() -> KernelError {
     let what = "interrupted during the sync; the next one finishes it";
     KernelError::new(ErrorCode::Cancelled, what)
 }
 
-fn late(limit: Duration) -> KernelError {
+pub(crate) fn late(limit: Duration) -> KernelError {
     let limit = crate::time::format_duration(limit);
     KernelError::new(ErrorCode::SyncWrite, format!("the sync was not finished after {limit}"))
         .hint("raise sync.timeout, or see with `crabbox sync-plan` what is large; the next sync goes on from here")
@@ -276,6 +278,7 @@ impl<'a, C: Clock> Pilot<'a, C> {
                 seed: leg.seed.clone(),
             }),
             isolate: self.flight.isolate,
+            checkout: self.flight.checkout.map(str::to_owned),
             run: self.flight.launch.map(|launch| launch.spec.clone()),
         }
     }
