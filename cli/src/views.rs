@@ -8,8 +8,9 @@ use crabbox_kernel::state::write_atomic;
 use crabbox_kernel::time::{format_duration, parse_instant, rfc3339};
 use crabbox_schemas::SCHEMA_VERSION;
 use crabbox_schemas::claim::Claim;
+use crabbox_schemas::helper::BoxStat;
 use crabbox_schemas::lease::{Lease, SshAuth, SshEndpoint};
-use crabbox_schemas::view::{ListEntry, StatusView};
+use crabbox_schemas::view::{ListEntry, StatusView, Telemetry};
 
 use crate::context::Context;
 
@@ -53,6 +54,7 @@ pub(crate) fn status(
         work_root: lease.work_root.clone().unwrap_or_default(),
         transport: None,
         helper: None,
+        telemetry: None,
         ssh_command: None,
         claim: None,
     }
@@ -66,6 +68,30 @@ pub(crate) fn key_of(ctx: &Context, lease: &Lease) -> String {
         }
         Some((SshAuth::KeyFile, Some(file))) => file,
         _ => String::new(),
+    }
+}
+
+/// What a box's helper says of it, as documents show it.
+pub(crate) fn telemetry(stat: &BoxStat, now_ms: u64) -> Telemetry {
+    let percent = |used: u64, total: u64| match total {
+        0 => 0.0,
+        total => (used as f64 * 1000.0 / total as f64).round() / 10.0,
+    };
+    let memory = stat.memory_bytes.saturating_sub(stat.memory_free_bytes);
+    let disk = stat.disk_bytes.saturating_sub(stat.disk_free_bytes);
+    Telemetry {
+        captured_at: rfc3339(now_ms),
+        source: "helper".to_owned(),
+        load1: stat.load[0],
+        load5: stat.load[1],
+        load15: stat.load[2],
+        memory_used_bytes: memory,
+        memory_total_bytes: stat.memory_bytes,
+        memory_percent: percent(memory, stat.memory_bytes),
+        disk_used_bytes: disk,
+        disk_total_bytes: stat.disk_bytes,
+        disk_percent: percent(disk, stat.disk_bytes),
+        uptime_seconds: stat.uptime_secs,
     }
 }
 

@@ -62,12 +62,45 @@ pub struct StatusView {
     /// What works there for crabbox: `static`, its own helper, under which runs survive; or `sh`, with sh and tar.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub helper: Option<String>,
+    /// How the box is doing, when its helper could be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub telemetry: Option<Telemetry>,
     /// How to connect with OpenSSH; `inspect` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ssh_command: Option<String>,
     /// The local claim; `inspect` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
+}
+
+/// How a box is doing. What it cannot tell is 0.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Telemetry {
+    /// When it was asked, RFC 3339.
+    pub captured_at: String,
+    /// Who told: `helper`.
+    pub source: String,
+    /// Load average over 1 minute.
+    pub load1: f64,
+    /// Over 5 minutes.
+    pub load5: f64,
+    /// Over 15 minutes.
+    pub load15: f64,
+    /// Memory that cannot be had, bytes.
+    pub memory_used_bytes: u64,
+    /// Memory in all, bytes.
+    pub memory_total_bytes: u64,
+    /// The one as a part of the other, percent.
+    pub memory_percent: f64,
+    /// What is used or kept back on the work root's file system, bytes.
+    pub disk_used_bytes: u64,
+    /// Its size, bytes.
+    pub disk_total_bytes: u64,
+    /// The one as a part of the other, percent.
+    pub disk_percent: f64,
+    /// Seconds since the box started.
+    pub uptime_seconds: u64,
 }
 
 /// An element of `list --json`.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crabbox_tests::Room;
+use crabbox_tests::{Room, Sshd};
 
 use crate::local::warm;
 
@@ -183,4 +183,50 @@ fn version_and_completions_are_printed() {
         let script = room.crabbox(room.path(), ["completions", shell]).ok().out();
         assert!(script.contains("crabbox") && script.len() > 500, "{shell}");
     }
+}
+
+#[test]
+fn a_box_tells_how_it_is_doing() {
+    let room = Room::new();
+    let sshd = Sshd::start(&room);
+    room.configure(&sshd.config());
+    let repo = room.repo("app");
+    let _ = room.crabbox(&repo, ["warmup"]).ok();
+    let memory = fs::read_to_string("/proc/meminfo").unwrap();
+    let memory = memory.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024;
+    for command in ["status", "inspect"] {
+        let view = room.crabbox(&repo, [command, "127-0-0-1", "--json"]).ok().json();
+        let told = &view["telemetry"];
+        assert_eq!(
+            (&told["source"], &told["memoryTotalBytes"]),
+            (&"helper".into(), &memory.into()),
+            "{view}"
+        );
+        for name in [
+            "load1",
+            "load5",
+            "load15",
+            "memoryUsedBytes",
+            "memoryPercent",
+            "diskUsedBytes",
+            "diskTotalBytes",
+            "diskPercent",
+            "uptimeSeconds",
+        ] {
+            assert!(told[name].as_f64().is_some_and(|n| n >= 0.0), "{name}: {view}");
+        }
+        let part = |name: &str| told[name].as_f64().unwrap();
+        let disk = part("diskUsedBytes") * 100.0 / part("diskTotalBytes");
+        assert!((disk - part("diskPercent")).abs() < 0.1, "{view}");
+        assert!(told["capturedAt"].as_str().is_some_and(|at| at.starts_with("20")), "{view}");
+        let text = room.crabbox(&repo, [command, "127-0-0-1"]).ok().out();
+        let first = text.lines().next().unwrap();
+        assert!(["load=", "memory=", "disk="].iter().all(|word| first.contains(word)), "{text}");
+    }
+    let _ = room.crabbox(&repo, ["stop", "127-0-0-1"]).ok();
+    let view = room.crabbox(&repo, ["warmup", "--provider", "local", "--json"]).ok().json();
+    let slug = view["slug"].as_str().unwrap();
+    let view = room.crabbox(&repo, ["status", slug, "--json"]).ok().json();
+    assert_eq!(view["telemetry"]["memoryTotalBytes"], memory, "{view}");
+    let _ = room.crabbox(&repo, ["stop", slug]).ok();
 }

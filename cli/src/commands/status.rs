@@ -13,13 +13,20 @@ use crabbox_kernel::run::ssh_lease::work_root;
 use crabbox_kernel::time::{format_duration, parse_duration};
 use crabbox_schemas::claim::Claim;
 use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::helper::{BoxStat, RunsParams, method};
 use crabbox_schemas::lease::Lease;
 use crabbox_schemas::plugin::Purpose;
-use crabbox_schemas::view::StatusView;
+use crabbox_schemas::view::{StatusView, Telemetry};
 
 use crate::args::ByName;
 use crate::context::Context;
 use crate::views;
+
+/// How long the box's helper may take where what it says is asked for, and where it only completes the line.
+const ASKED: Duration = Duration::from_secs(60);
+const BRIEF: Duration = Duration::from_secs(2);
+/// How long it may take to say how the box is doing.
+const STAT: Duration = Duration::from_secs(5);
 
 /// Show whether a box is there and ready
 ///
@@ -56,7 +63,8 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
         KernelError::new(ErrorCode::Usage, format!("not a duration: {:?}", args.wait_timeout))
     })?;
     let patience = if args.wait { timeout } else { Duration::ZERO };
-    let (view, _) = look(ctx, &args.by, patience, ctx.global.json).await?;
+    let ask = if ctx.global.json { ASKED } else { BRIEF };
+    let (view, _) = look(ctx, &args.by, patience, ask).await?;
     if ctx.global.json {
         ctx.terminal.out_json(&view);
     } else {
@@ -74,7 +82,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
 
 /// Shows one box in detail.
 pub(crate) async fn inspect(ctx: &Context, args: InspectArgs) -> Result<i32> {
-    let (mut view, lease) = look(ctx, &args.by, Duration::ZERO, true).await?;
+    let (mut view, lease) = look(ctx, &args.by, Duration::ZERO, ASKED).await?;
     view.ssh_command = lease.ssh.is_some().then(|| views::ssh_command(ctx, &lease, false));
     view.claim = ctx.claims().get(&lease.lease_id)?;
     if ctx.global.json {
@@ -94,6 +102,11 @@ pub(crate) async fn inspect(ctx: &Context, args: InspectArgs) -> Result<i32> {
     for (name, value) in facts.iter().filter(|f| !f.1.is_empty()) {
         ctx.terminal.out(&format!("{name}={value}"));
     }
+    if let Some(telemetry) = &view.telemetry {
+        let Telemetry { load1, load5, load15, uptime_seconds, .. } = telemetry;
+        let uptime = format_duration(Duration::from_secs(*uptime_seconds));
+        ctx.terminal.out(&format!("loads={load1},{load5},{load15}\nuptime={uptime}"));
+    }
     if let Some(command) = &view.ssh_command {
         ctx.terminal.out(&format!("ssh={command}"));
     }
@@ -107,20 +120,20 @@ async fn look(
     ctx: &Context,
     by: &ByName,
     patience: Duration,
-    ask_helper: bool,
+    ask: Duration,
 ) -> Result<(StatusView, Lease)> {
     let name = ctx.name_or_only_claim(by.name())?;
     let provider = ctx.choose_provider(Some(&name), by.provider.as_deref())?;
     let session = ctx.open_provider(&provider).await?;
-    let looked = examine(ctx, &session, &name, patience, ask_helper).await;
+    let looked = examine(ctx, &session, &name, patience, ask).await;
     session.close().await;
     let (lease, claim, answer) = looked?;
     let mut view = views::status(ctx, &lease, &provider, claim.as_ref());
     view.ready = answer.is_some();
-    if let Some(Answer { transport, helper }) = answer {
-        view.transport = transport.map(str::to_owned);
-        view.helper = helper.map(str::to_owned);
-    }
+    let Told { transport, helper, telemetry } = answer.unwrap_or_default();
+    view.transport = transport.map(str::to_owned);
+    view.helper = helper.map(str::to_owned);
+    view.telemetry = telemetry;
     Ok((view, lease))
 }
 
@@ -129,8 +142,8 @@ async fn examine(
     session: &Session,
     name: &str,
     patience: Duration,
-    ask_helper: bool,
-) -> Result<(Lease, Option<Claim>, Option<Answer>)> {
+    ask: Duration,
+) -> Result<(Lease, Option<Claim>, Option<Told>)> {
     let dialer = ctx.dialer();
     let bench = ctx.bench(session, &dialer);
     let deadline =
@@ -140,7 +153,7 @@ async fn examine(
         session.touch(&lease, "ready").await?;
     }
     loop {
-        let answer = answers(ctx, &lease, ask_helper).await;
+        let answer = answers(ctx, &lease, ask).await;
         if answer.is_some()
             || ctx.clock.monotonic_ms() >= deadline
             || ctx.stop.urgency() > Urgency::None
@@ -151,41 +164,45 @@ async fn examine(
     }
 }
 
-/// What a box is reached over, and what works there for us when that is asked.
-#[derive(Default)]
-struct Answer {
-    transport: Option<&'static str>,
-    helper: Option<&'static str>,
-}
-
-/// Whether the box lets us in now, and how. A box without SSH is ready when its provider says so.
-async fn answers(ctx: &Context, lease: &Lease, ask_helper: bool) -> Option<Answer> {
+/// Whether the box lets us in now, and what its helper says when that may take time. A box without SSH is ready when
+/// its provider says so.
+async fn answers(ctx: &Context, lease: &Lease, patience: Duration) -> Option<Told> {
     if lease.ssh.is_none() {
-        return (lease.status == "ready").then(Answer::default);
+        return (lease.status == "ready").then(Told::default);
     }
     let mut address = address(&ctx.state, lease, true).ok()?;
     address.patience = Duration::from_secs(2);
-    match ctx.dialer().dial(&address, &mut Vec::new(), &Stop::never()).await {
-        Ok(remote) => {
-            let transport = Some(remote.transport());
-            let helper = if ask_helper { kind_of_helper(ctx, lease, &remote).await } else { None };
-            remote.close().await;
-            Some(Answer { transport, helper })
-        }
-        Err(_) => None,
-    }
+    let dialled = ctx.dialer().dial(&address, &mut Vec::new(), &Stop::never()).await;
+    let remote = dialled.ok()?;
+    let told = tokio::select! {
+        biased;
+        told = ask_helper(ctx, lease, &remote), if !patience.is_zero() => told,
+        () = ctx.clock.sleep(patience) => None,
+    };
+    let transport = Some(remote.transport());
+    remote.close().await;
+    Some(Told { transport, ..told.unwrap_or_default() })
 }
 
-async fn kind_of_helper<R: Remote>(
-    ctx: &Context,
-    lease: &Lease,
-    remote: &R,
-) -> Option<&'static str> {
+/// What the box is reached over, what works there for us, and how it is doing.
+#[derive(Default)]
+struct Told {
+    transport: Option<&'static str>,
+    helper: Option<&'static str>,
+    telemetry: Option<Telemetry>,
+}
+
+async fn ask_helper<R: Remote>(ctx: &Context, lease: &Lease, remote: &R) -> Option<Told> {
     let root = work_root(lease).ok()?;
-    match helper::open(remote, &ctx.binaries, root, &ctx.clock, &mut Vec::new()).await.ok()? {
-        Opened::Helper(_) => Some("static"),
-        Opened::Shell { .. } => Some("sh"),
-    }
+    let opened =
+        helper::open(remote, &ctx.binaries, root, &ctx.clock, &mut Vec::new()).await.ok()?;
+    let Opened::Helper(mut helper) = opened else {
+        return Some(Told { helper: Some("sh"), ..Told::default() });
+    };
+    let params = RunsParams { base_dir: format!("{root}/{}", lease.lease_id), run_id: None };
+    let stat: Result<BoxStat> = helper.call(method::BOX_STAT, &params, STAT, &ctx.clock).await;
+    let telemetry = stat.ok().map(|stat| views::telemetry(&stat, ctx.clock.now_ms()));
+    Some(Told { helper: Some("static"), telemetry, ..Told::default() })
 }
 
 fn line(view: &StatusView) -> String {
@@ -207,6 +224,10 @@ fn line(view: &StatusView) -> String {
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     words.push(format!("ready={}", view.ready));
+    if let Some(telemetry) = &view.telemetry {
+        let Telemetry { load1, memory_percent, disk_percent, .. } = telemetry;
+        words.push(format!("load={load1} memory={memory_percent}% disk={disk_percent}%"));
+    }
     words.join(" ")
 }
 
@@ -230,7 +251,7 @@ pub(crate) async fn heartbeat(ctx: &Context, by: &ByName) -> Result<i32> {
     }
     let mut view = views::status(ctx, &lease, &provider, None);
     if ctx.global.json {
-        view.ready = answers(ctx, &lease, false).await.is_some();
+        view.ready = answers(ctx, &lease, Duration::ZERO).await.is_some();
         ctx.terminal.out_json(&view);
     } else {
         let idle = format_duration(Duration::from_secs(

@@ -14,7 +14,9 @@ pub(crate) fn stat(base_dir: Option<&Path>) -> BoxStat {
     let mut next = || loads.next().unwrap_or_default();
     let memory = read("/proc/meminfo");
     let uptime = read("/proc/uptime");
-    let disk = rustix::fs::statvfs(base_dir.unwrap_or(Path::new("/"))).ok();
+    // A lease that was not worked in yet has no folder, but will be on the disk of what is above it.
+    let mut dirs = base_dir.unwrap_or(Path::new("/")).ancestors();
+    let disk = dirs.find_map(|dir| rustix::fs::statvfs(dir).ok());
     BoxStat {
         cpus: std::thread::available_parallelism()
             .map_or(0, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),

@@ -322,7 +322,20 @@ fn what_a_command_used_is_told() {
 fn the_box_tells_how_it_is_doing() {
     let on = Boxed::new();
     let mut channel = Channel::open(&on);
-    let stat = channel.ask("box.stat", json!({})).unwrap();
-    assert!(stat["cpus"].as_u64().unwrap() > 0 && stat["memoryBytes"].as_u64().unwrap() > 0);
-    assert!(stat["diskBytes"].as_u64().unwrap() >= stat["diskFreeBytes"].as_u64().unwrap());
+    channel.run(1, on.flight(1, &run_id(1), json!({"exec": ["true"]}), json!({})));
+    let facts = |path: &str| std::fs::read_to_string(path).unwrap();
+    for base in [on.base_dir(), on.base_dir().join("not/there/yet")] {
+        let stat = channel.ask("box.stat", json!({ "baseDir": base })).unwrap();
+        let number = |name: &str| stat[name].as_u64().unwrap();
+        let memory =
+            facts("/proc/meminfo").split_whitespace().nth(1).unwrap().parse::<u64>().unwrap();
+        assert_eq!(number("memoryBytes"), memory * 1024);
+        assert!(number("memoryFreeBytes") < number("memoryBytes"), "{stat}");
+        let disk = rustix::fs::statvfs(on.base_dir()).unwrap();
+        assert_eq!(number("diskBytes"), disk.f_blocks * disk.f_frsize, "{stat}");
+        assert!(number("diskFreeBytes") < number("diskBytes"), "{stat}");
+        let uptime = facts("/proc/uptime").split('.').next().unwrap().parse::<u64>().unwrap();
+        assert!(uptime.abs_diff(number("uptimeSecs")) < 60 && number("cpus") > 0, "{stat}");
+        assert!(stat["load"].as_array().unwrap().iter().any(|load| load.as_f64().unwrap() > 0.0));
+    }
 }
