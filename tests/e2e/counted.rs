@@ -159,3 +159,14 @@ fn a_warm_run_starts_no_program_here_and_asks_no_provider() {
     let started = programs(&far.room, far.call(), daemon);
     assert_eq!(started, Vec::<String>::new());
 }
+
+#[test]
+fn the_helper_is_small_enough_to_bring_along() {
+    let mut dir = std::env::current_exe().unwrap();
+    dir.pop();
+    dir.pop();
+    let file = dir.join(format!("crabbox-helper-linux-{}", std::env::consts::ARCH));
+    let bytes =
+        fs::metadata(&file).unwrap_or_else(|e| panic!("{e}: run ./build-helper.sh debug")).len();
+    assert!(bytes <= 1_500_000, "{bytes} bytes");
+}

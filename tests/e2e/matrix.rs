@@ -52,7 +52,7 @@ impl Dice {
 }
 
 #[expect(clippy::disallowed_methods, reason = "how many points are tried, and which")]
-fn wished(name: &str) -> Option<u64> {
+pub(crate) fn wished(name: &str) -> Option<u64> {
     std::env::var_os(name)?.to_str()?.parse().ok()
 }
 

@@ -159,6 +159,18 @@ impl Sshd {
         }
     }
 
+    /// Kills the server's own processes of every connection and nothing they started, as a network that resets
+    /// connections looks to both sides.
+    pub fn reset(&self) {
+        let named = |pid: &Pid| {
+            let name = fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero()));
+            name.is_ok_and(|name| name.starts_with("sshd"))
+        };
+        for pid in descendants(self.server.pid()).into_iter().filter(named) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+
     /// What the server has logged.
     pub fn log(&self) -> String {
         self.server.stderr()

@@ -491,3 +491,35 @@ fn a_long_folder_is_no_trouble() {
     assert_eq!(channel.ended(1).text(), "from the second\n");
     assert_eq!(channel.ended(2).text(), "from the second\n");
 }
+
+#[test]
+fn what_an_old_helper_began_a_new_one_takes_over_also_when_the_old_ones_file_is_gone() {
+    let on = Boxed::new();
+    let old = on.home().join("old-helper");
+    // One byte more makes it another program, which does the same.
+    let mut bytes = std::fs::read(channel::PROGRAM).unwrap();
+    bytes.push(0);
+    std::fs::write(&old, bytes).unwrap();
+    std::fs::set_permissions(&old, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+
+    let count = 60_000;
+    let mut before = Channel::open_with(&on, &old);
+    let id = before.request_in(0, "flight", on.flight(1, &run_id(1), numbers(count), json!({})));
+    before.answer(0, id).unwrap();
+    before.until(|c| c.text(1).len() > 1000);
+    let got = before.flow(1).stdout.clone();
+    std::fs::remove_file(&old).unwrap();
+    before.hang_up();
+
+    let mut after = Channel::open(&on);
+    after.flow(2).at[0] = got.len() as u64;
+    let attached = after.ask("run.attach", on.attach(2, &run_id(1), got.len() as u64, 0)).unwrap();
+    assert_eq!(attached["state"], "running", "the old worker keeps it");
+    let flow = after.ended(2);
+    assert!([&got[..], &flow.stdout].concat() == numbered(count), "every byte once");
+    assert_eq!(flow.code(), 0);
+    let starts = std::fs::read_to_string(on.workdir().join("started")).unwrap();
+    assert_eq!(starts.lines().count(), 1);
+    // And the tree is free for what the new one starts.
+    after.run(3, on.flight(3, &run_id(2), json!({"exec": ["true"]}), json!({})));
+}

@@ -527,3 +527,55 @@ fn a_file_with_a_second_name_never_reaches_the_store() {
         assert_eq!(std::fs::metadata(&outside).unwrap().nlink(), 1, "{path} is shared");
     }
 }
+
+#[test]
+fn a_file_of_more_than_four_gibibytes_arrives_and_its_zeros_stay_a_hole() {
+    use crabbox_schemas::helper::TreeChange;
+    use crabbox_tree::{Chunk, Entry, Kind, Manifest, Recipe, block::Block, content_hash, hex};
+    use sha2::{Digest, Sha256};
+
+    let (zeros, end) = (vec![0; 1 << 20], b"the end");
+    let count = 4097;
+    let mut hash = Sha256::new();
+    (0..count).for_each(|_| hash.update(&zeros));
+    hash.update(end);
+    let (size, content) = (count * (1 << 20) + 7, hash.finalize().into());
+    assert!(size > 4 << 30);
+    let kind = Kind::File { size, sha256: content, exec: false };
+    let wanted = Manifest::new(vec![Entry { path: "huge".into(), kind }]).unwrap();
+    let nothing = Manifest::default();
+    let mut delta = nothing.delta(&wanted);
+    let chunk = |bytes: &[u8]| Chunk { len: bytes.len() as u32, sha256: content_hash(bytes) };
+    let mut chunks = vec![chunk(&zeros); usize::try_from(count).unwrap()];
+    chunks.push(chunk(end));
+    delta.recipes.push(Recipe { content, chunks });
+
+    let on = Box::new();
+    let mut tree = on.tree();
+    let change = TreeChange {
+        base: hex(&nothing.digest()),
+        target: hex(&wanted.digest()),
+        ask: false,
+        checksum: false,
+    };
+    let begun = tree.begin(&change, delta).unwrap();
+    let crabbox_helper::tree::Begin::Ready(mut staging) = begun else { panic!("{begun:?}") };
+    assert_eq!(staging.pieces().len(), 2, "what repeats travels once");
+    for bytes in [&zeros[..], end] {
+        let mut block = Block::default();
+        block.push(&content_hash(bytes), bytes);
+        staging.put(&block.seal(Some(1)).unwrap()).unwrap();
+    }
+    staging.apply(&mut tree).unwrap();
+    let at = tree.workdir().join("huge");
+    let meta = std::fs::metadata(&at).unwrap();
+    assert_eq!(meta.len(), size);
+    assert!(meta.blocks() * 512 < 64 << 20, "{} bytes on the disk", meta.blocks() * 512);
+    let mut last = [1; 9];
+    let file = std::fs::File::open(&at).unwrap();
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut last, size - 9).unwrap();
+    assert_eq!(&last, b"\0\0the end");
+    let again = TreeChange { base: change.target.clone(), ..change };
+    let begun = tree.begin(&again, wanted.delta(&wanted)).unwrap();
+    assert!(matches!(begun, crabbox_helper::tree::Begin::Ready(_)), "{begun:?}");
+}

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use crabbox_helper::tree::Tree;
 use laptop::{File, Files, Laptop, Manner, noise};
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 /// What one step does to a path.
 #[derive(Debug, Clone)]
@@ -200,56 +201,104 @@ fn expected(before: &Files, managed: &BTreeSet<PathBuf>, wanted: &Files) -> File
     all
 }
 
-/// At least 300 cases; `PROPTEST_CASES` asks for more.
-fn config() -> ProptestConfig {
-    let asked = ProptestConfig::default();
-    ProptestConfig { cases: asked.cases.max(300), failure_persistence: None, ..asked }
+/// What the rounds of one test have in common, so that each is thorough about something.
+#[derive(Debug, Clone, Copy)]
+enum Weather {
+    /// Anything.
+    Mixed,
+    /// Nothing is harmed on the box.
+    Calm,
+    /// Every flight is cut once.
+    Cut,
+    /// Every flight reads every byte, after the last command's traces were looked at.
+    Strict,
 }
 
-proptest! {
-    #![proptest_config(config())]
+fn rounds(weather: Weather) -> impl Strategy<Value = Vec<Round>> {
+    let round = round().prop_map(move |round| match weather {
+        Weather::Mixed => round,
+        Weather::Calm => Round { harm: Vec::new(), aim: usize::MAX, ..round },
+        Weather::Cut => Round { cut: Some(round.cut.unwrap_or(round.aim % 3)), ..round },
+        Weather::Strict => Round { checksum: true, sweep: true, ..round },
+    });
+    prop::collection::vec(round, 1..5)
+}
 
-    #[test]
-    fn after_a_flight_the_tree_is_exactly_as_wanted(
-        rounds in prop::collection::vec(round(), 1..5)
-    ) {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().canonicalize().unwrap();
-        let (base, outside) = (root.join("cbx_1"), root.join("outside"));
-        std::fs::create_dir(&outside).unwrap();
-        std::fs::write(outside.join("file"), "theirs").unwrap();
-        let mut tree = Tree::open(&base, "repo", "cbx_1").unwrap();
-        let mut laptop = Laptop::new();
-        let mut files = Files::default();
-        let top = tree.workdir().to_owned();
-        for round in &rounds {
-            round.edits.iter().for_each(|step| edit_files(&mut files, step));
-            if top.exists() {
-                round.harm.iter().for_each(|step| harm_box(&top, &outside, step));
-            }
-            let aimed = laptop.base.entries().iter().map(|e| e.path.clone()).nth(round.aim);
-            if let (Some(path), true) = (aimed, top.exists()) {
-                harm_box(&top, &outside, &(path, round.hit.clone()));
-            }
-            if round.reopen {
-                tree = Tree::open(&base, "repo", "cbx_1").unwrap();
-            }
-            let before = if top.exists() { Files::read(&top) } else { Files::default() };
-            let managed = laptop.base.entries().iter().map(|e| e.path.clone()).collect();
-            for cut in [round.cut, None] {
-                let manner = Manner { ask: round.ask, checksum: round.checksum, cut };
-                match laptop.fly_so(&mut tree, &files, manner) {
-                    Ok(_) => break,
-                    Err(None) => prop_assert_eq!(&Files::read(&top), &before),
-                    Err(Some(fault)) => panic!("{fault:?}"),
-                }
-            }
-            prop_assert_eq!(Files::read(&top), expected(&before, &managed, &files));
-            prop_assert_eq!(std::fs::read(outside.join("file")).unwrap(), b"theirs");
-            prop_assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1);
-            if round.sweep {
-                prop_assert_eq!(tree.sweep().unwrap().drifted, 0);
+/// 500 cases of each weather; `CRABBOX_TEST_CASES` asks for another number.
+fn cases() -> u32 {
+    #[expect(clippy::disallowed_methods, reason = "how many cases are tried")]
+    let asked = std::env::var("CRABBOX_TEST_CASES").ok();
+    asked.and_then(|cases| cases.parse().ok()).unwrap_or(500)
+}
+
+#[track_caller]
+fn explore(weather: Weather) {
+    let config = ProptestConfig { cases: cases(), failure_persistence: None, ..Default::default() };
+    // In memory where there is such a place, since disks are slow; anything also on the disk.
+    let memory = Some(Path::new("/dev/shm")).filter(|memory| memory.is_dir());
+    let on = memory.filter(|_| !matches!(weather, Weather::Mixed));
+    let explored = TestRunner::new(config).run(&rounds(weather), |rounds| exact(&rounds, on));
+    explored.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+#[test]
+fn after_a_flight_the_tree_is_exactly_as_wanted() {
+    explore(Weather::Mixed);
+}
+
+#[test]
+fn flight_after_flight_the_tree_is_exactly_as_wanted() {
+    explore(Weather::Calm);
+}
+
+#[test]
+fn after_a_flight_that_was_cut_the_tree_is_exactly_as_wanted() {
+    explore(Weather::Cut);
+}
+
+#[test]
+fn after_a_flight_that_reads_every_byte_the_tree_is_exactly_as_wanted() {
+    explore(Weather::Strict);
+}
+
+fn exact(rounds: &[Round], on: Option<&Path>) -> Result<(), TestCaseError> {
+    let dir = on.map_or_else(tempfile::tempdir, tempfile::tempdir_in).unwrap();
+    let root = dir.path().canonicalize().unwrap();
+    let (base, outside) = (root.join("cbx_1"), root.join("outside"));
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("file"), "theirs").unwrap();
+    let mut tree = Tree::open(&base, "repo", "cbx_1").unwrap();
+    let mut laptop = Laptop::new();
+    let mut files = Files::default();
+    let top = tree.workdir().to_owned();
+    for round in rounds {
+        round.edits.iter().for_each(|step| edit_files(&mut files, step));
+        if top.exists() {
+            round.harm.iter().for_each(|step| harm_box(&top, &outside, step));
+        }
+        let aimed = laptop.base.entries().iter().map(|e| e.path.clone()).nth(round.aim);
+        if let (Some(path), true) = (aimed, top.exists()) {
+            harm_box(&top, &outside, &(path, round.hit.clone()));
+        }
+        if round.reopen {
+            tree = Tree::open(&base, "repo", "cbx_1").unwrap();
+        }
+        let before = if top.exists() { Files::read(&top) } else { Files::default() };
+        let managed = laptop.base.entries().iter().map(|e| e.path.clone()).collect();
+        for cut in [round.cut, None] {
+            let manner = Manner { ask: round.ask, checksum: round.checksum, cut };
+            match laptop.fly_so(&mut tree, &files, manner) {
+                Ok(_) => break,
+                Err(None) => prop_assert_eq!(&Files::read(&top), &before),
+                Err(Some(fault)) => panic!("{fault:?}"),
             }
         }
+        prop_assert_eq!(Files::read(&top), expected(&before, &managed, &files));
+        prop_assert_eq!(std::fs::read(outside.join("file")).unwrap(), b"theirs");
+        prop_assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1);
+        if round.sweep {
+            prop_assert_eq!(tree.sweep().unwrap().drifted, 0);
+        }
     }
+    Ok(())
 }

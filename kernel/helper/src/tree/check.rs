@@ -188,4 +188,37 @@ mod tests {
         let look = |bytes| check(&top, &state, None, (0, 0), bytes).unwrap().drift;
         assert_eq!((look(false), look(true)), (vec![], vec![0]));
     }
+
+    #[test]
+    fn a_flight_with_checksum_sees_what_one_without_believes() {
+        use crate::tree::{Begin, Tree};
+        use crabbox_schemas::helper::{Refused, TreeChange};
+        use crabbox_tree::{block::Block, hex};
+
+        let dir = tempfile::tempdir().unwrap();
+        let mut tree = Tree::open(&dir.path().join("cbx_1"), "repo", "cbx_1").unwrap();
+        let kind = Kind::File { size: 5, sha256: content_hash(b"right"), exec: false };
+        let wanted = Manifest::new(vec![Entry { path: "a".into(), kind }]).unwrap();
+        let (nothing, target) = (Manifest::default(), hex(&wanted.digest()));
+        let change = |base: &str, checksum| {
+            let (base, target) = (base.to_owned(), target.clone());
+            TreeChange { base, target, ask: false, checksum }
+        };
+        let begun = tree.begin(&change(&hex(&nothing.digest()), false), nothing.delta(&wanted));
+        let Ok(Begin::Ready(mut staging)) = begun else { panic!("{begun:?}") };
+        let mut block = Block::default();
+        block.push(&content_hash(b"right"), b"right");
+        staging.put(&block.seal(None).unwrap()).unwrap();
+        staging.apply(&mut tree).unwrap();
+
+        let at = tree.workdir().join("a");
+        std::fs::write(&at, "wrong").unwrap();
+        let look = Look::of(&rustix::fs::stat(&at).unwrap());
+        tree.state.records[0] = Record { look, sure: true };
+        let begun = tree.begin(&change(&target, false), wanted.delta(&wanted)).unwrap();
+        assert!(matches!(begun, Begin::Ready(_)), "looks are believed: {begun:?}");
+        let begun = tree.begin(&change(&target, true), wanted.delta(&wanted)).unwrap();
+        let Begin::Refused(Refused::Drift { paths }, None) = begun else { panic!("{begun:?}") };
+        assert_eq!(paths.len(), 1);
+    }
 }

@@ -109,9 +109,15 @@ pub(crate) struct Channel {
     pub(crate) fatal: Option<RpcError>,
 }
 
-#[expect(clippy::disallowed_methods, reason = "the test starts the real program")]
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_crabbox-helper");
+
 pub(crate) fn helper(on: &Boxed) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_crabbox-helper"));
+    helper_from(on, Path::new(PROGRAM))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test starts the real program")]
+fn helper_from(on: &Boxed, program: &Path) -> Command {
+    let mut command = Command::new(program);
     command.args(["serve", "--hash", &"0".repeat(64)]);
     command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", on.home());
     command
@@ -119,13 +125,18 @@ pub(crate) fn helper(on: &Boxed) -> Command {
 
 impl Channel {
     pub(crate) fn open(on: &Boxed) -> Self {
-        Self::over(helper(on))
+        Self::open_with(on, Path::new(PROGRAM))
+    }
+
+    /// With another file of the program.
+    pub(crate) fn open_with(on: &Boxed, program: &Path) -> Self {
+        Self::over(helper_from(on, program))
     }
 
     /// Started by a line of shell, which has the program and its words as arguments.
     #[expect(clippy::disallowed_methods, reason = "the test starts the real program")]
     pub(crate) fn open_as(on: &Boxed, line: &str) -> Self {
-        let program = helper(on);
+        let program = helper_from(on, Path::new(PROGRAM));
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", line]).arg(program.get_program()).args(program.get_args());
         shell.env_clear().envs(program.get_envs().filter_map(|(n, v)| Some((n, v?))));

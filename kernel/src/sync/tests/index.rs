@@ -226,6 +226,32 @@ fn other_rules_and_checksums_use_what_is_known() {
 }
 
 #[test]
+fn a_content_that_changed_without_a_trace_is_found_by_a_checksum_alone() {
+    let (repo, index) = known();
+    let hash = |text: &str| crabbox_tree::content_hash(text.as_bytes());
+    let (now, then) = (hash("src/a.rs"), hash("SRC/A.RS"));
+    // As if the file had held something else when it looked just as it does now.
+    let mut bytes = std::fs::read(index.file()).unwrap();
+    let at = bytes.windows(32).position(|window| window == now).unwrap();
+    bytes[at..at + 32].copy_from_slice(&then);
+    let body = bytes.len() - 4;
+    let sum = crc32fast::hash(&bytes[..body]).to_le_bytes();
+    bytes[body..].copy_from_slice(&sum);
+    std::fs::write(index.file(), bytes).unwrap();
+    let scan = |checksum| {
+        let rules = SyncRules { checksum, ..SyncRules::default() };
+        let tree = crate::sync::look(repo.root(), &rules, &index.options()).unwrap();
+        match tree.manifest.get(Path::new("src/a.rs")).unwrap().kind {
+            crabbox_tree::Kind::File { sha256, .. } => sha256,
+            _ => panic!("a file"),
+        }
+    };
+    assert_eq!(scan(false), then, "looks are believed");
+    assert_eq!(scan(true), now, "bytes are read");
+    assert_eq!(scan(false), now, "and remembered");
+}
+
+#[test]
 fn large_files_are_cut_once_and_remembered() {
     let (repo, index) = known();
     let text: String = (0..400_000).map(|n| format!("{n}\n")).collect();
@@ -512,18 +538,8 @@ fn follow(edits: &[Edit]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// How many histories are tried; `CRABBOX_INDEX_CASES` asks for more.
-fn cases() -> u32 {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a test run is told by its environment to try more"
-    )]
-    let asked = std::env::var("CRABBOX_INDEX_CASES").ok();
-    asked.and_then(|n| n.parse().ok()).unwrap_or(24)
-}
-
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: super::cases(60), max_shrink_iters: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn after_any_edits_an_index_says_what_git_says(edits in prop::collection::vec(edit(), 1..20)) {

@@ -237,3 +237,13 @@ fn odd(repo: &Repo) {
     symlink("t".repeat(300), repo.at("long target")).unwrap();
     symlink(name(b"odd\n\\target \xff"), repo.at(name(b"odd\\link\n"))).unwrap();
 }
+
+/// How many random cases are tried; `CRABBOX_TEST_CASES` asks for another number.
+fn cases(usual: u32) -> u32 {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test run is told by its environment to try more"
+    )]
+    let asked = std::env::var("CRABBOX_TEST_CASES").ok();
+    asked.and_then(|n| n.parse().ok()).unwrap_or(usual)
+}

@@ -95,7 +95,7 @@ fn look_at(root: &Path) -> BTreeMap<PathBuf, (Vec<u8>, &'static str)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: super::cases(48), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn after_any_edits_on_both_sides_the_box_holds_the_tree(
