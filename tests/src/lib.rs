@@ -37,3 +37,16 @@ pub fn eventually(what: &str, limit: Duration, mut yes: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// Whether somebody turned off the tests that need `what`, with `name=0`. It says so, and `.ci/run` refuses it.
+#[expect(clippy::disallowed_methods, reason = "a switch for machines that lack something")]
+pub fn gone_without(name: &str, what: &str) -> bool {
+    let refused = std::env::var_os(name).is_some_and(|value| value == "0");
+    if refused {
+        #[expect(clippy::print_stderr, reason = "whoever turned the test off should see it")]
+        {
+            eprintln!("{name}=0: this test needs {what} and proved nothing");
+        }
+    }
+    refused
+}

@@ -28,7 +28,7 @@ impl Net {
     /// Makes the namespaces; panics with what is missing when they cannot be made. With `CRABBOX_TEST_NETNS=0` in
     /// the environment there is nothing instead, and the test says that it proved nothing.
     pub fn start(room: &Room) -> Option<Self> {
-        if refused() {
+        if crate::gone_without("CRABBOX_TEST_NETNS", "network namespaces") {
             return None;
         }
         let near = Space::first(room);
@@ -78,20 +78,6 @@ impl Net {
             false => format!("ip link set out up && ip route replace default via {ROUTER_NEAR}"),
         });
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a switch for machines without namespaces")]
-fn refused() -> bool {
-    let refused = std::env::var_os("CRABBOX_TEST_NETNS").is_some_and(|value| value == "0");
-    if refused {
-        #[expect(clippy::print_stderr, reason = "whoever turned the test off should see it")]
-        {
-            eprintln!(
-                "CRABBOX_TEST_NETNS=0: this test needs network namespaces and proved nothing"
-            );
-        }
-    }
-    refused
 }
 
 /// One namespace and the process that keeps it.
