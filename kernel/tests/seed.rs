@@ -142,6 +142,7 @@ impl Rig {
             tree: Some((&tree, &self.rules)),
             lock: LockAsk { owner: "a test".to_owned(), wait_ms: 0 },
             isolate: false,
+            checkout: None,
             launch: None,
         };
         let (before, mut events) = (self.to.wire.written.get(), Vec::new());

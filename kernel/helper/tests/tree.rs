@@ -557,6 +557,7 @@ fn a_file_of_more_than_four_gibibytes_arrives_and_its_zeros_stay_a_hole() {
         target: hex(&wanted.digest()),
         ask: false,
         checksum: false,
+        seed: None,
     };
     let begun = tree.begin(&change, delta).unwrap();
     let crabbox_helper::tree::Begin::Ready(mut staging) = begun else { panic!("{begun:?}") };
@@ -564,7 +565,7 @@ fn a_file_of_more_than_four_gibibytes_arrives_and_its_zeros_stay_a_hole() {
     for bytes in [&zeros[..], end] {
         let mut block = Block::default();
         block.push(&content_hash(bytes), bytes);
-        staging.put(&block.seal(Some(1)).unwrap()).unwrap();
+        staging.put(block.seal(Some(1)).unwrap().into()).unwrap();
     }
     staging.apply(&mut tree).unwrap();
     let at = tree.workdir().join("huge");

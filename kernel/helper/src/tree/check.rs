@@ -202,13 +202,13 @@ mod tests {
         let (nothing, target) = (Manifest::default(), hex(&wanted.digest()));
         let change = |base: &str, checksum| {
             let (base, target) = (base.to_owned(), target.clone());
-            TreeChange { base, target, ask: false, checksum }
+            TreeChange { base, target, ask: false, checksum, seed: None }
         };
         let begun = tree.begin(&change(&hex(&nothing.digest()), false), nothing.delta(&wanted));
         let Ok(Begin::Ready(mut staging)) = begun else { panic!("{begun:?}") };
         let mut block = Block::default();
         block.push(&content_hash(b"right"), b"right");
-        staging.put(&block.seal(None).unwrap()).unwrap();
+        staging.put(block.seal(None).unwrap().into()).unwrap();
         staging.apply(&mut tree).unwrap();
 
         let at = tree.workdir().join("a");
