@@ -219,7 +219,9 @@ fn a_second_reader_gets_everything_although_the_first_has_the_run_forgotten() {
     channel.ask("run.attach", on.attach(2, &run_id(1), 0, 0)).unwrap();
     channel.until(|c| c.flows[&(0, 2)].at[0] >= 512 << 10);
     channel.ask("run.forget", on.named(&run_id(1))).unwrap();
-    channel.note(0, "credit", json!({"channel": 37, "bytes": 16 << 20}));
+    channel.note(0, "credit", json!({"channel": 37, "bytes": 8 << 20}));
+    channel.until(|c| c.flows[&(0, 2)].at[0] >= 8 << 20);
+    channel.note(0, "credit", json!({"channel": 37, "bytes": 8 << 20}));
     assert_eq!(channel.ended(2).stdout.len(), 12_000_000);
     assert!(channel.note_of("run.gap").is_none());
     channel.ask("run.forget", on.named(&run_id(1))).unwrap();

@@ -306,7 +306,8 @@ fn a_hint_hides_nothing_that_it_cannot_tell() {
     };
     look(&at("0"));
     std::fs::hard_link(repo.at("src/a.rs"), repo.at("other")).unwrap();
-    let steps: &[(&str, &[&str], &dyn Fn())] = &[
+    type Step<'a> = (&'a str, &'a [&'a str], &'a dyn Fn());
+    let steps: &[Step<'_>] = &[
         ("a file gets a second name", &["other"], &|| ()),
         ("it changes by that", &["other"], &|| repo.write("other", "by its other name")),
         ("its mode changes by the first", &["src/a.rs"], &|| chmod(&repo.at("src/a.rs"), 0o755)),
