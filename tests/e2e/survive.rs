@@ -8,6 +8,8 @@ use crabbox_tests::line::{Direction, Fault, Line, Shape};
 use crabbox_tests::{Call, Room, Sshd, eventually, tree};
 use rustix::process::Signal;
 
+use crate::matrix::Dice;
+
 /// A room whose user has a host of their own, at the other end of a link.
 struct Far {
     repo: PathBuf,
@@ -51,18 +53,6 @@ fn lines(tenths: usize) -> (String, String) {
     (script, wanted.collect())
 }
 
-/// Bytes that no compression makes fewer.
-fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    (0..len).map(|_| next()).collect()
-}
-
 #[test]
 fn a_link_that_is_cut_again_and_again_costs_no_byte_and_doubles_none() {
     let far = Far::new();
@@ -100,7 +90,7 @@ fn a_link_that_is_cut_again_and_again_costs_no_byte_and_doubles_none() {
 fn a_link_cut_at_any_byte_of_a_sync_leaves_the_tree_exact_and_starts_the_command_once() {
     let far = Far::new();
     tree::write_odd(&far.repo, 300);
-    fs::write(far.repo.join("large"), noise(4_000_000)).unwrap();
+    fs::write(far.repo.join("large"), Dice::new(1).noise(4_000_000)).unwrap();
     far.room.commit(&far.repo);
     let running = far.run(&[], &far.noting("echo done")).start();
     for more in [30_000, 700_000, 900_000, 1_200_000] {
@@ -134,7 +124,7 @@ fn a_black_hole_of_a_few_seconds_is_an_interruption_and_no_end() {
 #[test]
 fn a_black_hole_during_a_sync_keeps_nobody_waiting_for_a_ghost() {
     let far = Far::new();
-    fs::write(far.repo.join("large"), noise(4_000_000)).unwrap();
+    fs::write(far.repo.join("large"), Dice::new(1).noise(4_000_000)).unwrap();
     far.line.strike_after(1_500_000 + 700_000, Direction::Up, Fault::BlackHole);
     let running = far.run(&[], &far.noting("echo done")).start();
     running.says("connection lost");
@@ -166,7 +156,7 @@ fn a_frozen_client_goes_on_where_it_was_although_its_connection_died() {
 #[test]
 fn what_is_typed_arrives_once_and_whole_over_a_broken_link() {
     let far = Far::new();
-    let bytes = noise(20_000_000);
+    let bytes = Dice::new(1).noise(20_000_000);
     let running = far.run(&["-q"], &far.noting("cat")).stdin(bytes.clone()).start();
     eventually("the command runs", Duration::from_secs(30), || far.room.at("starts").exists());
     for more in [1_000_000, 3_000_000, 5_000_000] {

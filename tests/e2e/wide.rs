@@ -8,6 +8,8 @@ use crabbox_tests::line::{Direction, Fault, Line, Shape};
 use crabbox_tests::{Call, Room, Sshd, eventually, tree};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::matrix::Dice;
+
 /// A room with something large, whose box is far away, and a lease on it.
 struct Far {
     repo: PathBuf,
@@ -28,7 +30,7 @@ impl Far {
         let lease = room.state_files("claims")[0].trim_end_matches(".json").to_owned();
         let far = Self { repo, line, sshd, room, lease };
         let _ = far.run("0").ok();
-        fs::write(far.repo.join("large"), noise(16_000_000)).unwrap();
+        fs::write(far.repo.join("large"), Dice::new(1).noise(16_000_000)).unwrap();
         far.line.reshape(Shape::rtt_ms(80).mbit(60));
         far
     }
@@ -64,18 +66,6 @@ impl Drop for Far {
         let stop = self.room.crabbox(&self.repo, ["daemon", "stop"]);
         let _ = stop.env("CRABBOX_DAEMON", "1").run();
     }
-}
-
-/// Bytes that no compression makes fewer.
-fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    (0..len).map(|_| next()).collect()
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 mod sshd;
+mod talk;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,14 +13,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crabbox_kernel::error::Result;
-use crabbox_kernel::event::{Event, Stream};
+use crabbox_kernel::event::Event;
 use crabbox_kernel::ports::{
     Address, Dialer, Exit, Piece, ProcessInput, ProcessOutput, Pty, Remote, Stop,
 };
-use crabbox_remote::{SshDialer, SshOutput, SshRemote, Timing, UserSsh};
+use crabbox_remote::{SshDialer, SshRemote, Timing, UserSsh};
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::lease::SshAuth;
 use sshd::{Sshd, command, signal, user, write};
+use talk::{collect, run};
 use tokio::time::timeout;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -134,23 +136,6 @@ async fn shared(sharer: &Sharer) -> SshRemote {
     assert!(said.contains("the connection that OpenSSH shares"), "{said}");
     assert_eq!(remote.transport(), "openssh");
     remote
-}
-
-async fn collect(output: &mut SshOutput) -> Result<(Vec<u8>, Vec<u8>, Exit)> {
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    loop {
-        match output.next().await? {
-            Piece::Data(Stream::Stdout, data) => out.extend_from_slice(&data),
-            Piece::Data(Stream::Stderr, data) => err.extend_from_slice(&data),
-            Piece::Exited(exit) => return Ok((out, err, exit)),
-        }
-    }
-}
-
-async fn run(remote: &SshRemote, command: &str) -> (Vec<u8>, Vec<u8>, Exit) {
-    let (mut input, mut output) = remote.start(command, None).await.unwrap();
-    input.finish().await.unwrap();
-    timeout(LONG, collect(&mut output)).await.expect("in time").unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,16 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 mod sshd;
+mod talk;
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use crabbox_kernel::error::Result;
-use crabbox_kernel::event::Stream;
 use crabbox_kernel::ports::{Dialer, Exit, Piece, ProcessInput, ProcessOutput, Pty, Remote, Stop};
-use crabbox_remote::{SshDialer, SshOutput, SshRemote, UserSsh};
+use crabbox_remote::{SshDialer, SshRemote, UserSsh};
 use crabbox_schemas::error::ErrorCode;
 use sshd::Sshd;
+use talk::{collect, run};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -21,24 +21,6 @@ const LONG: Duration = Duration::from_secs(120);
 async fn dial(server: &Sshd) -> SshRemote {
     let dialer = SshDialer::new(UserSsh::new(server.dir.path(), "nobody"));
     dialer.dial(&server.address(), &mut Vec::new(), &Stop::never()).await.unwrap()
-}
-
-/// Everything a process printed and how it ended.
-async fn collect(output: &mut SshOutput) -> Result<(Vec<u8>, Vec<u8>, Exit)> {
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    loop {
-        match output.next().await? {
-            Piece::Data(Stream::Stdout, data) => out.extend_from_slice(&data),
-            Piece::Data(Stream::Stderr, data) => err.extend_from_slice(&data),
-            Piece::Exited(exit) => return Ok((out, err, exit)),
-        }
-    }
-}
-
-async fn run(remote: &SshRemote, command: &str) -> (Vec<u8>, Vec<u8>, Exit) {
-    let (mut input, mut output) = remote.start(command, None).await.unwrap();
-    input.finish().await.unwrap();
-    timeout(LONG, collect(&mut output)).await.expect("in time").unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
