@@ -332,6 +332,23 @@ fn a_file_placed_anew_is_newer_than_what_was_built_before() {
 }
 
 #[test]
+fn a_sweep_looks_and_makes_nothing() {
+    let on = Box::new();
+    let mut tree = on.tree();
+    let mut laptop = Laptop::new();
+    let files = Files::of(&[("a", "1"), ("b", "2")]);
+    laptop.fly(&mut tree, &files);
+    tree.sweep().unwrap();
+    tree.guard();
+    std::fs::remove_dir_all(tree.workdir()).unwrap();
+    assert_eq!(tree.sweep().unwrap().drifted, 2);
+    tree.guard();
+    assert!(!tree.workdir().exists());
+    assert_eq!(laptop.fly(&mut tree, &files).refusals, 1);
+    assert_eq!(std::fs::read(tree.workdir().join("b")).unwrap(), b"2");
+}
+
+#[test]
 fn a_guard_forgets_nothing_of_what_it_has_seen() {
     let on = Box::new();
     let mut tree = on.tree();

@@ -114,6 +114,15 @@ impl Place {
         Ok((top, true))
     }
 
+    /// Opens the tree's top as it stands; `None` when it is gone, or is no folder.
+    pub(crate) fn standing(&self) -> Result<Option<OwnedFd>> {
+        match openat(&self.base, &self.repo, DIR.union(OFlags::NOFOLLOW), Mode::empty()) {
+            Ok(top) => Ok(Some(top)),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(errno) => Err(Fault::of("open the work directory")(errno)),
+        }
+    }
+
     /// The file system's clock.
     pub(crate) fn stamp(&self) -> Result<Moment> {
         touch(&self.clock)

@@ -20,13 +20,17 @@ pub struct Sweep {
 impl Tree {
     /// Looks at the managed paths and remembers what proves that they are unchanged, so that the next flight need
     /// not. To be called after a command, off the path of any run, and not while holding the tree's lock: that is
-    /// only taken for the moment in which the proofs are written down.
+    /// only taken for the moment in which the proofs are written down. Nothing is written in the tree.
     pub fn sweep(&mut self) -> Result<Sweep> {
         self.reload()?;
-        let (top, _) = self.place.top()?;
-        self.arm(&top);
         // Here is time for what no guard reports: writes through mapped memory, and second names.
         self.doubt = Doubt::All;
+        let Some(top) = self.place.standing()? else {
+            // The next flight makes it again.
+            self.guard = None;
+            return Ok(Sweep { busy: false, drifted: self.state.records.len() as u64 });
+        };
+        self.arm(&top);
         let (drift, fresh) = self.look(&top, false)?;
         let busy = (fresh || self.has_change()) && !self.write_proofs()?;
         if let Some(store) = &self.place.store {
@@ -58,7 +62,7 @@ impl Tree {
 
     /// Has the system report changes from now on; what was changed until now is looked at once more.
     pub fn guard(&mut self) {
-        if let Ok((top, _)) = self.place.top() {
+        if let Ok(Some(top)) = self.place.standing() {
             self.arm(&top);
         }
     }
