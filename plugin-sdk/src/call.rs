@@ -1,5 +1,6 @@
 //! One open call: its bounds, the wish to stop it, and everything the host does on its behalf.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -225,6 +226,7 @@ impl Call {
             tool: tool.to_owned(),
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
             stdin: stdin.map(str::to_owned),
+            env: BTreeMap::new(),
             timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(LONGEST).min(LONGEST),
         };
         self.ask(callback::EXEC, &params)
@@ -246,8 +248,14 @@ impl Call {
     }
 
     fn prompt(&self, kind: &str, message: &str) -> Result<String, Failure> {
-        let params =
-            PromptParams { call: self.id, kind: kind.to_owned(), message: message.to_owned() };
+        let params = PromptParams {
+            call: self.id,
+            kind: kind.to_owned(),
+            message: message.to_owned(),
+            choices: Vec::new(),
+            url: None,
+            code: None,
+        };
         self.ask::<_, PromptResult>(callback::PROMPT, &params).map(|result| result.answer)
     }
 

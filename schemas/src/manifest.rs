@@ -65,34 +65,117 @@ pub struct ProviderEntry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Artifact {
-    /// `stdio`.
-    pub runtime: String,
+    /// How it is run.
+    pub runtime: Runtime,
+    /// Target triple of a native program or library; without one it runs on every target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// File name beside the manifest; for bundled plugins, beside the `crabbox` executable.
     pub path: String,
     /// Arguments it is started with.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
+    /// SHA-256 of the file in hex; packages have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// Memory a WebAssembly guest may have, in MiB; 64 without, 512 at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u32>,
+}
+
+/// How an artifact is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runtime {
+    /// A program that speaks the protocol on its standard input and output.
+    Stdio,
+    /// A WebAssembly component of the world `crabbox:plugin/provider`.
+    Wasm,
+    /// A WebAssembly command that speaks the protocol on its standard input and output.
+    WasiStdio,
+    /// A library for the native runner; first-party only.
+    Native,
+}
+
+impl Runtime {
+    /// The word in the manifest.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Stdio => "stdio",
+            Self::Wasm => "wasm",
+            Self::WasiStdio => "wasi-stdio",
+            Self::Native => "native",
+        }
+    }
 }
 
 /// Permissions; the user decides.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Grants {
-    /// Environment names passed through.
-    pub env: Vec<String>,
-    /// Names of tools it may run through the host.
-    pub exec: Vec<String>,
+    /// Where it may send requests through the host.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub http: Vec<HttpGrant>,
     /// Secrets by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretGrant>,
+    /// Names of tools it may run through the host.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exec: Vec<String>,
+    /// Environment names passed through.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+    /// Powers over the user's machine by name: `files` (its own state folder, for WebAssembly guests), `key-file`
+    /// (it names private keys for SSH).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub powers: Vec<String>,
 }
 
-/// One secret a plugin may ask for.
+/// Requests to one origin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct HttpGrant {
+    /// Scheme, host and port, such as `https://api.example.dev`; a host may begin with `*.` for one label. Plain
+    /// `http` and private addresses only where the user set them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// Or a setting of the user's that holds an URL: its origin is granted, whatever it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setting: Option<String>,
+    /// Methods; all of them without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<String>,
+    /// What for, in a few words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+}
+
+/// One secret a plugin may use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct SecretGrant {
     /// The settings property that names it.
     pub name: String,
     /// Environment names that may hold it, in order.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
+    /// What may be done with it.
+    #[serde(default)]
+    pub mode: SecretMode,
+    /// Origins it may be sent to, or names of settings in `{}`; every granted one without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub to: Vec<String>,
+}
+
+/// What a plugin may do with a secret.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecretMode {
+    /// The host puts it into requests; the plugin never sees it.
+    Inject,
+    /// The plugin may ask for its text.
+    #[default]
+    Reveal,
+    /// The host puts it into the environment of granted tools; the plugin never sees it.
+    Exec,
 }

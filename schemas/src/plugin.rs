@@ -3,7 +3,14 @@
 //! Frames are JSON-RPC 2.0, one object a line; the frame rules live in `crabbox-wire`, the story in
 //! `docs/protocol.md`.
 
+mod blob;
 mod callbacks;
+mod events;
+mod exec;
+mod facts;
+mod http;
+mod runs;
+mod ws;
 
 use std::collections::BTreeMap;
 
@@ -11,10 +18,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use self::callbacks::{
-    ExecParams, ExecResult, KvParams, KvResult, PromptParams, PromptResult, ResourceParams,
-    SecretParams, SecretResult, SleepParams, SleepResult,
-};
+pub use self::blob::*;
+pub use self::callbacks::*;
+pub use self::events::*;
+pub use self::exec::*;
+pub use self::facts::*;
+pub use self::http::*;
+pub use self::runs::*;
+pub use self::ws::*;
 pub use crate::error::Resource;
 use crate::lease::{BoxRequest, Desired, Expected, Lease, ReleaseOutcome};
 
@@ -34,11 +45,22 @@ pub mod method {
     pub const LEASE_LIST: &str = "lease.list";
     pub const LEASE_RELEASE: &str = "lease.release";
     pub const LEASE_TOUCH: &str = "lease.touch";
+    pub const LEASE_CLEANUP: &str = "lease.cleanup";
     pub const RUN_WARMUP: &str = "run.warmup";
     pub const RUN_START: &str = "run.start";
     pub const RUN_LIST: &str = "run.list";
     pub const RUN_STATUS: &str = "run.status";
     pub const RUN_STOP: &str = "run.stop";
+    pub const RUN_ATTACH: &str = "run.attach";
+    pub const RUN_INPUT: &str = "run.input";
+    pub const RUN_SIGNAL: &str = "run.signal";
+    pub const CATALOG_SIZES: &str = "catalog.sizes";
+    pub const CATALOG_REGIONS: &str = "catalog.regions";
+    pub const CATALOG_IMAGES: &str = "catalog.images";
+    pub const PRICING_QUOTE: &str = "pricing.quote";
+    pub const QUOTA_READ: &str = "quota.read";
+    pub const EVIDENCE_COLLECT: &str = "evidence.collect";
+    pub const ACCESS_GRANT: &str = "access.grant";
     pub const CANCEL: &str = "$/cancel";
     pub const CREDIT: &str = "$/credit";
 }
@@ -51,6 +73,7 @@ pub mod event {
     pub const ATTEMPT: &str = "event/attempt";
     pub const OUTPUT: &str = "event/output";
     pub const GAP: &str = "event/gap";
+    pub const USAGE: &str = "event/usage";
 }
 
 /// Callback names, plugin to kernel.
@@ -65,6 +88,23 @@ pub mod callback {
     pub const KV_LIST: &str = "host/kv.list";
     pub const SLEEP: &str = "host/sleep";
     pub const EXEC: &str = "host/exec";
+    pub const EXEC_OPEN: &str = "host/exec.open";
+    pub const EXEC_READ: &str = "host/exec.read";
+    pub const EXEC_WRITE: &str = "host/exec.write";
+    pub const EXEC_KILL: &str = "host/exec.kill";
+    pub const HTTP: &str = "host/http";
+    pub const HTTP_OPEN: &str = "host/http.open";
+    pub const HTTP_READ: &str = "host/http.read";
+    pub const HTTP_CLOSE: &str = "host/http.close";
+    pub const WS_OPEN: &str = "host/ws.open";
+    pub const WS_SEND: &str = "host/ws.send";
+    pub const WS_RECV: &str = "host/ws.recv";
+    pub const WS_CLOSE: &str = "host/ws.close";
+    pub const BLOB_CREATE: &str = "host/blob.create";
+    pub const BLOB_WRITE: &str = "host/blob.write";
+    pub const BLOB_SEAL: &str = "host/blob.seal";
+    pub const BLOB_READ: &str = "host/blob.read";
+    pub const BLOB_DROP: &str = "host/blob.drop";
     pub const PROMPT: &str = "host/prompt";
 }
 
@@ -82,7 +122,8 @@ pub struct InitializeParams {
     /// Bounds both sides keep.
     #[serde(default)]
     pub limits: Limits,
-    /// Callback groups the kernel serves: `resource`, `secret`, `kv`, `sleep`, `exec`, `prompt`.
+    /// Callback groups the kernel serves: `resource`, `secret`, `kv`, `sleep`, `exec`, `exec.open`, `http`, `http.open`,
+    /// `ws`, `blob`, `prompt`.
     #[serde(default)]
     pub callbacks: Vec<String>,
     /// The provider that is wanted and its settings.
@@ -360,40 +401,6 @@ pub enum CheckStatus {
     Skip,
 }
 
-/// Params of `run.start`: run one command where the provider runs commands.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RunStartParams {
-    /// Bounds and identity of the call.
-    pub ctx: CallContext,
-    /// The run's id.
-    pub run_id: String,
-    /// The box to use, from `run.warmup`.
-    pub lease: Lease,
-    /// The command, passed exactly.
-    pub command: Vec<String>,
-    /// Values for its environment.
-    #[serde(default)]
-    pub env: BTreeMap<String, String>,
-    /// Path of a tar file with the tree, readable by the plugin; absent with `--no-sync`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workspace: Option<String>,
-    /// Seconds after which the command must be stopped.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout_secs: Option<u64>,
-}
-
-/// Result of `run.start`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RunStartResult {
-    /// The command's own status; a platform's "succeeded" without it is a failure.
-    pub exit_code: i32,
-    /// Name of the signal that ended it, without `SIG`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signal: Option<String>,
-}
-
 /// `$/cancel`: stop call `id`; an answer is still required.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -413,87 +420,4 @@ pub struct CreditParams {
     pub call: u64,
     /// Bytes.
     pub bytes: u64,
-}
-
-/// `event/log`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct LogEvent {
-    /// The call it belongs to.
-    pub call: u64,
-    /// `debug`, `info`, `warn` or `error`.
-    pub level: String,
-    /// One line.
-    pub message: String,
-}
-
-/// `event/progress`; `done` never decreases within a phase.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ProgressEvent {
-    /// The call it belongs to.
-    pub call: u64,
-    /// What is going on.
-    pub phase: String,
-    /// How much is done.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub done: Option<u64>,
-    /// Out of how much.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub total: Option<u64>,
-    /// One line for people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
-}
-
-/// `event/attempt`: one candidate machine that was tried.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct AttemptEvent {
-    /// The call it belongs to.
-    pub call: u64,
-    /// Where.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub region: Option<String>,
-    /// Which machine type.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub server_type: Option<String>,
-    /// `spot` or `on-demand`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub market: Option<String>,
-    /// Error kind, when it failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub category: Option<String>,
-    /// One line.
-    pub message: String,
-}
-
-/// `event/output`: bytes of a delegated command; exactly one of `text` and `b64`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct OutputEvent {
-    /// The call it belongs to.
-    pub call: u64,
-    /// `stdout` or `stderr`.
-    pub ch: String,
-    /// Offset of the first byte in its channel.
-    pub off: u64,
-    /// The bytes, when they are UTF-8.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub text: Option<String>,
-    /// The bytes in base64 otherwise.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub b64: Option<String>,
-}
-
-/// `event/gap`: bytes that are honestly lost.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct GapEvent {
-    /// The call it belongs to.
-    pub call: u64,
-    /// `stdout` or `stderr`.
-    pub ch: String,
-    /// First lost byte.
-    pub from: u64,
-    /// First byte after the gap.
-    pub to: u64,
-    /// Why.
-    pub reason: String,
 }

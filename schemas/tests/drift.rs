@@ -1,5 +1,7 @@
 //! The committed JSON Schemas equal what the types generate; `BLESS=1` rewrites them.
 
+#![recursion_limit = "256"] // the tables are long
+
 use std::fs;
 use std::path::Path;
 
@@ -150,11 +152,22 @@ fn methods(g: &mut SchemaGenerator) -> Value {
         m::LEASE_LIST: call::<p::ListParams, p::ListResult>(g),
         m::LEASE_RELEASE: call::<p::ReleaseParams, p::ReleaseResult>(g),
         m::LEASE_TOUCH: call::<p::TouchParams, p::LeaseResult>(g),
+        m::LEASE_CLEANUP: call::<p::CleanupParams, p::CleanupResult>(g),
         m::RUN_WARMUP: call::<p::AcquireParams, p::LeaseResult>(g),
         m::RUN_START: call::<p::RunStartParams, p::RunStartResult>(g),
         m::RUN_LIST: call::<p::ListParams, p::ListResult>(g),
         m::RUN_STATUS: call::<p::ResolveParams, p::LeaseResult>(g),
         m::RUN_STOP: call::<p::ReleaseParams, p::ReleaseResult>(g),
+        m::RUN_ATTACH: call::<p::RunAttachParams, p::RunStartResult>(g),
+        m::RUN_INPUT: call::<p::RunInputParams, Nothing>(g),
+        m::RUN_SIGNAL: call::<p::RunSignalParams, Nothing>(g),
+        m::CATALOG_SIZES: call::<p::CatalogParams, p::CatalogResult>(g),
+        m::CATALOG_REGIONS: call::<p::CatalogParams, p::CatalogResult>(g),
+        m::CATALOG_IMAGES: call::<p::CatalogParams, p::CatalogResult>(g),
+        m::PRICING_QUOTE: call::<p::QuoteParams, p::QuoteResult>(g),
+        m::QUOTA_READ: call::<p::BareParams, p::QuotaResult>(g),
+        m::EVIDENCE_COLLECT: call::<p::EvidenceParams, p::EvidenceResult>(g),
+        m::ACCESS_GRANT: call::<p::AccessParams, p::AccessResult>(g),
         m::CANCEL: note::<p::CancelParams>(g),
         m::CREDIT: note::<p::CreditParams>(g),
     })
@@ -168,6 +181,7 @@ fn events(g: &mut SchemaGenerator) -> Value {
         e::ATTEMPT: note::<p::AttemptEvent>(g),
         e::OUTPUT: note::<p::OutputEvent>(g),
         e::GAP: note::<p::GapEvent>(g),
+        e::USAGE: note::<p::UsageEvent>(g),
     })
 }
 
@@ -183,6 +197,23 @@ fn callbacks(g: &mut SchemaGenerator) -> Value {
         c::KV_LIST: call::<p::KvParams, p::KvResult>(g),
         c::SLEEP: call::<p::SleepParams, p::SleepResult>(g),
         c::EXEC: call::<p::ExecParams, p::ExecResult>(g),
+        c::EXEC_OPEN: call::<p::ExecParams, p::ExecOpened>(g),
+        c::EXEC_READ: call::<p::ExecReadParams, p::ExecRead>(g),
+        c::EXEC_WRITE: call::<p::ExecWriteParams, Nothing>(g),
+        c::EXEC_KILL: call::<p::ExecKillParams, Nothing>(g),
+        c::HTTP: call::<p::HttpParams, p::HttpResult>(g),
+        c::HTTP_OPEN: call::<p::HttpParams, p::HttpOpened>(g),
+        c::HTTP_READ: call::<p::HttpReadParams, p::HttpRead>(g),
+        c::HTTP_CLOSE: call::<p::HttpCloseParams, Nothing>(g),
+        c::WS_OPEN: call::<p::WsOpenParams, p::WsOpened>(g),
+        c::WS_SEND: call::<p::WsSendParams, Nothing>(g),
+        c::WS_RECV: call::<p::WsRecvParams, p::WsMessage>(g),
+        c::WS_CLOSE: call::<p::WsCloseParams, Nothing>(g),
+        c::BLOB_CREATE: call::<p::BlobParams, p::BlobFacts>(g),
+        c::BLOB_WRITE: call::<p::BlobWriteParams, Nothing>(g),
+        c::BLOB_SEAL: call::<p::BlobParams, p::BlobFacts>(g),
+        c::BLOB_READ: call::<p::BlobReadParams, p::BlobBytes>(g),
+        c::BLOB_DROP: call::<p::BlobParams, Nothing>(g),
         c::PROMPT: call::<p::PromptParams, p::PromptResult>(g),
     })
 }

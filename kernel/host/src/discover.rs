@@ -9,7 +9,7 @@ use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::ports::About;
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::ErrorCode;
-use crabbox_schemas::manifest::{Artifact, Manifest, ProviderEntry};
+use crabbox_schemas::manifest::{Artifact, Manifest, ProviderEntry, Runtime};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -155,7 +155,7 @@ fn subfolders(dir: &Path) -> Vec<PathBuf> {
 
 fn load(folder: &Path, exe_dir: &Path, catalog: &mut Catalog) -> Result<()> {
     let manifest = Arc::new(manifest::read(&folder.join(manifest::FILE))?);
-    let Some(artifact) = manifest.artifacts.iter().find(|a| a.runtime == "stdio") else {
+    let Some(artifact) = manifest.artifacts.iter().find(|a| a.runtime == Runtime::Stdio) else {
         return Ok(());
     };
     let program = resolve(artifact, folder, exe_dir);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_schemas::error::ErrorCode;
-use crabbox_schemas::manifest::Manifest;
+use crabbox_schemas::manifest::{Manifest, Runtime};
 use crabbox_schemas::plugin::PROTOCOLS;
 
 /// The manifest's file name.
@@ -35,7 +35,7 @@ fn problem(manifest: &Manifest) -> Option<String> {
     if manifest.providers.is_empty() {
         return Some("it offers no provider".to_owned());
     }
-    if !manifest.artifacts.iter().any(|a| a.runtime == "stdio") {
+    if !manifest.artifacts.iter().any(|a| a.runtime == Runtime::Stdio) {
         return Some("it has no stdio artifact".to_owned());
     }
     let names = manifest.providers.iter().flat_map(|p| p.aliases.iter().chain([&p.name]));

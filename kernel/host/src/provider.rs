@@ -247,6 +247,8 @@ impl Provider for Session {
             command: run.command.clone(),
             env: run.env.clone(),
             workspace: run.workspace.as_ref().map(|path| path.to_string_lossy().into_owned()),
+            workspace_blob: None,
+            stdin: false,
             timeout_secs: run.timeout_secs,
         };
         let hands = Hands { trail: None, events: Some(events) };

@@ -80,53 +80,29 @@ pub struct SleepResult {
     pub woken: String,
 }
 
-/// `host/exec`: run a tool named in the manifest's grants.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ExecParams {
-    /// The open call it belongs to.
-    pub call: u64,
-    /// The tool's name in the grants.
-    pub tool: String,
-    /// Its arguments, passed exactly.
-    #[serde(default)]
-    pub args: Vec<String>,
-    /// Text for its standard input.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stdin: Option<String>,
-    /// Milliseconds after which its process group is killed.
-    pub timeout_ms: u64,
-}
-
-/// Result of `host/exec`; output beyond 256 KiB a stream keeps its tail.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ExecResult {
-    /// Exit status, 128 + number for a signal.
-    pub exit_code: i32,
-    /// What it printed, invalid UTF-8 replaced.
-    pub stdout: String,
-    /// What it printed to standard error.
-    pub stderr: String,
-    /// Whether the head of an output was dropped.
-    #[serde(default)]
-    pub truncated: bool,
-}
-
 /// `host/prompt`: ask the person; `unsupported` when nobody is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PromptParams {
     /// The open call it belongs to.
     pub call: u64,
-    /// `confirm`, `text` or `secret`.
+    /// `confirm`, `text`, `secret`, `choice`, `open-url` or `device-code`.
     pub kind: String,
-    /// The question.
+    /// The question, or what to do.
     pub message: String,
+    /// What can be chosen, for `choice`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<String>,
+    /// The page to open, for `open-url` and `device-code`; always `https://`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The code to type there, for `device-code`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
 }
 
 /// Result of `host/prompt`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PromptResult {
-    /// The answer; `yes` or `no` for `confirm`.
+    /// The answer; `yes` or `no` for `confirm`, empty for `open-url` and `device-code`.
     pub answer: String,
 }

@@ -1,0 +1,99 @@
+//! Delegated runs: the provider runs the command.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::CallContext;
+use crate::lease::Lease;
+
+/// Params of `run.start`: run one command where the provider runs commands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunStartParams {
+    /// Bounds and identity of the call.
+    pub ctx: CallContext,
+    /// The run's id.
+    pub run_id: String,
+    /// The box to use, from `run.warmup`.
+    pub lease: Lease,
+    /// The command, passed exactly.
+    pub command: Vec<String>,
+    /// Values for its environment.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Path of a tar file with the tree, readable by the plugin; absent with `--no-sync`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
+    /// The same as a sealed blob, for plugins without files of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace_blob: Option<String>,
+    /// Whether standard input follows with `run.input`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stdin: bool,
+    /// Seconds after which the command must be stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_secs: Option<u64>,
+}
+
+/// Result of `run.start`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunStartResult {
+    /// The command's own status; a platform's "succeeded" without it is a failure.
+    pub exit_code: i32,
+    /// Name of the signal that ended it, without `SIG`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+}
+
+/// Params of `run.attach`: go on with a run that was started before, after a crash of the plugin for instance. Its
+/// result is that of `run.start`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunAttachParams {
+    /// Bounds and identity of the call.
+    pub ctx: CallContext,
+    /// The run's id.
+    pub run_id: String,
+    /// The box it runs on.
+    pub lease: Lease,
+    /// Bytes of standard output that are known already.
+    #[serde(default)]
+    pub stdout: u64,
+    /// Bytes of standard error that are known already.
+    #[serde(default)]
+    pub stderr: u64,
+}
+
+/// Params of `run.input`: bytes for the command's standard input; at most one of `text` and `b64`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunInputParams {
+    /// Bounds and identity of the call.
+    pub ctx: CallContext,
+    /// The run's id.
+    pub run_id: String,
+    /// The bytes, when they are UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The bytes in base64 otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub b64: Option<String>,
+    /// Nothing follows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub end: bool,
+}
+
+/// Params of `run.signal`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunSignalParams {
+    /// Bounds and identity of the call.
+    pub ctx: CallContext,
+    /// The run's id.
+    pub run_id: String,
+    /// Name of the signal without `SIG`.
+    pub signal: String,
+}
