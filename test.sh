@@ -11,7 +11,7 @@ as_root() {
 }
 
 # Tools the tests drive for real: an SSH server, its key maker, git, bubblewrap for isolated local boxes, network
-# namespaces for links that die, and strace to count programs.
+# namespaces for links that die, strace to count programs, and the languages of the plugin templates.
 missing=()
 command -v git >/dev/null || missing+=(git)
 command -v ssh-keygen >/dev/null || missing+=(openssh-client)
@@ -24,6 +24,8 @@ case "$(uname -s)" in
     command -v unshare >/dev/null || missing+=(util-linux)
     command -v ps >/dev/null || missing+=(procps)
     command -v strace >/dev/null || missing+=(strace)
+    command -v python3 >/dev/null || missing+=(python3)
+    command -v node >/dev/null || missing+=(nodejs)
     if [ ${#missing[@]} -gt 0 ]; then
       step "installing ${missing[*]}"
       if command -v apt-get >/dev/null; then

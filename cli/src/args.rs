@@ -15,6 +15,9 @@ pub(crate) struct Global {
     /// Work without the process that keeps connections
     #[arg(long, global = true)]
     pub(crate) no_daemon: bool,
+    /// Use the plugin in this folder, unchecked, while you work on it
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub(crate) plugin_dev: Vec<std::path::PathBuf>,
     /// Named group of settings to use
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) profile: Option<String>,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crabbox_daemon::{Caller, WarmDialer};
-use crabbox_host::{Catalog, Entry, Lazy, Lookup, OpenOptions, Session, Timeouts};
+use crabbox_host::{Lazy, Lookup, OpenOptions, Session, Timeouts};
 use crabbox_kernel::config::{Layer, Settings, Values};
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::helper::Binaries;
@@ -18,7 +18,9 @@ use crabbox_kernel::ports::{Clock, Provider, Stop};
 use crabbox_kernel::run::record::{Limits, Retention, RunStore};
 use crabbox_kernel::slug::normalise;
 use crabbox_kernel::state::State;
+use crabbox_plugins::{Catalog, Entry, Shelf};
 use crabbox_remote::{SshDialer, Timing, UserSsh};
+use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::lease::BoxRequest;
 use crabbox_schemas::plugin::UserFacts;
@@ -44,6 +46,12 @@ pub(crate) struct Context {
     pub(crate) state: State,
     /// Settings with their origins.
     pub(crate) settings: Settings,
+    /// The user's own plugins.
+    pub(crate) shelf: Shelf,
+    /// The plugin that made the lease the command is about.
+    pub(crate) pin: OnceCell<PluginPin>,
+    /// Plugins that are not offered any more, but have leases.
+    pub(crate) retired: OnceCell<Vec<Entry>>,
     /// Settings as plain values.
     pub(crate) values: Values,
     /// The providers that were found.
@@ -98,20 +106,6 @@ impl Context {
         }
     }
 
-    /// The provider of this name or alias.
-    pub(crate) fn entry(&self, name: &str) -> Result<&Entry> {
-        self.catalog.find(name).ok_or_else(|| {
-            let known: Vec<_> =
-                self.catalog.providers().iter().map(|e| e.provider.name.as_str()).collect();
-            KernelError::new(
-                ErrorCode::ProviderUnknown,
-                format!("there is no provider called {name}"),
-            )
-            .hint(format!("known providers: {}", known.join(", ")))
-            .at("plan")
-        })
-    }
-
     /// The embedded provider that costs nothing, used when none is configured.
     pub(crate) fn default_provider(&self) -> Option<String> {
         self.catalog.embedded_default().map(|e| e.provider.name.clone())
@@ -124,6 +118,9 @@ impl Context {
         let claim = name.map(|n| self.claims().find(n)).transpose()?.flatten();
         if let Some(claim) = claim.filter(|c| !c.provider.is_empty()) {
             let owner = self.entry(&claim.provider)?.provider.name.clone();
+            if let Some(plugin) = claim.plugin {
+                let _ = self.pin.set(plugin);
+            }
             return match flag {
                 Some(flag) if flag != owner => Err(KernelError::new(
                     ErrorCode::ProviderMismatch,
@@ -210,7 +207,7 @@ impl Context {
 
     /// What a provider's plugin is started with.
     fn plugin(&self, name: &str) -> Result<OpenOptions<'_>> {
-        let entry = self.entry(name)?;
+        let entry = self.vetted(name)?;
         let env = Arc::new(self.env.clone());
         let user = UserFacts {
             home: self.env.get("HOME").cloned().unwrap_or_default(),
@@ -218,11 +215,11 @@ impl Context {
             login: self.login(),
         };
         Ok(OpenOptions {
-            entry,
-            config: self.provider_config(entry)?,
+            config: self.provider_config(&entry)?,
             plugins_dir: self.state.plugins(),
             user,
-            secrets: secrets(entry, Arc::clone(&env)),
+            secrets: secrets(&entry, Arc::clone(&env)),
+            entry,
             env: Arc::new(move |name| env.get(name).cloned()),
             prompt: crate::prompt::questions(),
             now_ms: Arc::new(|| SystemClock::new().now_ms()),

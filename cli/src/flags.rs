@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use crabbox_host::{Catalog, Flag, FlagKind};
 use crabbox_kernel::config::keys::Kind;
 use crabbox_kernel::config::{Block, BlockRequest, Property};
 use crabbox_kernel::error::{KernelError, Result};
+use crabbox_plugins::{Catalog, Entry, Flag, FlagKind};
 use crabbox_schemas::error::ErrorCode;
 
 use crate::context::Context;
-use crabbox_host::Entry;
 
 /// Commands that take provider settings.
 const TAKERS: &[&str] = &[

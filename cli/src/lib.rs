@@ -8,6 +8,7 @@ mod console;
 mod context;
 mod flags;
 mod handle;
+mod plugins;
 mod prompt;
 #[cfg(test)]
 mod reference;
@@ -22,9 +23,9 @@ mod warm;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
-use crabbox_host::Catalog;
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::render::json;
+use crabbox_plugins::Catalog;
 use crabbox_schemas::error::ErrorCode;
 
 use crate::commands::Cli;

@@ -27,6 +27,13 @@ pub(crate) fn questions() -> Option<Prompt> {
     })
 }
 
+/// Asks for a yes or a no; `None` when no terminal is there.
+pub(crate) fn confirm(question: &str) -> Option<bool> {
+    open()?;
+    let answer = ask(&format!("{question} [y/N]"), false).unwrap_or_default();
+    Some(matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
 fn open() -> Option<File> {
     OpenOptions::new().read(true).write(true).open("/dev/tty").ok()
 }

@@ -59,7 +59,7 @@ fn every_command_page_is_current() {
 fn the_command_line_is_well_formed_with_every_provider_flag() {
     Cli::command().debug_assert();
     let exe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug/crabbox");
-    let catalog = crabbox_host::discover(&exe, &[]).unwrap();
+    let catalog = crabbox_plugins::discover(&crabbox_plugins::Places::beside(&exe));
     assert!(
         !catalog.providers().is_empty(),
         "the plugins of this checkout are found without being run"

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crabbox_host::{Catalog, discover};
 use crabbox_kernel::config::{self, Sources};
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::helper::Binaries;
 use crabbox_kernel::lease::reap;
 use crabbox_kernel::state::State;
+use crabbox_plugins::{Catalog, Places, Shelf, discover};
 use crabbox_schemas::error::ErrorCode;
 use tracing_subscriber::EnvFilter;
 
@@ -19,6 +19,9 @@ use crate::commands::Cli;
 use crate::context::Context;
 use crate::signals;
 use crate::terminal::Terminal;
+
+/// Where administrators put plugins.
+const SYSTEM_PLUGINS: &[&str] = &["/usr/local/lib/crabbox/plugins", "/usr/lib/crabbox/plugins"];
 
 /// What the process was given.
 pub(crate) struct Outside {
@@ -55,25 +58,56 @@ impl Outside {
         crate::tools::beside(self.exe.as_ref().ok()?, &self.words)
     }
 
-    /// The plugins beside the executable, and in folders a developer named.
+    /// Every plugin that can be found.
     pub(crate) fn catalog(&self) -> Result<Catalog> {
         let exe = self.exe.as_ref().map_err(|e| lost("this program's own file", e))?;
-        let extra: Vec<PathBuf> = self
-            .env
-            .get("CRABBOX_PLUGIN_DIR")
-            .map(|dirs| dirs.split(':').filter(|d| !d.is_empty()).map(PathBuf::from).collect())
-            .unwrap_or_default();
-        discover(exe, &extra)
+        let named = self.env.get("CRABBOX_PLUGIN_DIR").map(String::as_str).unwrap_or_default();
+        let named = named.split(':').filter(|dir| !dir.is_empty()).map(PathBuf::from);
+        let shelf = self.shelf();
+        Ok(discover(&Places {
+            developer: self.developed().into_iter().chain(named).collect(),
+            user: shelf.folders(),
+            system: SYSTEM_PLUGINS.iter().map(PathBuf::from).collect(),
+            index: shelf.root().is_dir().then(|| shelf.index()),
+            ..Places::beside(exe)
+        }))
+    }
+
+    /// The folders given with `--plugin-dev`, before the rest of the command line can be parsed.
+    fn developed(&self) -> Vec<PathBuf> {
+        let mut words = self.words.iter().take_while(|word| *word != "--");
+        let mut found = Vec::new();
+        while let Some(word) = words.next() {
+            if word == "--plugin-dev" {
+                found.extend(words.next().map(PathBuf::from));
+            } else if let Some(folder) = word.to_str().and_then(|w| w.strip_prefix("--plugin-dev="))
+            {
+                found.push(folder.into());
+            }
+        }
+        found
+    }
+
+    /// The user's own plugins.
+    fn shelf(&self) -> Shelf {
+        let absolute = |name| self.env.get(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        let home = absolute("HOME");
+        let data = if cfg!(target_os = "macos") {
+            home.map(|home| home.join("Library/Application Support"))
+        } else {
+            absolute("XDG_DATA_HOME").or_else(|| home.map(|home| home.join(".local/share")))
+        };
+        Shelf::new(data.unwrap_or_else(|| PathBuf::from("/nonexistent")).join("crabbox/plugins"))
     }
 
     /// Everything a command needs.
     pub(crate) fn context(
         self,
         cli: &Cli,
-        catalog: Catalog,
+        mut catalog: Catalog,
         provider_flags: Vec<(String, String, String)>,
     ) -> Result<Context> {
-        let no_colour = self.no_colour();
+        let (no_colour, shelf) = (self.no_colour(), self.shelf());
         let cwd = self.cwd.map_err(|e| lost("the current directory", &e))?;
         let exe = self.exe.map_err(|e| lost("this program's own file", &e))?;
         let terminal = Terminal::new(cli.global.quiet, cli.global.debug, no_colour);
@@ -100,7 +134,13 @@ impl Outside {
             KernelError::new(ErrorCode::Internal, "cannot watch for signals").because(&e)
         })?;
         let values = settings.values();
+        let choices = values.plugins.prefer.iter();
+        let choices = choices.filter_map(|choice| choice.split_once('='));
+        catalog.prefer(&choices.map(|(p, id)| (p.to_owned(), id.to_owned())).collect::<Vec<_>>());
         Ok(Context {
+            shelf,
+            pin: OnceCell::new(),
+            retired: OnceCell::new(),
             env: self.env,
             cwd,
             binaries: exe.parent().map_or_else(Binaries::none, |dir| Binaries::in_dir(dir.into())),

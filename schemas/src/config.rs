@@ -322,6 +322,14 @@ pub struct HistoryBlock {
 pub struct PluginsBlock {
     /// Folders with further plugins.
     pub path: Option<OneOrMany>,
+    /// Which plugins may be agreed to. Default `all`.
+    pub policy: Option<String>,
+    /// Ids of the plugins that policy `allowlist` allows.
+    pub allow: Option<OneOrMany>,
+    /// Digests of plugins that must never run.
+    pub revoked: Option<OneOrMany>,
+    /// Which plugin offers a provider that several offer, as `provider=publisher/name`.
+    pub prefer: Option<OneOrMany>,
     /// How long a plugin may take to introduce itself. Default `10s`.
     pub start_timeout: Option<TextOrNumber>,
 }

@@ -29,6 +29,8 @@ pub enum ErrorCode {
     Precondition,
     /// A plugin needs a permission it was not given.
     GrantDenied,
+    /// A plugin that nobody agreed to, that was changed, or that a policy forbids.
+    PluginUntrusted,
     /// Credentials are missing, wrong or expired.
     Auth,
     /// The credentials lack a right.
@@ -103,6 +105,7 @@ const CODES: &[(ErrorCode, &str, i32, bool)] = &[
     (ErrorCode::Conflict, "conflict", 2, false),
     (ErrorCode::Precondition, "precondition", 2, false),
     (ErrorCode::GrantDenied, "grant_denied", 2, false),
+    (ErrorCode::PluginUntrusted, "plugin_untrusted", 2, false),
     (ErrorCode::Auth, "auth", 3, false),
     (ErrorCode::Permission, "permission", 3, false),
     (ErrorCode::Billing, "billing", 3, false),

@@ -16,6 +16,7 @@ pub mod helper;
 pub mod ids;
 pub mod journal;
 pub mod lease;
+pub mod lock;
 pub mod manifest;
 pub mod plugin;
 pub mod run;

@@ -23,6 +23,12 @@ pub struct Manifest {
     /// SPDX expression.
     #[serde(default)]
     pub license: String,
+    /// Where to read more.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub homepage: String,
+    /// The publisher's minisign public key, when packages are signed: one line of base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
     /// The providers it offers.
     #[serde(rename = "provider")]
     pub providers: Vec<ProviderEntry>,

@@ -1,4 +1,4 @@
-//! Documents that `status`, `list`, `sync-plan`, `doctor` and `claims list` print with `--json`.
+//! Documents that `status`, `list`, `sync-plan`, `doctor`, `claims list` and `plugin` print with `--json`.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::claim::Claim;
+use crate::manifest::Manifest;
 use crate::plugin::CheckStatus;
 
 /// `status --json` and `inspect --json`.
@@ -216,4 +217,76 @@ pub struct SizedPath {
     pub path: String,
     /// Bytes.
     pub bytes: u64,
+}
+
+/// `plugin list --json`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PluginList {
+    /// Version of this document.
+    pub schema_version: u32,
+    /// Every plugin that was found.
+    pub plugins: Vec<PluginRow>,
+    /// Folders that hold an unusable one, and why.
+    pub problems: Vec<String>,
+}
+
+/// One plugin of the list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PluginRow {
+    /// `publisher/name`.
+    pub id: String,
+    /// Its version.
+    pub version: String,
+    /// The providers it offers.
+    pub providers: Vec<String>,
+    /// `developer`, `user`, `system` or `bundled`.
+    pub place: String,
+    /// `stdio`, `wasm`, `wasi-stdio` or `native`; in words when nothing of it runs here.
+    pub runtime: String,
+    /// `yes`, `asks`, `asks: changed` or `no: policy`.
+    pub standing: String,
+    /// How strongly its grants are kept to: `enforced`, `partial` or `advisory`.
+    pub grants: String,
+}
+
+/// `plugin info --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PluginInfo {
+    /// Version of this document.
+    pub schema_version: u32,
+    /// What the list says of it.
+    #[serde(flatten)]
+    pub row: PluginRow,
+    /// What it says of itself.
+    pub description: String,
+    /// SPDX expression.
+    pub license: String,
+    /// Where to read more.
+    pub homepage: String,
+    /// The folder its files are in.
+    pub folder: String,
+    /// Where it was installed from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Digest of its files, for plugins of the user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<String>,
+    /// Digest of what it asks for.
+    pub grants_digest: String,
+    /// What it asks for, in words.
+    pub asks: Vec<PluginGrant>,
+    /// Its manifest.
+    pub manifest: Manifest,
+}
+
+/// One grant in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PluginGrant {
+    /// What it may do.
+    pub text: String,
+    /// `enforced`, `partial` or `advisory`.
+    pub level: String,
 }

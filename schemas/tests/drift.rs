@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use crabbox_schemas::{
-    claim, config, daemon, error, event, helper, journal, manifest, plugin, run, view,
+    claim, config, daemon, error, event, helper, journal, lock, manifest, plugin, run, view,
 };
 use schemars::{JsonSchema, SchemaGenerator, schema_for};
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ fn documents() -> Vec<(&'static str, Value)> {
     vec![
         ("config", one::<config::ConfigFile>()),
         ("plugin-manifest", one::<manifest::Manifest>()),
+        ("plugin-lock", one::<lock::Lock>()),
         ("plugin-protocol", protocol()),
         ("box-channel", box_channel()),
         ("daemon", one::<daemon::DaemonView>()),
@@ -32,6 +33,8 @@ fn documents() -> Vec<(&'static str, Value)> {
         ("claims", one::<view::ClaimsView>()),
         ("doctor", one::<view::DoctorView>()),
         ("results", one::<run::TestResults>()),
+        ("plugin-list", one::<view::PluginList>()),
+        ("plugin-info", one::<view::PluginInfo>()),
         ("sync-plan", one::<view::SyncPlanView>()),
     ]
 }

@@ -21,6 +21,7 @@ mod matrix_crowds;
 mod matrix_disk;
 mod matrix_kills;
 mod matrix_links;
+mod plugins;
 mod schemas;
 mod scripted;
 mod settings;

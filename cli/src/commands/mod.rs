@@ -9,6 +9,7 @@ mod daemon;
 mod doctor;
 mod init;
 mod list;
+mod plugin;
 mod providers;
 mod run;
 mod runs;
@@ -74,6 +75,7 @@ pub(crate) enum Command {
     Daemon(daemon::Args),
     Doctor(doctor::Args),
     Init(init::Args),
+    Plugin(plugin::Args),
     Providers(providers::Args),
     Completions(completions::Args),
     /// Print the version
@@ -130,6 +132,7 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<i32> {
         Command::Daemon(args) => daemon::run(ctx, &args).await,
         Command::Doctor(args) => doctor::run(ctx, args).await,
         Command::Init(args) => init::run(ctx, &args),
+        Command::Plugin(args) => plugin::run(ctx, args),
         Command::Providers(args) => providers::run(ctx, args),
         Command::Completions(args) => completions::run(ctx, &args),
         Command::Version => version::run(ctx),

@@ -1,7 +1,7 @@
 //! `crabbox providers`: what each provider offers, read from manifests without running a plugin.
 
-use crabbox_host::Entry;
 use crabbox_kernel::error::Result;
+use crabbox_plugins::Entry;
 use crabbox_schemas::SCHEMA_VERSION;
 use serde::Serialize;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::ports::Stop;
 use crabbox_kernel::time::format_duration;
+use crabbox_plugins::hide_secrets;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::plugin::{
     CallContext, InitializeParams, InitializeResult, Instance, PROTOCOLS, Peer, method,
@@ -16,7 +17,6 @@ use crate::call::{Call, Hands, call};
 use crate::fault::{broken, one_line};
 use crate::link::Link;
 use crate::session::OpenOptions;
-use crate::settings::hide_secrets;
 
 /// Bounds and identity of a call.
 pub(crate) fn context(deadline: Duration, grace: Duration, idem: &str) -> CallContext {
@@ -27,7 +27,7 @@ pub(crate) fn context(deadline: Duration, grace: Duration, idem: &str) -> CallCo
 
 /// Introduces the kernel and checks what the plugin says of itself.
 pub(crate) async fn shake(link: &Arc<Link>, options: &OpenOptions<'_>) -> Result<()> {
-    let entry = options.entry;
+    let entry = &*options.entry;
     let interactive = options.prompt.is_some();
     let params = InitializeParams {
         protocols: PROTOCOLS.iter().map(|&version| version.to_owned()).collect(),
@@ -74,7 +74,7 @@ fn stalled(error: KernelError, link: &Link, options: &OpenOptions<'_>) -> Kernel
 
 /// Whether the hello agrees with what was offered and with the manifest.
 fn agree(said: &InitializeResult, options: &OpenOptions<'_>) -> Result<(), String> {
-    let entry = options.entry;
+    let entry = &*options.entry;
     let manifest = &entry.manifest;
     if !PROTOCOLS.contains(&&*said.protocol) {
         let chosen = one_line(&said.protocol);

@@ -1,7 +1,6 @@
-//! Finds provider plugins, starts them and speaks protocol 1 with them.
+//! Starts provider plugins and speaks protocol 1 with them.
 //!
-//! [`discover()`] reads manifests and schemas; [`open`] starts one provider and gives a [`Session`], which
-//! is the kernel's `Provider` door. Nothing here trusts what a plugin says: frames are bounded, ids are
+//! [`open`] starts one provider, which `crabbox-plugins` has found, and gives a [`Session`], which is the kernel's `Provider` door. Nothing here trusts what a plugin says: frames are bounded, ids are
 //! compared, every wait ends, and when a session ends nothing of the plugin's process group is left.
 //!
 //! Inside: `spawn` starts processes, `link` owns the pipe, a `slot` is one open call seen from the pipe,
@@ -9,23 +8,17 @@
 
 mod broker;
 mod call;
-mod discover;
 mod exec;
 mod fault;
 mod handshake;
 mod kv;
 mod lazy;
 mod link;
-mod manifest;
 mod provider;
 mod session;
-mod settings;
 mod slot;
 mod spawn;
 
 pub use broker::{Lookup, NowMs, Prompt};
-pub use discover::{Catalog, Entry, discover};
 pub use lazy::Lazy;
-pub use manifest::FILE as MANIFEST_FILE;
 pub use session::{OpenOptions, Session, Timeouts, open};
-pub use settings::{Flag, FlagKind, check as check_settings};

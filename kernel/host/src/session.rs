@@ -1,5 +1,6 @@
 //! Opens a provider: starts its plugin, shakes hands, and ends it again.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::time::Duration;
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::ports::{About, Stop};
 use crabbox_kernel::state::make_dir;
+use crabbox_plugins::{Entry, check_protocols, check_settings};
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::plugin::{BareParams, Limits, UserFacts, method};
@@ -18,13 +20,10 @@ use tokio::time::timeout;
 
 use crate::broker::{Broker, Lookup, NowMs, Prompt, private_folder};
 use crate::call::{Call, Hands, call};
-use crate::discover::Entry;
 use crate::exec::{KillOnDrop, Tools};
 use crate::handshake::{context, shake};
 use crate::kv::Store;
 use crate::link::Link;
-use crate::manifest::check_protocols;
-use crate::settings;
 use crate::spawn::{self, Program};
 
 /// Where a plugin finds system programs, whatever the user's own search path says.
@@ -34,7 +33,7 @@ const PLUGIN_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 #[derive(Clone)]
 pub struct OpenOptions<'a> {
     /// Which provider.
-    pub entry: &'a Entry,
+    pub entry: Cow<'a, Entry>,
     /// Its settings; secrets by reference.
     pub config: Map<String, Value>,
     /// The folder all plugins share; each gets a private folder below it.
@@ -109,9 +108,9 @@ impl std::fmt::Debug for Session {
 
 /// Starts a provider's plugin and shakes hands.
 pub async fn open(options: OpenOptions<'_>) -> Result<Session> {
-    let entry = options.entry;
+    let entry = &*options.entry;
     check_protocols(&entry.manifest)?;
-    settings::check(entry, &options.config)?;
+    check_settings(entry, &options.config)?;
     let plugin = entry.pin()?;
     let folder = private_folder(&options.plugins_dir, &entry.manifest.id);
     make_dir(&folder)?;

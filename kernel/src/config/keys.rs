@@ -146,6 +146,7 @@ const fn key(path: &'static str, kind: Kind, help: &'static str) -> Key {
 const TARGETS: Kind = Kind::Choice(&["linux", "macos", "windows"]);
 const WINDOWS: Kind = Kind::Choice(&["normal", "wsl2"]);
 const NETWORKS: Kind = Kind::Choice(&["auto", "public", "tailscale"]);
+const PLUGIN_POLICY: Kind = Kind::Choice(&["all", "signed", "allowlist", "first-party", "none"]);
 const MARKETS: Kind = Kind::Choice(&["spot", "on-demand"]);
 
 /// The setting a path means, by its own or another spelling.
@@ -238,6 +239,10 @@ pub static KEYS: &[Key] = &[
     key("history.maxAge", Kind::Duration, "How long a run is kept.").default("30d"),
     key("history.maxBytes", Kind::Bytes, "Output kept of each stream of a run.").default("64MiB"),
     key("plugins.path", Kind::List, "Folders with further plugins.").user_only().later(),
+    key("plugins.policy", PLUGIN_POLICY, "Which plugins may be agreed to.").env(&["CRABBOX_PLUGINS_POLICY"]).default("all").strict().user_only(),
+    key("plugins.allow", Kind::List, "Ids of the plugins that policy `allowlist` allows.").user_only(),
+    key("plugins.revoked", Kind::List, "Digests of plugins that must never run.").user_only(),
+    key("plugins.prefer", Kind::List, "Which plugin offers a provider that several offer, as `provider=publisher/name`.").user_only(),
     key("plugins.startTimeout", Kind::Duration, "How long a plugin may take to introduce itself.").default("10s"),
     key("trust.repositories", Kind::List, "Absolute paths of repositories whose files may set everything.").user_only(),
 ];

@@ -138,6 +138,14 @@ pub struct HistorySettings {
 pub struct PluginSettings {
     /// Folders with further plugins, `~/` expanded.
     pub path: Vec<PathBuf>,
+    /// Which plugins may be agreed to.
+    pub policy: String,
+    /// Ids for the policy `allowlist`.
+    pub allow: Vec<String>,
+    /// Digests of plugins that must never run.
+    pub revoked: Vec<String>,
+    /// `provider=publisher/name`, for providers that several plugins offer.
+    pub prefer: Vec<String>,
     /// How long a plugin may take to introduce itself.
     pub start_timeout: Duration,
 }
@@ -174,6 +182,10 @@ impl Values {
             },
             plugins: PluginSettings {
                 path: get.list("plugins.path").iter().map(|p| get.path(p)).collect(),
+                policy: get.text("plugins.policy"),
+                allow: get.list("plugins.allow"),
+                revoked: get.list("plugins.revoked"),
+                prefer: get.list("plugins.prefer"),
                 start_timeout: get.duration("plugins.startTimeout"),
             },
         }

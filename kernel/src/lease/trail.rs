@@ -72,6 +72,16 @@ impl Trail {
         ids
     }
 
+    /// The plugins behind all trails, whether their owners live or not.
+    pub fn plugins(dir: &Path) -> Vec<PluginPin> {
+        let lines = |id: &LeaseId| read(&File::open(path_of(dir, id)).ok()?).ok();
+        let plugin = |line| match line {
+            TrailLine::Intent { plugin, .. } => Some(plugin),
+            _ => None,
+        };
+        Self::ids(dir).iter().filter_map(lines).flatten().filter_map(plugin).collect()
+    }
+
     /// Appends one line and returns only when it is on disk.
     pub fn append(&mut self, line: TrailLine) -> Result<()> {
         let mut text = serde_json::to_string(&line).map_err(|e| {

@@ -4,7 +4,6 @@
 
 mod callbacks;
 mod calls;
-mod discovery;
 mod ends;
 mod hello;
 mod stage;

@@ -1,13 +1,15 @@
 //! Sets the scene: the scripted plugin, its folders, and what a kernel would bring.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crabbox_host::{Catalog, OpenOptions, Session, Timeouts, discover, open};
+use crabbox_host::{OpenOptions, Session, Timeouts, open};
 use crabbox_kernel::error::KernelError;
 use crabbox_kernel::lease::trail::Trail;
 use crabbox_kernel::ports::Wanted;
+use crabbox_plugins::{Catalog, Places, discover};
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::ids::LeaseId;
 use crabbox_schemas::journal::TrailLine;
@@ -53,7 +55,7 @@ impl Stage {
     }
 
     pub(crate) fn catalog(&self) -> Catalog {
-        discover(&self.exe(), &[fixture()]).unwrap()
+        discover(&Places { developer: vec![fixture()], ..Places::beside(&self.exe()) })
     }
 
     pub(crate) fn state_file(&self) -> PathBuf {
@@ -77,7 +79,7 @@ impl Stage {
             _ => Some("leaked".to_owned()),
         };
         open(OpenOptions {
-            entry: catalog.find(self.provider).unwrap(),
+            entry: Cow::Borrowed(catalog.find(self.provider).unwrap()),
             config,
             plugins_dir: self.dir.path().join("plugins"),
             user: UserFacts {

@@ -2,12 +2,13 @@
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_schemas::error::ErrorCode;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::discover::Entry;
+use crate::catalog::Entry;
 
 /// One setting of a provider, as the command line and the environment see it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Flag {
     /// Long flag without dashes; `None` when the schema hides it.
     pub name: Option<String>,
@@ -30,7 +31,7 @@ pub struct Flag {
 }
 
 /// What values a flag takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FlagKind {
     /// Any text.
     Text,
@@ -183,7 +184,7 @@ fn lookup<'a>(config: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
 }
 
 /// The settings as the plugin gets them: secrets become `{"$secret": key}`.
-pub(crate) fn hide_secrets(flags: &[Flag], config: &Map<String, Value>) -> Map<String, Value> {
+pub fn hide_secrets(flags: &[Flag], config: &Map<String, Value>) -> Map<String, Value> {
     let mut config = config.clone();
     for flag in flags.iter().filter(|flag| flag.secret) {
         let place = match flag.config_key.split_once('.') {

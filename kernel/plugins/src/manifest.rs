@@ -4,15 +4,18 @@ use std::path::Path;
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_schemas::error::ErrorCode;
-use crabbox_schemas::manifest::{Manifest, Runtime};
+use crabbox_schemas::manifest::Manifest;
 use crabbox_schemas::plugin::PROTOCOLS;
 
 /// The manifest's file name.
 pub const FILE: &str = "crabbox-plugin.toml";
 
+/// Longest manifest in bytes.
+const LONGEST: u64 = 256 * 1024;
+
 /// Reads and checks one manifest.
-pub(crate) fn read(path: &Path) -> Result<Manifest> {
-    let text = std::fs::read_to_string(path).map_err(|e| bad(path).because(&e))?;
+pub fn read(path: &Path) -> Result<Manifest> {
+    let text = crate::index::text(path, LONGEST).map_err(|e| bad(path).because(&e))?;
     let manifest: Manifest = toml::from_str(&text).map_err(|e| bad(path).because(&e))?;
     match problem(&manifest) {
         Some(problem) => Err(KernelError { causes: vec![problem], ..bad(path) }),
@@ -32,17 +35,31 @@ fn problem(manifest: &Manifest) -> Option<String> {
     if !is_id(&manifest.id) {
         return Some(format!("id {:?} is not publisher/name in lower case", manifest.id));
     }
+    if let Err(error) = semver::Version::parse(&manifest.version) {
+        return Some(format!("version {:?} is not a semantic version: {error}", manifest.version));
+    }
     if manifest.providers.is_empty() {
         return Some("it offers no provider".to_owned());
     }
-    if !manifest.artifacts.iter().any(|a| a.runtime == Runtime::Stdio) {
-        return Some("it has no stdio artifact".to_owned());
+    if manifest.artifacts.is_empty() {
+        return Some("it has no artifact".to_owned());
     }
     let names = manifest.providers.iter().flat_map(|p| p.aliases.iter().chain([&p.name]));
-    names
+    let bad_name = names
         .filter(|name| !is_name(name))
-        .map(|name| format!("provider name {name:?} is not lower-case letters, digits and dashes"))
-        .next()
+        .map(|name| format!("provider name {name:?} is not lower-case letters, digits and dashes"));
+    let schemas = manifest.providers.iter().filter_map(|provider| provider.config_schema.as_ref());
+    let paths = manifest.artifacts.iter().map(|artifact| &artifact.path).chain(schemas);
+    let bad_path = paths
+        .filter(|path| !is_inside(path))
+        .map(|path| format!("{path:?} is not a path below its folder"));
+    bad_name.chain(bad_path).next()
+}
+
+/// Whether a path names a file below the folder it is in.
+fn is_inside(path: &str) -> bool {
+    let plain = |part: std::path::Component<'_>| matches!(part, std::path::Component::Normal(_));
+    !path.is_empty() && !path.contains(['\0', '\\']) && Path::new(path).components().all(plain)
 }
 
 fn is_id(id: &str) -> bool {
@@ -57,7 +74,7 @@ fn is_name(name: &str) -> bool {
 }
 
 /// Whether plugin and host share a protocol major; the error names both lists.
-pub(crate) fn check_protocols(manifest: &Manifest) -> Result<()> {
+pub fn check_protocols(manifest: &Manifest) -> Result<()> {
     let major = |version: &str| version.split('.').next().map(str::to_owned);
     let ours = |theirs: &String| PROTOCOLS.iter().any(|our| major(our) == major(theirs));
     if manifest.protocols.iter().any(ours) {

@@ -1,0 +1,96 @@
+//! `plugin install` and `plugin update`: open, check, ask, copy, lock.
+
+use std::path::Path;
+
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_plugins::Candidate;
+use crabbox_schemas::error::ErrorCode;
+
+use crate::context::Context;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  crabbox plugin install ./my-provider
+  crabbox plugin install ./hetzner-1.4.2.cbxplugin --grants sha256:…")]
+pub(super) struct Args {
+    /// A folder with a manifest, or a package
+    #[arg(value_name = "SOURCE")]
+    source: String,
+    /// Agree to this digest of grants without being asked
+    #[arg(long, value_name = "DIGEST")]
+    grants: Option<String>,
+}
+
+pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
+    let path = ctx.cwd.join(&args.source);
+    if !path.exists() {
+        return Err(KernelError::new(
+            ErrorCode::NotFound,
+            format!("there is no folder or package {}", args.source),
+        )
+        .hint("name a folder with crabbox-plugin.toml in it, or a .cbxplugin file"));
+    }
+    let path = path.canonicalize().unwrap_or(path);
+    install(ctx, &path, args.grants.as_deref())
+}
+
+pub(super) fn update(ctx: &Context, plugin: &str) -> Result<i32> {
+    let lock = ctx.shelf.lock()?;
+    let locked = lock.plugins.get(plugin).ok_or_else(|| {
+        KernelError::new(ErrorCode::NotFound, format!("no plugin {plugin} is installed"))
+            .hint("`crabbox plugin list` shows them all; `crabbox plugin install` adds one")
+    })?;
+    let source = Path::new(&locked.source);
+    if !source.exists() {
+        return Err(KernelError::new(
+            ErrorCode::NotFound,
+            format!("{plugin} was installed from {}, which is gone", locked.source),
+        )
+        .hint("install it from where it is now"));
+    }
+    install(ctx, source, None)
+}
+
+fn install(ctx: &Context, path: &Path, grants: Option<&str>) -> Result<i32> {
+    let source = path.display().to_string();
+    let candidate = Candidate::open(path, &source, &ctx.shelf, ctx.programs())?;
+    let manifest = candidate.manifest()?;
+    for entry in candidate.entries() {
+        let rival = entry.names().find_map(|name| ctx.catalog.find(name));
+        if let Some(rival) = rival.filter(|rival| rival.manifest.id != manifest.id) {
+            ctx.terminal.warn(&format!(
+                "{} offers {} too: choose with `plugins.prefer`",
+                rival.manifest.id, rival.provider.name
+            ));
+        }
+    }
+    if let Some(proposal) = candidate.proposal(&ctx.shelf, &ctx.policy())? {
+        match grants {
+            Some(agreed) if agreed == proposal.grants => {}
+            Some(_) => {
+                return Err(KernelError::new(
+                    ErrorCode::PluginUntrusted,
+                    format!("{} asks for other grants than those agreed to", proposal.id),
+                )
+                .hint(format!("it asks for {}", proposal.grants)));
+            }
+            None => ctx.agree(&proposal).map_err(|error| KernelError {
+                hint: error.hint.map(|_| {
+                    format!(
+                        "to agree: crabbox plugin install {source} --grants {}",
+                        proposal.grants
+                    )
+                }),
+                ..error
+            })?,
+        }
+    }
+    let locked = candidate.install(&ctx.shelf)?;
+    match ctx.global.json {
+        true => ctx.terminal.out_json(&serde_json::json!({
+            "schemaVersion": crabbox_schemas::SCHEMA_VERSION, "id": manifest.id, "plugin": locked,
+        })),
+        false => ctx.terminal.out(&format!("installed {} {}", manifest.id, locked.version)),
+    }
+    Ok(0)
+}

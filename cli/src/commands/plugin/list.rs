@@ -1,0 +1,130 @@
+//! `plugin list` and `plugin info`: what is there, whether it may run, and what it asks for.
+
+use std::collections::BTreeMap;
+
+use crabbox_kernel::error::Result;
+use crabbox_plugins::{Entry, Level, Place, Standing, lines};
+use crabbox_schemas::SCHEMA_VERSION;
+use crabbox_schemas::manifest::Runtime;
+use crabbox_schemas::view::{PluginGrant, PluginInfo, PluginList, PluginRow};
+
+use crate::context::Context;
+
+use super::entries;
+
+/// Lists every plugin.
+pub(super) fn list(ctx: &Context) -> Result<i32> {
+    let mut by_id: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
+    for entry in ctx.catalog.providers() {
+        by_id.entry(&entry.manifest.id).or_default().push(entry);
+    }
+    let rows = by_id.values().map(|all| row(ctx, all)).collect::<Result<Vec<_>>>()?;
+    let problems: Vec<String> = ctx.catalog.problems.iter().map(ToString::to_string).collect();
+    if ctx.global.json {
+        let list = PluginList { schema_version: SCHEMA_VERSION, plugins: rows, problems };
+        ctx.terminal.out_json(&list);
+        return Ok(0);
+    }
+    let cells = |row: PluginRow| {
+        vec![
+            row.id,
+            row.version,
+            row.providers.join(" "),
+            row.place,
+            row.runtime,
+            row.standing,
+            row.grants,
+        ]
+    };
+    let head = ["PLUGIN", "VERSION", "PROVIDERS", "PLACE", "RUNTIME", "MAY RUN", "GRANTS"];
+    ctx.terminal.table(&head, &rows.into_iter().map(cells).collect::<Vec<_>>());
+    problems.iter().for_each(|problem| ctx.terminal.warn(problem));
+    Ok(0)
+}
+
+fn row(ctx: &Context, all: &[&Entry]) -> Result<PluginRow> {
+    let entry = all[0];
+    let runtime = entry.runtime.map_or("nothing for this machine", Runtime::word);
+    let lines = lines(&entry.manifest.grants, entry.runtime.unwrap_or(Runtime::Stdio));
+    let weakest = lines.iter().map(|line| line.level).max_by_key(|level| *level as u8);
+    Ok(PluginRow {
+        id: entry.manifest.id.clone(),
+        version: entry.manifest.version.clone(),
+        providers: all.iter().map(|e| e.provider.name.clone()).collect(),
+        place: entry.place.word().to_owned(),
+        runtime: runtime.to_owned(),
+        standing: standing(ctx, entry)?.to_owned(),
+        grants: weakest.unwrap_or(Level::Enforced).word().to_owned(),
+    })
+}
+
+fn standing(ctx: &Context, entry: &Entry) -> Result<&'static str> {
+    let files = match entry.place {
+        Place::User => Some(ctx.shelf.digest(&entry.folder)?),
+        _ => None,
+    };
+    if ctx.policy().check(entry, files.as_deref(), true).is_err() {
+        return Ok("no: policy");
+    }
+    Ok(match files {
+        None => "yes",
+        Some(files) => match ctx.shelf.standing(&entry.manifest, &files)? {
+            Standing::Trusted => "yes",
+            Standing::Changed => "asks: changed",
+            Standing::Unknown => "asks",
+        },
+    })
+}
+
+/// Shows one plugin.
+pub(super) fn info(ctx: &Context, plugin: &str) -> Result<i32> {
+    let all = entries(ctx, plugin)?;
+    let entry = all[0];
+    let manifest = &entry.manifest;
+    let grants = lines(&manifest.grants, entry.runtime.unwrap_or(Runtime::Stdio));
+    let files = match entry.place {
+        Place::User => Some(ctx.shelf.digest(&entry.folder)?),
+        _ => None,
+    };
+    let source = ctx.shelf.lock()?.plugins.get(&manifest.id).map(|locked| locked.source.clone());
+    let info = PluginInfo {
+        schema_version: SCHEMA_VERSION,
+        row: row(ctx, &all)?,
+        description: manifest.description.clone(),
+        license: manifest.license.clone(),
+        homepage: manifest.homepage.clone(),
+        folder: entry.folder.display().to_string(),
+        source,
+        files,
+        grants_digest: crabbox_plugins::of_grants(&manifest.grants),
+        asks: grants
+            .into_iter()
+            .map(|line| PluginGrant { text: line.text, level: line.level.word().to_owned() })
+            .collect(),
+        manifest: (**manifest).clone(),
+    };
+    if ctx.global.json {
+        ctx.terminal.out_json(&info);
+        return Ok(0);
+    }
+    let row = &info.row;
+    ctx.terminal.out(&format!("{} {}: {}", row.id, row.version, info.description));
+    let facts = [
+        ("providers", row.providers.join(", ")),
+        ("place", format!("{} ({})", row.place, info.folder)),
+        ("runs as", row.runtime.clone()),
+        ("may run", row.standing.clone()),
+        ("license", info.license.clone()),
+        ("homepage", info.homepage.clone()),
+        ("source", info.source.clone().unwrap_or_default()),
+        ("files", info.files.clone().unwrap_or_default()),
+    ];
+    for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
+        ctx.terminal.out(&format!("  {name}: {value}"));
+    }
+    ctx.terminal.out("it wants to:");
+    for grant in &info.asks {
+        ctx.terminal.out(&format!("  - {} ({})", grant.text, grant.level));
+    }
+    Ok(0)
+}

@@ -1,0 +1,110 @@
+//! `crabbox plugin`: look at, install, agree to, pack and remove provider plugins.
+
+mod install;
+mod list;
+mod new;
+mod pack;
+mod remove;
+mod trust;
+
+use std::path::PathBuf;
+
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_plugins::Entry;
+use crabbox_schemas::error::ErrorCode;
+
+use crate::context::Context;
+
+/// Install, inspect and agree to provider plugins
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  crabbox plugin list
+  crabbox plugin install ./hetzner-1.4.2.cbxplugin
+  crabbox plugin info example.dev/hetzner
+  crabbox plugin new --lang python ./my-provider")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: PluginCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum PluginCommand {
+    /// List plugins: where they are, and whether they may run
+    List,
+    /// Show what a plugin offers and what it asks for
+    Info(Which),
+    /// Install a plugin from a folder or a package
+    Install(install::Args),
+    /// Install a plugin anew from where it came from
+    Update(Which),
+    /// Remove an installed plugin; its leases can still be stopped
+    Remove(Which),
+    /// Agree to a plugin without being asked
+    Trust(trust::Args),
+    /// Check that installed files are what was agreed to
+    Verify,
+    /// Remove stored copies that nothing needs any more
+    Gc,
+    /// Make a package of a plugin's folder
+    Pack(pack::Args),
+    /// Begin a plugin of your own
+    New(new::Args),
+    /// Print the folder that plugins are dropped into
+    Path,
+}
+
+/// A plugin by its id or by a provider of it.
+#[derive(Debug, clap::Args)]
+struct Which {
+    /// Its id, such as example.dev/hetzner, or a provider's name
+    #[arg(value_name = "PLUGIN")]
+    plugin: String,
+}
+
+/// Runs one of them.
+pub(crate) fn run(ctx: &Context, args: Args) -> Result<i32> {
+    match args.command {
+        PluginCommand::List => list::list(ctx),
+        PluginCommand::Info(which) => list::info(ctx, &which.plugin),
+        PluginCommand::Install(args) => install::run(ctx, &args),
+        PluginCommand::Update(which) => install::update(ctx, &which.plugin),
+        PluginCommand::Remove(which) => remove::run(ctx, &which.plugin),
+        PluginCommand::Trust(args) => trust::run(ctx, &args),
+        PluginCommand::Verify => trust::verify(ctx),
+        PluginCommand::Gc => remove::gc(ctx),
+        PluginCommand::Pack(args) => pack::run(ctx, &args),
+        PluginCommand::New(args) => new::run(ctx, &args),
+        PluginCommand::Path => path(ctx),
+    }
+}
+
+fn path(ctx: &Context) -> Result<i32> {
+    let path: PathBuf = ctx.shelf.root().to_owned();
+    match ctx.global.json {
+        true => ctx.terminal.out_json(&serde_json::json!({
+            "schemaVersion": crabbox_schemas::SCHEMA_VERSION, "path": path,
+        })),
+        false => ctx.terminal.out(&path.display().to_string()),
+    }
+    Ok(0)
+}
+
+/// Every provider of the plugin with this id, or of the one that offers this provider.
+fn entries<'a>(ctx: &'a Context, plugin: &str) -> Result<Vec<&'a Entry>> {
+    let all = ctx.catalog.providers();
+    let of = |id: &str| all.iter().filter(|e| e.manifest.id == id).collect::<Vec<_>>();
+    let found = of(plugin);
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    match ctx.catalog.find(plugin) {
+        Some(entry) => Ok(of(&entry.manifest.id)),
+        None => Err(no_plugin(ctx, plugin)),
+    }
+}
+
+fn no_plugin(ctx: &Context, plugin: &str) -> KernelError {
+    let problems = ctx.catalog.problems.iter().map(ToString::to_string).collect();
+    let error = KernelError::new(ErrorCode::NotFound, format!("there is no plugin {plugin}"));
+    KernelError { causes: problems, ..error }.hint("`crabbox plugin list` shows them all")
+}

@@ -1,0 +1,40 @@
+//! `plugin pack`: a folder as one file, the same bytes wherever it is packed.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use crabbox_kernel::error::Result;
+use crabbox_kernel::state::failed;
+use crabbox_plugins::{EXTENSION, MANIFEST_FILE, pack, read_manifest};
+
+use crate::context::Context;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The plugin's folder
+    #[arg(value_name = "FOLDER", default_value = ".")]
+    folder: PathBuf,
+    /// Where to write the package; without, NAME-VERSION.cbxplugin here
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
+    let folder = ctx.cwd.join(&args.folder);
+    let manifest = read_manifest(&folder.join(MANIFEST_FILE))?;
+    let name = manifest.id.rsplit('/').next().unwrap_or("plugin");
+    let output = match &args.output {
+        Some(output) => ctx.cwd.join(output),
+        None => ctx.cwd.join(format!("{name}-{}.{EXTENSION}", manifest.version)),
+    };
+    let dir = output.parent().unwrap_or(&ctx.cwd);
+    let fault = |e: std::io::Error| failed("cannot write", &output, &e);
+    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(fault)?;
+    pack(&folder, &mut file)?;
+    let bytes = file.as_file().metadata().map_err(fault)?.len();
+    file.persist(&output).map_err(|e| fault(e.error))?;
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    File::open(&output).and_then(|f| f.set_permissions(open)).map_err(fault)?;
+    ctx.terminal.out(&format!("packed {} ({bytes} bytes)", output.display()));
+    Ok(0)
+}

@@ -1,0 +1,53 @@
+//! `plugin remove` and `plugin gc`: what is no longer wanted, without stranding a lease.
+
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_schemas::error::ErrorCode;
+
+use crate::context::Context;
+
+pub(super) fn run(ctx: &Context, plugin: &str) -> Result<i32> {
+    let mut lock = ctx.shelf.lock()?;
+    let id = match lock.plugins.contains_key(plugin) {
+        true => plugin.to_owned(),
+        false => super::entries(ctx, plugin)?[0].manifest.id.clone(),
+    };
+    if lock.plugins.remove(&id).is_none() {
+        return Err(KernelError::new(ErrorCode::NotFound, format!("{id} was not installed"))
+            .hint(format!("remove its folder yourself: {}", ctx.shelf.root().display())));
+    }
+    ctx.shelf.set_lock(&lock)?;
+    let mut trust = ctx.shelf.trust()?;
+    trust.plugins.retain(|plugin| plugin.id != id);
+    ctx.shelf.set_trust(&trust)?;
+    let leases = ctx.pins().iter().filter(|pin| pin.id == id).count();
+    sweep(ctx)?;
+    let kept = match leases {
+        0 => String::new(),
+        _ => "; a copy stays until its leases are gone".to_owned(),
+    };
+    told(ctx, "removed", &id, &format!("removed {id}{kept}"));
+    Ok(0)
+}
+
+pub(super) fn gc(ctx: &Context) -> Result<i32> {
+    let removed = sweep(ctx)?;
+    told(ctx, "copies", &removed.to_string(), &format!("removed {removed} stored copies"));
+    Ok(0)
+}
+
+/// Removes copies that are neither installed, nor agreed to, nor needed by a lease.
+fn sweep(ctx: &Context) -> Result<usize> {
+    let locked = ctx.shelf.lock()?.plugins.into_values().map(|plugin| plugin.files);
+    let agreed = ctx.shelf.trust()?.plugins.into_iter().map(|plugin| plugin.files);
+    let made = ctx.pins().into_iter().map(|pin| pin.digest);
+    ctx.shelf.sweep(&locked.chain(agreed).chain(made).collect::<Vec<_>>())
+}
+
+fn told(ctx: &Context, key: &str, value: &str, line: &str) {
+    match ctx.global.json {
+        true => ctx.terminal.out_json(&serde_json::json!({
+            "schemaVersion": crabbox_schemas::SCHEMA_VERSION, key: value,
+        })),
+        false => ctx.terminal.out(line),
+    }
+}

@@ -1,0 +1,81 @@
+//! `plugin trust` and `plugin verify`: agreeing without being asked, and checking what was agreed to.
+
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_plugins::of_grants;
+use crabbox_schemas::error::ErrorCode;
+
+use crate::context::Context;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  crabbox plugin trust example.dev/hetzner@sha256:… --grants sha256:…
+  crabbox plugin trust --forget-key example.dev")]
+pub(super) struct Args {
+    /// The plugin's id and the digest of its files
+    #[arg(value_name = "ID@DIGEST", required_unless_present = "forget_key")]
+    plugin: Option<String>,
+    /// The digest of what it asks for
+    #[arg(long, value_name = "DIGEST", required_unless_present = "forget_key")]
+    grants: Option<String>,
+    /// Forget the key a publisher was first seen with
+    #[arg(long, value_name = "PUBLISHER", conflicts_with_all = ["plugin", "grants"])]
+    forget_key: Option<String>,
+}
+
+pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
+    if let Some(publisher) = &args.forget_key {
+        let mut trust = ctx.shelf.trust()?;
+        if trust.publishers.remove(publisher).is_none() {
+            return Err(KernelError::new(
+                ErrorCode::NotFound,
+                format!("no key of {publisher} is known"),
+            ));
+        }
+        ctx.shelf.set_trust(&trust)?;
+        ctx.terminal.out(&format!("forgot the key of {publisher}"));
+        return Ok(0);
+    }
+    let plugin = args.plugin.as_deref().unwrap_or_default();
+    let Some((id, files)) = plugin.split_once('@') else {
+        return Err(KernelError::new(ErrorCode::Usage, format!("{plugin} names no digest"))
+            .hint("write ID@sha256:…, as the refusal and `crabbox plugin info` show it"));
+    };
+    let entry = super::entries(ctx, id)?[0];
+    let found = ctx.shelf.digest(&entry.folder)?;
+    let asked = of_grants(&entry.manifest.grants);
+    let differs =
+        [("files", files, &found), ("grants", args.grants.as_deref().unwrap_or_default(), &asked)];
+    if let Some((what, said, is)) = differs.iter().find(|(_, said, is)| said != is) {
+        return Err(KernelError::new(
+            ErrorCode::PluginUntrusted,
+            format!("the {what} of {id} are not {said}"),
+        )
+        .hint(format!("they are {is}; look at them with `crabbox plugin info {id}`")));
+    }
+    ctx.policy().check(entry, Some(&found), false)?;
+    ctx.shelf.agree(&entry.folder, &entry.manifest, &found)?;
+    ctx.terminal.out(&format!("{id} {} may run", entry.manifest.version));
+    Ok(0)
+}
+
+/// Reads every installed file again.
+pub(super) fn verify(ctx: &Context) -> Result<i32> {
+    let mut broken = 0;
+    for (id, locked) in ctx.shelf.lock()?.plugins {
+        let state = match ctx.shelf.copy(&locked.files) {
+            None => "missing",
+            Some(folder) if crabbox_plugins::content(&folder)?.digest != locked.files => "changed",
+            Some(_) => "whole",
+        };
+        broken += i32::from(state != "whole");
+        ctx.terminal.out(&format!("{id} {}: {state}", locked.version));
+    }
+    match broken {
+        0 => Ok(0),
+        _ => Err(KernelError::new(
+            ErrorCode::Unhealthy,
+            format!("{broken} installed plugins are not as they were installed"),
+        )
+        .hint("install them again")),
+    }
+}

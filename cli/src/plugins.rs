@@ -1,0 +1,186 @@
+//! Which plugin stands behind a provider, and whether it may run: asked once, on the terminal, or refused.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::lease::trail::Trail;
+use crabbox_plugins::{Entry, Place, Policy, Proposal, Rule, Verdict, vet};
+use crabbox_schemas::claim::PluginPin;
+use crabbox_schemas::error::ErrorCode;
+
+use crate::context::Context;
+use crate::prompt;
+
+impl Context {
+    /// The provider of this name or alias: one that is offered, or one that still has leases.
+    pub(crate) fn entry(&self, name: &str) -> Result<&Entry> {
+        let mut rivals = self.catalog.rivals(name);
+        match (rivals.next(), rivals.next()) {
+            (Some(one), None) => Ok(one),
+            (Some(one), Some(other)) => Err(rival(name, one, other)),
+            (None, _) => {
+                let mut retired = self.retired().iter();
+                let known = retired.find(|e| e.names().any(|n| n.eq_ignore_ascii_case(name)));
+                known.ok_or_else(|| self.unknown(name))
+            }
+        }
+        .map_err(|e| e.at("plan"))
+    }
+
+    fn unknown(&self, name: &str) -> KernelError {
+        let known: Vec<_> =
+            self.catalog.providers().iter().map(|e| e.provider.name.as_str()).collect();
+        let problems = self.catalog.problems.iter().map(ToString::to_string).collect();
+        let error = KernelError::new(
+            ErrorCode::ProviderUnknown,
+            format!("there is no provider called {name}"),
+        );
+        KernelError { causes: problems, ..error }
+            .hint(format!("known providers: {}", known.join(", ")))
+    }
+
+    /// Providers whose plugins were removed or never finished a lease: whatever made a lease can end it.
+    fn retired(&self) -> &[Entry] {
+        self.retired.get_or_init(|| {
+            let kept = |pin: PluginPin| self.shelf.pinned(&pin, self.programs()).ok().flatten();
+            self.pins().into_iter().filter_map(kept).flatten().collect()
+        })
+    }
+
+    /// The plugins that made the leases there are.
+    pub(crate) fn pins(&self) -> Vec<PluginPin> {
+        let claims = self.claims().all().0.into_iter().filter_map(|claim| claim.plugin);
+        let mut pins: Vec<_> = claims.chain(Trail::plugins(&self.state.journal())).collect();
+        pins.sort_by(|a, b| a.digest.cmp(&b.digest));
+        pins.dedup();
+        pins
+    }
+
+    /// The provider as it may run: the very plugin that made the lease in question, or one the user agreed to.
+    pub(crate) fn vetted(&self, name: &str) -> Result<Cow<'_, Entry>> {
+        let entry = self.entry(name)?;
+        if let Some(pin) = self.pin.get().filter(|pin| pin.id == entry.manifest.id)
+            && let Some(made_it) = self.shelf.pinned(pin, self.programs())?
+            && let Some(same) = made_it.into_iter().find(|e| e.provider.name == entry.provider.name)
+        {
+            return Ok(Cow::Owned(same));
+        }
+        if self.retired.get().is_some_and(|all| all.iter().any(|e| std::ptr::eq(e, entry))) {
+            return Ok(Cow::Borrowed(entry));
+        }
+        if entry.place == Place::Developer && !self.global.plugin_dev.is_empty() {
+            self.develops(entry)?;
+        }
+        if entry.runtime.is_none() {
+            return Err(nothing_runs(entry));
+        }
+        match vet(entry, &self.shelf, &self.policy(), self.programs())? {
+            Verdict::Run(vetted) => Ok(Cow::Owned(*vetted)),
+            Verdict::Ask(proposal) => {
+                self.agree(&proposal)?;
+                self.shelf.agree(&entry.folder, &entry.manifest, &proposal.files)?;
+                match vet(entry, &self.shelf, &self.policy(), self.programs())? {
+                    Verdict::Run(vetted) => Ok(Cow::Owned(*vetted)),
+                    Verdict::Ask(_) => Err(untrusted(&proposal)),
+                }
+            }
+        }
+    }
+
+    /// Says aloud that an unchecked plugin runs.
+    fn develops(&self, entry: &Entry) -> Result<()> {
+        let folder = entry.folder.display();
+        if self.env.get("CI").is_some_and(|ci| !ci.is_empty()) {
+            return Err(KernelError::new(
+                ErrorCode::PluginUntrusted,
+                format!("--plugin-dev {folder} is not for CI: nothing checks what it runs"),
+            )
+            .hint("install the plugin with `crabbox plugin install`"));
+        }
+        self.terminal.warn(&format!("plugin {} runs unchecked from {folder}", entry.manifest.id));
+        Ok(())
+    }
+
+    /// What is allowed at all.
+    pub(crate) fn policy(&self) -> Policy {
+        let plugins = &self.values.plugins;
+        let rule = Rule::WORDS.iter().find(|(word, _)| *word == plugins.policy);
+        Policy {
+            rule: rule.map(|(_, rule)| *rule).unwrap_or_default(),
+            allow: plugins.allow.clone(),
+            revoked: plugins.revoked.clone(),
+        }
+    }
+
+    /// Asks the person to agree; without a terminal the answer is no, with the command that says yes.
+    pub(crate) fn agree(&self, proposal: &Proposal) -> Result<()> {
+        if self.global.json {
+            return Err(KernelError { causes: told(proposal), ..untrusted(proposal) });
+        }
+        told(proposal).iter().for_each(|line| self.terminal.err(line));
+        match prompt::confirm("Let it run?") {
+            Some(true) => Ok(()),
+            Some(false) => Err(KernelError::new(
+                ErrorCode::PluginUntrusted,
+                format!("plugin {} was not agreed to", proposal.id),
+            )),
+            None => Err(untrusted(proposal)),
+        }
+    }
+
+    /// The folder of crabbox's own programs.
+    pub(crate) fn programs(&self) -> &Path {
+        self.exe.parent().unwrap_or(Path::new("/"))
+    }
+}
+
+/// A proposal in lines.
+pub(crate) fn told(proposal: &Proposal) -> Vec<String> {
+    let mut lines = vec![
+        format!("plugin {} {}: {}", proposal.id, proposal.version, proposal.description),
+        format!("  from {}, {}, runs as {}", proposal.source, proposal.signature, proposal.runtime),
+        format!("  files {}", proposal.files),
+    ];
+    let also = if proposal.is_change { "it now also wants to" } else { "it wants to" };
+    match proposal.lines.is_empty() {
+        true => lines.push("  its files changed; it wants nothing more than before".to_owned()),
+        false => lines.push(format!("  {also}:")),
+    }
+    lines.extend(
+        proposal.lines.iter().map(|line| format!("  - {} ({})", line.text, line.level.word())),
+    );
+    lines
+}
+
+fn untrusted(proposal: &Proposal) -> KernelError {
+    let what = match proposal.is_change {
+        true => "was changed since it was agreed to",
+        false => "was never agreed to",
+    };
+    KernelError::new(ErrorCode::PluginUntrusted, format!("plugin {} {what}", proposal.id))
+        .hint(format!("to agree: {}", proposal.command()))
+}
+
+fn nothing_runs(entry: &Entry) -> KernelError {
+    let has: Vec<_> = entry.manifest.artifacts.iter().map(|a| a.runtime.word()).collect();
+    KernelError::new(
+        ErrorCode::Unsupported,
+        format!("plugin {} has nothing that runs here", entry.manifest.id),
+    )
+    .hint(format!("it has {}; ask its publisher for this machine's", has.join(", ")))
+}
+
+fn rival(name: &str, one: &Entry, other: &Entry) -> KernelError {
+    KernelError::new(
+        ErrorCode::Config,
+        format!(
+            "plugins {} and {} both offer a provider called {name}",
+            one.manifest.id, other.manifest.id
+        ),
+    )
+    .hint(format!(
+        "choose one in the user's configuration: `plugins: {{prefer: [{}={}]}}`",
+        one.provider.name, one.manifest.id
+    ))
+}

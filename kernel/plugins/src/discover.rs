@@ -1,0 +1,144 @@
+//! Looks for plugins where they may be, and nowhere else: no search path, no repository, and none is run.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_schemas::error::ErrorCode;
+
+use crate::catalog::{Catalog, Entry, Place, runnable};
+use crate::index::{Index, Known};
+use crate::manifest;
+
+/// Where plugins may be.
+#[derive(Debug, Clone, Default)]
+pub struct Places {
+    /// The folder of the executable: bundled plugins, their programs and the runners are found from it.
+    pub programs: PathBuf,
+    /// Folders a developer named, each one plugin.
+    pub developer: Vec<PathBuf>,
+    /// Folders of the user's plugins, each one plugin; see [`crate::Shelf::folders`].
+    pub user: Vec<PathBuf>,
+    /// Folders of the administrator's, each with plugins inside.
+    pub system: Vec<PathBuf>,
+    /// The file that keeps what was read; nothing is kept without.
+    pub index: Option<PathBuf>,
+}
+
+impl Places {
+    /// Only what is bundled with this executable.
+    pub fn beside(exe: &Path) -> Self {
+        let programs = exe.parent().unwrap_or(Path::new("/")).to_owned();
+        Self { programs, ..Self::default() }
+    }
+
+    fn bundled(&self) -> Vec<PathBuf> {
+        let mut folders = subfolders(&self.programs.join("plugins"));
+        folders.extend(subfolders(&self.programs.join("../lib/crabbox/plugins")));
+        let checkout = self.programs.join("../..");
+        if checkout.join("Cargo.toml").is_file() {
+            folders.extend(subfolders(&checkout.join("plugins")));
+        }
+        folders
+    }
+
+    /// Every folder with its place, best first.
+    fn all(&self) -> Vec<(PathBuf, Place)> {
+        let system = self.system.iter().flat_map(|dir| subfolders(dir));
+        let named = |folders: Vec<PathBuf>, place| folders.into_iter().map(move |f| (f, place));
+        named(self.developer.clone(), Place::Developer)
+            .chain(named(self.user.clone(), Place::User))
+            .chain(named(system.collect(), Place::System))
+            .chain(named(self.bundled(), Place::Bundled))
+            .collect()
+    }
+}
+
+/// Finds every provider. An unusable plugin is a problem to be told; it keeps no other from being found.
+pub fn discover(places: &Places) -> Catalog {
+    let mut catalog = Catalog::default();
+    let mut index = Index::open(places.index.as_deref());
+    let mut seen: Vec<(PathBuf, Option<String>)> = Vec::new();
+    for (folder, place) in places.all() {
+        let real = folder.canonicalize().unwrap_or(folder);
+        if seen.iter().any(|(folder, _)| *folder == real) {
+            continue;
+        }
+        let found = owned(&real, place).and_then(|()| index.read(&real));
+        let id = found.as_ref().ok().map(|known| known.manifest.id.clone());
+        match found {
+            // The same plugin in a better place counts.
+            Ok(_) if seen.iter().any(|(_, known)| *known == id) => {}
+            Ok(known) => catalog.entries.extend(entries(known, &real, place, &places.programs)),
+            Err(problem) => catalog.problems.push(problem),
+        }
+        seen.push((real, id));
+    }
+    index.close();
+    catalog.entries.sort_by(|a, b| a.provider.name.cmp(&b.provider.name));
+    catalog
+}
+
+/// The providers of one folder, as if it had been found in a place.
+pub(crate) fn load(folder: &Path, place: Place, programs: &Path) -> Result<Vec<Entry>> {
+    let known = Index::default().read(folder)?;
+    Ok(entries(known, folder, place, programs))
+}
+
+fn entries(known: Known, folder: &Path, place: Place, programs: &Path) -> Vec<Entry> {
+    let manifest = Arc::new(known.manifest);
+    let (runtime, program, args) = match runnable(&manifest, folder, programs) {
+        Some((runtime, program, args)) => (Some(runtime), program, args),
+        None => (None, PathBuf::new(), Vec::new()),
+    };
+    let digest = Arc::new(OnceLock::new());
+    let pairs = manifest.providers.iter().zip(known.settings);
+    let entry =
+        |(provider, (schema, flags)): (&crabbox_schemas::manifest::ProviderEntry, _)| Entry {
+            manifest: Arc::clone(&manifest),
+            provider: provider.clone(),
+            schema: Arc::new(schema),
+            flags,
+            folder: folder.to_owned(),
+            place,
+            runtime,
+            program: program.clone(),
+            args: args.clone(),
+            digest: Arc::clone(&digest),
+        };
+    pairs.map(entry).collect()
+}
+
+/// An administrator's plugin is one only when nobody else could have put it there.
+fn owned(folder: &Path, place: Place) -> Result<()> {
+    if place != Place::System {
+        return Ok(());
+    }
+    let safe = |path: &Path| {
+        path.metadata().is_ok_and(|facts| facts.uid() == 0 && facts.mode() & 0o022 == 0)
+    };
+    if safe(folder) && safe(&folder.join(manifest::FILE)) {
+        return Ok(());
+    }
+    Err(KernelError::new(
+        ErrorCode::Config,
+        format!(
+            "{} can be written by others than root, so it is no system plugin",
+            folder.display()
+        ),
+    )
+    .hint("chown it to root and take write permission from everybody else"))
+}
+
+/// Subfolders that hold a manifest, in name order.
+pub(crate) fn subfolders(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let mut folders: Vec<_> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.join(manifest::FILE).is_file())
+        .collect();
+    folders.sort();
+    folders
+}

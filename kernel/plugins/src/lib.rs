@@ -1,0 +1,34 @@
+//! Which provider plugins there are, what they ask for, and whether they may run. Nothing here runs one.
+//!
+//! [`discover()`] reads manifests and schemas into a [`Catalog`]; a [`Shelf`] is the user's own plugins: what was
+//! installed, dropped in and agreed to. What may run is run from the shelf's read-only copy, which is named by the
+//! digest of its files: a folder that changes later has to be agreed to again.
+
+mod catalog;
+mod digest;
+mod discover;
+mod grants;
+mod index;
+mod install;
+mod lock;
+mod manifest;
+mod package;
+mod policy;
+mod settings;
+mod shelf;
+mod sign;
+mod vet;
+
+pub use catalog::{Catalog, Entry, Place};
+pub use digest::{Content, content, of_grants};
+pub use discover::{Places, discover};
+pub use grants::{Level, Line, lines};
+pub use install::Candidate;
+pub use lock::read as read_lock;
+pub use manifest::read as read_manifest;
+pub use manifest::{FILE as MANIFEST_FILE, check_protocols};
+pub use package::{EXTENSION, pack};
+pub use policy::{Policy, Rule};
+pub use settings::{Flag, FlagKind, check as check_settings, hide_secrets};
+pub use shelf::{Shelf, Standing};
+pub use vet::{Proposal, Verdict, vet};

@@ -1,0 +1,162 @@
+//! Plugins of one's own: begun, dropped in, agreed to, installed, changed and removed, without rebuilding crabbox.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crabbox_tests::{Ended, Room};
+
+/// A room with a checkout and a plugin made from a template.
+fn made(lang: &str, name: &str) -> (Room, PathBuf, PathBuf) {
+    let room = Room::new();
+    let repo = room.repo("app");
+    let folder = room.at(name);
+    ends(&room, &repo, &["plugin", "new", "--lang", lang, &folder.display().to_string()], 0);
+    (room, repo, folder)
+}
+
+fn run(room: &Room, repo: &Path, words: &[&str]) -> Ended {
+    room.crabbox(repo, words.iter().copied()).run()
+}
+
+/// Runs to this end, whatever it says.
+fn ends(room: &Room, repo: &Path, words: &[&str], code: i32) {
+    let ended = run(room, repo, words);
+    assert_eq!(ended.code, code, "{ended}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// The command that agrees, as the refusal says it.
+fn agreement(refused: &Ended) -> Vec<String> {
+    let error = refused.json()["error"].clone();
+    assert_eq!(error["errorKind"], "plugin_untrusted", "{refused}");
+    let hint = error["hint"].as_str().unwrap().to_owned();
+    let words = hint.strip_prefix("to agree: crabbox ").unwrap();
+    words.split(' ').map(str::to_owned).collect()
+}
+
+fn a_template_works_unmodified(lang: &str, program: &str) {
+    let (room, repo, folder) = made(lang, "rack");
+    let dev = format!("--plugin-dev={}", folder.display());
+    let story = "cat hello.txt; echo err >&2; exit 7";
+    let ended = run(&room, &repo, &["run", &dev, "--provider", "rack", "--", "sh", "-c", story]);
+    let ended = ended.expect(7);
+    assert_eq!(ended.out(), "hello\n");
+    assert!(ended.err().contains("err\n"), "{ended}");
+    assert!(ended.err().contains("runs unchecked from"), "{ended}");
+    let long = run(&room, &repo, &["run", "-q", &dev, "--provider", "rack", "--", "seq", "300000"]);
+    assert_eq!(long.expect(0).out().lines().count(), 300_000);
+    let missing = run(&room, &repo, &["run", &dev, "--provider", "rack", "--", "no-such-program"]);
+    assert_eq!(missing.code, 127, "{missing}");
+    let killed = ["run", &dev, "--provider", "rack", "--", "sh", "-c", "kill -TERM $$"];
+    ends(&room, &repo, &killed, 143);
+    let by_hand = room.call(folder.join(program)).run().expect(64);
+    assert!(by_hand.out().is_empty() && !by_hand.err().is_empty(), "{by_hand}");
+    room.assert_no_claims();
+}
+
+#[test]
+fn the_python_template_works_unmodified() {
+    a_template_works_unmodified("python", "provider.py");
+}
+
+#[test]
+fn the_node_template_works_unmodified() {
+    a_template_works_unmodified("node", "provider.mjs");
+}
+
+#[test]
+fn a_dropped_in_provider_has_flags_help_and_completions_and_runs_once_agreed_to() {
+    let (room, repo, folder) = made("python", "rack");
+    let shelf = PathBuf::from(run(&room, &repo, &["plugin", "path"]).expect(0).out().trim());
+    assert!(!run(&room, &repo, &["run", "--help"]).out().contains("--rack-greeting"));
+    copy(&folder, &shelf.join("rack"));
+    assert!(run(&room, &repo, &["run", "--help"]).out().contains("--rack-greeting"));
+    assert!(run(&room, &repo, &["completions", "bash"]).out().contains("--rack-greeting"));
+    let greet = ["run", "--json", "--provider", "rack", "--rack-greeting", "salut", "--", "pwd"];
+    let refused = run(&room, &repo, &greet).expect(2);
+    let wants = refused.json()["error"]["cause"].to_string();
+    assert!(wants.contains("it is not confined (advisory)"), "{wants}");
+    assert!(!room.state().join("plugins/example.dev-rack").exists(), "nothing of it ran");
+    let agreed = agreement(&refused);
+    ends(&room, &repo, &agreed.iter().map(String::as_str).collect::<Vec<_>>(), 0);
+    let ran = run(
+        &room,
+        &repo,
+        &["run", "-q", "--provider", "rack", "--rack-greeting", "salut", "--", "cat", "hello.txt"],
+    );
+    assert_eq!(ran.expect(0).out(), "salut\nhello\n");
+
+    // Another byte is another plugin.
+    fs::write(shelf.join("rack/extra"), "x").unwrap();
+    let changed =
+        run(&room, &repo, &["run", "--json", "--provider", "rack", "--", "true"]).expect(2);
+    assert!(changed.json()["error"]["message"].as_str().unwrap().contains("was changed"));
+}
+
+#[test]
+fn leases_of_a_plugin_that_was_removed_can_be_used_and_stopped() {
+    let (room, repo, folder) = made("python", "rack");
+    let shelf = PathBuf::from(run(&room, &repo, &["plugin", "path"]).expect(0).out().trim());
+    copy(&folder, &shelf.join("rack"));
+    let refused = run(&room, &repo, &["warmup", "--json", "--provider", "rack"]).expect(2);
+    let agreed = agreement(&refused);
+    ends(&room, &repo, &agreed.iter().map(String::as_str).collect::<Vec<_>>(), 0);
+    ends(&room, &repo, &["warmup", "--provider", "rack", "--slug", "keepsake"], 0);
+    fs::remove_dir_all(shelf.join("rack")).unwrap();
+    assert!(!run(&room, &repo, &["providers"]).out().contains("rack"));
+    ends(&room, &repo, &["plugin", "gc"], 0);
+    let used = run(&room, &repo, &["run", "-q", "--id", "keepsake", "--", "cat", "hello.txt"]);
+    assert_eq!(used.expect(0).out(), "hello\n");
+    let stopped = run(&room, &repo, &["stop", "--json", "keepsake"]).expect(0);
+    assert!(stopped.out().contains("\"released\""), "{stopped}");
+    room.assert_no_claims();
+}
+
+#[test]
+fn an_installed_package_is_listed_verified_updated_and_removed() {
+    let (room, repo, folder) = made("python", "rack");
+    let folder_text = folder.display().to_string();
+    ends(&room, &repo, &["plugin", "pack", &folder_text], 0);
+    let package = repo.join("rack-0.1.0.cbxplugin").display().to_string();
+    let refused = run(&room, &repo, &["plugin", "install", "--json", &package]).expect(2);
+    let hint = refused.json()["error"]["hint"].as_str().unwrap().to_owned();
+    let grants = hint.rsplit(' ').next().unwrap();
+    ends(&room, &repo, &["plugin", "install", &package, "--grants", grants], 0);
+    let list = run(&room, &repo, &["plugin", "list", "--json"]).expect(0).json();
+    let rack = list["plugins"].as_array().unwrap().iter().find(|p| p["id"] == "example.dev/rack");
+    assert_eq!(rack.unwrap()["standing"], "yes", "{list}");
+    let info = run(&room, &repo, &["plugin", "info", "rack", "--json"]).expect(0).json();
+    assert_eq!(info["source"], package.as_str());
+    assert_eq!(info["asks"][0]["level"], "advisory");
+    ends(&room, &repo, &["plugin", "verify"], 0);
+    let ran = run(&room, &repo, &["run", "-q", "--provider", "rack", "--", "echo", "one"]);
+    assert_eq!(ran.expect(0).out(), "one\n");
+    ends(&room, &repo, &["plugin", "update", "example.dev/rack"], 0);
+    ends(&room, &repo, &["plugin", "remove", "example.dev/rack"], 0);
+    ends(&room, &repo, &["run", "--provider", "rack", "--", "true"], 2);
+    assert!(run(&room, &repo, &["plugin", "list"]).out().lines().count() < 4);
+}
+
+#[test]
+fn a_policy_a_repository_and_ci_cannot_be_talked_round() {
+    let (room, repo, folder) = made("python", "rack");
+    let dev = format!("--plugin-dev={}", folder.display());
+    let words = ["run", "--json", &dev, "--provider", "rack", "--", "true"];
+    room.configure("plugins:\n  policy: first-party\n");
+    let refused = run(&room, &repo, &words).expect(2);
+    assert!(refused.json()["error"]["message"].as_str().unwrap().contains("`plugins.policy`"));
+    room.configure("");
+    fs::write(repo.join(".crabbox.yaml"), "plugins:\n  policy: all\n").unwrap();
+    let refused = run(&room, &repo, &words).expect(2);
+    assert_eq!(refused.json()["error"]["errorKind"], "config_untrusted", "{refused}");
+    fs::remove_file(repo.join(".crabbox.yaml")).unwrap();
+    let refused = room.crabbox(&repo, words).env("CI", "true").run().expect(2);
+    assert_eq!(refused.json()["error"]["errorKind"], "plugin_untrusted", "{refused}");
+}
