@@ -179,9 +179,9 @@ class Session {
     else if (!frame.method) this.answered(frame);
   }
 
-  /** The kernel is gone: everything is cancelled, and the process ends. */
   end() {
     for (const call of this.calls.values()) call.cancel(GRACE_MS);
+    for (const asked of this.asked.values()) asked.reject(new Failure("cancelled", "the kernel is gone", "uncertain"));
     const until = Date.now() + GRACE_MS;
     setInterval(() => (this.calls.size === 0 || Date.now() > until) && process.exit(0), 20);
   }

@@ -104,8 +104,7 @@ class Session:
         self.methods = {"config.validate": "validate", "doctor": "doctor", **provider.METHODS}
         self.lock, self.calls, self.waiting, self.ids, self.down = threading.Lock(), {}, {}, itertools.count(1), False
         self.reader, self.writer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0), os.dup2(2, 1)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0), os.dup2(2, 1)
 
     def send(self, frame):
         line = json.dumps({"jsonrpc": "2.0", **frame}, ensure_ascii=False).encode() + b"\n"
@@ -185,8 +184,9 @@ class Session:
         while line := self.reader.readline((1 << 20) + 1):
             if line.strip():
                 self.take(json.loads(line))  # what is no frame ends the plugin
-        for call in list(self.calls.values()):  # the kernel is gone
-            call.cancel(GRACE)
+        gone = {"error": {"message": "the kernel is gone", "data": {"kind": "cancelled"}}}
+        [call.cancel(GRACE) for call in list(self.calls.values())]
+        [waiting.put(gone) for waiting in list(self.waiting.values())]
         for _ in range(int(GRACE * 50)):
             self.calls and time.sleep(0.02)
 

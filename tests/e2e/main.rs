@@ -11,6 +11,7 @@ mod errors;
 mod inspection;
 mod interruption;
 mod kept;
+mod kit;
 mod lines;
 mod local;
 mod matrix;

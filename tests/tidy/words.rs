@@ -73,6 +73,7 @@ const DOORS: &[Door] = &[
             "cli/src/tools.rs",
             "kernel/src/sync/git.rs",
             "kernel/host/src/spawn.rs",
+            "kernel/kit/src/peer.rs",
             "plugin-sdk/src/testkit/peer.rs",
             "plugins/local/src/program.rs",
         ],

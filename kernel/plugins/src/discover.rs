@@ -81,7 +81,7 @@ pub fn discover(places: &Places) -> Catalog {
 }
 
 /// The providers of one folder, as if it had been found in a place.
-pub(crate) fn load(folder: &Path, place: Place, programs: &Path) -> Result<Vec<Entry>> {
+pub fn load(folder: &Path, place: Place, programs: &Path) -> Result<Vec<Entry>> {
     let known = Index::default().read(folder)?;
     Ok(entries(known, folder, place, programs))
 }

@@ -5,6 +5,7 @@ mod list;
 mod new;
 mod pack;
 mod remove;
+mod test;
 mod trust;
 
 use std::path::PathBuf;
@@ -47,6 +48,8 @@ enum PluginCommand {
     Gc,
     /// Make a package of a plugin's folder
     Pack(pack::Args),
+    /// Test a plugin against the protocol
+    Test(test::Args),
     /// Begin a plugin of your own
     New(new::Args),
     /// Print the folder that plugins are dropped into
@@ -73,6 +76,7 @@ pub(crate) fn run(ctx: &Context, args: Args) -> Result<i32> {
         PluginCommand::Verify => trust::verify(ctx),
         PluginCommand::Gc => remove::gc(ctx),
         PluginCommand::Pack(args) => pack::run(ctx, &args),
+        PluginCommand::Test(args) => test::run(ctx, &args),
         PluginCommand::New(args) => new::run(ctx, &args),
         PluginCommand::Path => path(ctx),
     }

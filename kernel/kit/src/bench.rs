@@ -1,0 +1,174 @@
+//! What is tested, and the same plugin made ready for a check again and again.
+
+use crabbox_plugins::{Entry, hide_secrets};
+use crabbox_schemas::plugin::{ProviderKind, UserFacts};
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+
+use crate::peer::{Outcome, PROMPT, Peer, WORK, fault};
+
+/// The provider that is tested.
+#[derive(Debug)]
+pub struct Subject {
+    /// Its plugin, and how that is run.
+    pub entry: Entry,
+    /// Its settings.
+    pub config: Map<String, Value>,
+    /// Facts that a kernel tells.
+    pub user: UserFacts,
+    /// The plugin's private folder; one for the whole test, as a real one lasts.
+    pub state: TempDir,
+}
+
+/// A check's way to the plugin.
+#[derive(Debug)]
+pub struct Bench<'a> {
+    /// What is tested.
+    pub subject: &'a Subject,
+    /// Which check it is, so that boxes of different checks are not mixed up.
+    pub check: &'static str,
+}
+
+impl Bench<'_> {
+    /// A plugin that has been greeted.
+    pub(crate) fn open(&self) -> Outcome<Peer> {
+        let mut peer = self.start()?;
+        self.greet(&mut peer)?;
+        Ok(peer)
+    }
+
+    /// A plugin that was started and told nothing.
+    pub(crate) fn start(&self) -> Outcome<Peer> {
+        Peer::start(self.subject, true)
+    }
+
+    /// Greets a plugin; what it says of itself.
+    pub(crate) fn greet(&self, peer: &mut Peer) -> Outcome<Value> {
+        let id = peer.request("initialize", self.hello(&["1.0"]))?;
+        match peer.answer(id, WORK)? {
+            Ok(result) => Ok(result),
+            Err(error) => fault("initialize", "a result", error),
+        }
+    }
+
+    /// The params of `initialize`.
+    pub(crate) fn hello(&self, protocols: &[&str]) -> Value {
+        let entry = &self.subject.entry;
+        json!({
+            "protocols": protocols,
+            "kernel": {"name": "crabbox", "version": env!("CARGO_PKG_VERSION")},
+            "interactive": false,
+            "limits": {"maxLine": 1 << 20, "outputWindow": 1 << 20, "maxInflight": 8},
+            "callbacks": ["resource", "secret", "kv", "sleep", "exec", "http", "blob"],
+            "instance": {
+                "provider": entry.provider.name,
+                "config": hide_secrets(&entry.flags, &self.subject.config),
+                "user": self.subject.user,
+            },
+        })
+    }
+
+    /// Whether it runs commands itself.
+    pub(crate) fn delegates(&self) -> bool {
+        self.subject.entry.provider.kind == ProviderKind::DelegatedRun
+    }
+
+    /// The provider's name for one of `acquire`, `resolve`, `list`, `release`.
+    pub(crate) fn method(&self, what: &str) -> &'static str {
+        match (self.delegates(), what) {
+            (true, "acquire") => "run.warmup",
+            (true, "resolve") => "run.status",
+            (true, "list") => "run.list",
+            (true, _) => "run.stop",
+            (false, "acquire") => "lease.acquire",
+            (false, "resolve") => "lease.resolve",
+            (false, "list") => "lease.list",
+            (false, _) => "lease.release",
+        }
+    }
+
+    /// The identity of this check's box.
+    pub(crate) fn desired(&self) -> Value {
+        let digest = self.check.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let hex = format!("{digest:016x}");
+        let slug = format!("kit-{}", self.check.to_lowercase());
+        json!({
+            "leaseId": format!("cbx_{}", &hex[..12]),
+            "slug": slug,
+            "name": format!("crabbox-{slug}-{}", &hex[..8]),
+        })
+    }
+
+    /// The params of an acquire.
+    pub(crate) fn wanted(&self) -> Value {
+        let desired = self.desired();
+        let target = self.subject.entry.provider.targets.first().cloned().unwrap_or_default();
+        json!({
+            "desired": desired,
+            "request": {"target": target, "class": "standard", "ttlSecs": 900, "idleTimeoutSecs": 600, "keep": false},
+            "sshPublicKey": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIDAeYK4kYaTT4Wz5xjWAFBUBZbbmCCS1TwF5ioYwYtU kit",
+            "labels": {"crabbox": "true", "lease": desired["leaseId"], "slug": desired["slug"]},
+        })
+    }
+
+    /// Acquires this check's box.
+    pub(crate) fn acquire(&self, peer: &mut Peer) -> Outcome<Value> {
+        let result = peer.must(self.method("acquire"), self.wanted())?;
+        match result.get("lease") {
+            Some(lease) => Ok(lease.clone()),
+            None => fault(self.method("acquire"), "`lease` in the result", result),
+        }
+    }
+
+    /// Gives a box back; how it ended.
+    pub(crate) fn release(&self, peer: &mut Peer, lease: &Value) -> Outcome<String> {
+        let expected = json!({"leaseId": lease["leaseId"], "cloudId": lease["cloudId"]});
+        let params = json!({"lease": lease, "expected": expected});
+        let result = peer.must(self.method("release"), params)?;
+        Ok(result["outcome"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Looks a box up.
+    pub(crate) fn resolve(
+        &self,
+        peer: &mut Peer,
+        id: &Value,
+        purpose: &str,
+    ) -> Outcome<Result<Value, Value>> {
+        peer.ask(self.method("resolve"), json!({"id": id, "purpose": purpose}))
+    }
+
+    /// A plugin with a box; the box is given back when the check is done, whatever came of it.
+    pub(crate) fn with_box<T>(
+        &self,
+        check: impl FnOnce(&mut Peer, &Value) -> Outcome<T>,
+    ) -> Outcome<T> {
+        let mut peer = self.open()?;
+        let lease = self.acquire(&mut peer)?;
+        let checked = check(&mut peer, &lease);
+        if checked.is_err() {
+            drop(peer);
+            let _ = self.open().and_then(|mut peer| self.release(&mut peer, &lease));
+            return checked;
+        }
+        self.release(&mut peer, &lease)?;
+        checked
+    }
+
+    /// Ends a plugin politely.
+    pub(crate) fn close(&self, mut peer: Peer) -> Outcome {
+        let id = peer.request("shutdown", json!({}))?;
+        if let Err(error) = peer.answer(id, PROMPT)? {
+            return fault("shutdown", "an empty result", error);
+        }
+        peer.hang_up();
+        match peer.ended(PROMPT) {
+            Some(_) => Ok(()),
+            None => {
+                fault("shutdown, then the end of standard input", "the process ends", "it lives")
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The checks, a file a subject: what each sends, what must come, and where the protocol says so.
+
+mod cancel;
+mod framing;
+mod handshake;
+mod identity;
+mod lifecycle;
+mod manifest;
+mod pressure;
+mod runs;
+mod security;
+
+use crate::bench::Bench;
+use crate::peer::Outcome;
+
+/// How much a check matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// A plugin that fails it must not be shipped.
+    Must,
+    /// A plugin that fails it is worse than it could be.
+    Should,
+}
+
+impl Level {
+    /// The word for programs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Must => "must",
+            Self::Should => "should",
+        }
+    }
+}
+
+/// One thing that is right or wrong about a plugin.
+pub struct Check {
+    /// Its id: a letter for the subject, and a number.
+    pub id: &'static str,
+    /// How much it matters.
+    pub level: Level,
+    /// What is right, as a sentence.
+    pub title: &'static str,
+    /// The heading of the protocol page that says so.
+    pub section: &'static str,
+    /// What usually mends it.
+    pub fix: &'static str,
+    /// Whether it applies; the error says why not.
+    pub(crate) applies: fn(&Bench<'_>) -> Result<(), String>,
+    /// Does it.
+    pub(crate) run: fn(&Bench<'_>) -> Outcome,
+}
+
+/// Every check.
+pub fn all() -> impl Iterator<Item = &'static Check> {
+    [
+        manifest::CHECKS,
+        handshake::CHECKS,
+        framing::CHECKS,
+        lifecycle::CHECKS,
+        identity::CHECKS,
+        cancel::CHECKS,
+        runs::CHECKS,
+        pressure::CHECKS,
+        security::CHECKS,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// A check that must hold for every plugin.
+const fn must(
+    id: &'static str,
+    title: &'static str,
+    section: &'static str,
+    fix: &'static str,
+    run: fn(&Bench<'_>) -> Outcome,
+) -> Check {
+    Check { id, level: Level::Must, title, section, fix, applies: |_| Ok(()), run }
+}
+
+/// The same for plugins that run commands themselves.
+const fn must_delegated(
+    id: &'static str,
+    title: &'static str,
+    section: &'static str,
+    fix: &'static str,
+    run: fn(&Bench<'_>) -> Outcome,
+) -> Check {
+    Check { applies: delegates, ..must(id, title, section, fix, run) }
+}
+
+fn delegates(bench: &Bench<'_>) -> Result<(), String> {
+    match bench.delegates() {
+        true => Ok(()),
+        false => Err("it hands out boxes".to_owned()),
+    }
+}
+
+/// Whether leases have the ids the kernel chose.
+fn obeys_ids(bench: &Bench<'_>) -> Result<(), String> {
+    match bench.subject.entry.provider.features.iter().any(|f| f == "own-lease-ids") {
+        true => Err("its leases have ids of their own".to_owned()),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,69 @@
+//! What the kit answers when a plugin asks: a journal, values, time that costs nothing, canaries for secrets.
+
+use std::collections::BTreeMap;
+
+use crabbox_schemas::error::ErrorKind;
+use crabbox_schemas::plugin::callback;
+use serde_json::{Value, json};
+
+/// What stands for every secret: it may go nowhere.
+pub(crate) const CANARY: &str = "canary-7d1f0c9a-never-print-me";
+
+/// The kernel's side of callbacks.
+#[derive(Debug, Default)]
+pub(crate) struct Host {
+    /// Resources that were recorded and not forgotten, by provider id.
+    pub(crate) journal: BTreeMap<String, Value>,
+    values: BTreeMap<String, String>,
+}
+
+impl Host {
+    /// The answer to one callback: a `result` or an `error` member.
+    pub(crate) fn answer(&mut self, method: &str, params: &Value) -> (&'static str, Value) {
+        let text = |name: &str| params[name].as_str().unwrap_or_default().to_owned();
+        let result = match method {
+            callback::RESOURCE_RECORD => {
+                let resource = params["resource"].clone();
+                let id = resource["cloudId"].as_str().unwrap_or_default().to_owned();
+                self.journal.insert(id, resource);
+                json!({})
+            }
+            callback::RESOURCE_FORGET => {
+                self.journal.remove(params["resource"]["cloudId"].as_str().unwrap_or_default());
+                json!({})
+            }
+            callback::SLEEP => json!({"woken": "time"}),
+            callback::SECRET_REVEAL => json!({"value": CANARY}),
+            callback::KV_PUT => {
+                self.values.insert(text("key"), text("value"));
+                json!({})
+            }
+            callback::KV_DELETE => {
+                self.values.remove(&text("key"));
+                json!({})
+            }
+            callback::KV_GET => match self.values.get(&text("key")) {
+                Some(value) => json!({"value": value}),
+                None => json!({}),
+            },
+            callback::KV_LIST => {
+                let prefix = text("key");
+                let keys: Vec<_> = self.values.keys().filter(|k| k.starts_with(&prefix)).collect();
+                json!({"keys": keys})
+            }
+            callback::PROMPT => {
+                return ("error", error(ErrorKind::Unsupported, "nobody is there to answer"));
+            }
+            _ => {
+                let what = format!("the kit does not serve {method}");
+                return ("error", error(ErrorKind::Unsupported, &what));
+            }
+        };
+        ("result", result)
+    }
+}
+
+/// An error object of the protocol.
+pub(crate) fn error(kind: ErrorKind, message: &str) -> Value {
+    json!({"code": kind.rpc_code(), "message": message, "data": {"kind": kind}})
+}

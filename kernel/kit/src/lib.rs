@@ -1,0 +1,31 @@
+//! Tests a provider plugin: plays the kernel, good and bad, and says in words what a plugin does wrong.
+//!
+//! A [`Bench`] starts the plugin anew for every check; a [`Peer`] is the kernel's end of the wire and answers what the
+//! plugin asks: the journal remembers, sleep costs no time, secrets are canaries. [`test`] runs every check that
+//! applies and gives a [`Report`].
+
+mod bench;
+mod checks;
+mod host;
+mod peer;
+mod report;
+
+pub use bench::{Bench, Subject};
+pub use checks::{Check, Level, all};
+pub use peer::{Fault, Peer};
+pub use report::{Finding, Report, Verdict};
+
+/// Runs every check, or only those whose id begins with one of these; tells each finding as it comes.
+pub fn test(subject: &Subject, only: &[String], mut told: impl FnMut(&Finding)) -> Report {
+    let mut findings = Vec::new();
+    for check in all() {
+        let wanted = only.is_empty() || only.iter().any(|id| check.id.starts_with(id.as_str()));
+        if !wanted {
+            continue;
+        }
+        let finding = Finding::of(check, subject);
+        told(&finding);
+        findings.push(finding);
+    }
+    Report { findings }
+}

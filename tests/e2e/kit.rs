@@ -1,0 +1,191 @@
+//! `crabbox plugin test`: good plugins pass, and each mistake is caught by the check that is there for it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crabbox_tests::{Ended, Room};
+use serde_json::Value;
+
+fn test(room: &Room, folder: &Path, more: &[&str]) -> Ended {
+    let folder = folder.display().to_string();
+    let words = ["plugin", "test", "--json", &folder].into_iter().chain(more.iter().copied());
+    room.crabbox(room.path(), words).limit(Duration::from_secs(180)).run()
+}
+
+/// The ids of the checks that failed.
+fn failed(ended: &Ended) -> Vec<String> {
+    let checks = ended.json()["providers"][0]["checks"].clone();
+    let checks: Vec<Value> = serde_json::from_value(checks).unwrap();
+    let bad = checks.iter().filter(|check| check["verdict"] == "failed");
+    bad.map(|check| check["id"].as_str().unwrap().to_owned()).collect()
+}
+
+fn bundled(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins").join(name)
+}
+
+fn template(room: &Room, lang: &str, name: &str) -> PathBuf {
+    let folder = room.at(name);
+    let text = folder.display().to_string();
+    let made = room.crabbox(room.path(), ["plugin", "new", "--lang", lang, &text]).run();
+    assert_eq!(made.code, 0, "{made}");
+    folder
+}
+
+fn passes(folder: &Path, room: &Room, more: &[&str]) {
+    let ended = test(room, folder, more).expect(0);
+    assert_eq!(failed(&ended), [""; 0], "{ended}");
+    let passed = ended.json()["providers"][0]["passed"].as_u64().unwrap();
+    assert!(passed >= 35, "only {passed} checks passed");
+}
+
+#[test]
+fn the_templates_pass_unmodified() {
+    let room = Room::new();
+    for lang in ["python", "node"] {
+        passes(&template(&room, lang, lang), &room, &[]);
+    }
+}
+
+#[test]
+fn our_own_providers_pass() {
+    let room = Room::new();
+    passes(&bundled("local"), &room, &[]);
+    let ended = test(&room, &bundled("ssh"), &["--set", "host=127.0.0.1"]).expect(0);
+    assert_eq!(failed(&ended), [""; 0], "{ended}");
+}
+
+/// What is changed in the python template, and the checks that must see it; they may be seen by others too.
+const MISTAKES: &[(&str, &str, &str, &[&str])] = &[
+    (
+        "provider.py",
+        "serve(ToyPlatform)",
+        "print('hello', flush=True)\nserve(ToyPlatform)",
+        &["H1"],
+    ),
+    ("provider.py", "call.record(\"folder\", lease[\"cloudId\"])", "pass", &["I2", "I8"]),
+    ("provider.py", "{**desired, ", "{**desired, \"slug\": \"other\", ", &["I1"]),
+    ("provider.py", "box[\"leaseId\"] != expected[\"leaseId\"] or", "False and", &["I6"]),
+    (
+        "provider.py",
+        "return {\"outcome\": \"already_gone\"}",
+        "raise Failure(\"not_found\", \"gone\")",
+        &["I7"],
+    ),
+    (
+        "provider.py",
+        "Failure(\"not_found\", f\"no box",
+        "Failure(\"transient\", f\"no box",
+        &["I5"],
+    ),
+    ("provider.py", "{\"leases\": self.boxes(),", "{\"leases\": [],", &["I3"]),
+    (
+        "provider.py",
+        "return {\"exitCode\": process.returncode}",
+        "return {\"exitCode\": 0}",
+        &["R1"],
+    ),
+    ("provider.py", "128 - process.returncode", "1", &["R5"]),
+    ("provider.py", "(\"stderr\", process.stderr)", "(\"stdout\", process.stderr)", &["R2"]),
+    (
+        "provider.py",
+        "params[\"command\"], cwd",
+        "\" \".join(params[\"command\"]), shell=True, cwd",
+        &["R4"],
+    ),
+    ("provider.py", "tar.extractall(work)", "pass", &["R6"]),
+    (
+        "provider.py",
+        "raise Failure(\"cancelled\", \"the command was stopped\", \"rolled-back\")",
+        "threading.Event().wait(30)",
+        &["R7"],
+    ),
+    (
+        "provider.py",
+        "call.record(\"folder\"",
+        "call.ask(\"host/secret.reveal\", name=\"x\") and 0\n        call.tell(\"log\", level=\"info\", message=call.ask(\"host/secret.reveal\", name=\"x\")[\"value\"])\n        call.record(\"folder\"",
+        &["S1"],
+    ),
+    (
+        "crabbox_plugin.py",
+        "off, self.offsets[ch] = self.offsets[ch], self.offsets[ch] + len(part)",
+        "off = 0",
+        &["R2"],
+    ),
+    ("crabbox_plugin.py", "while self.credit <= 0 and", "while False and", &["B1"]),
+    (
+        "crabbox_plugin.py",
+        "if method in (\"ping\", \"shutdown\") and self.instance:",
+        "if method == \"ping\" and self.calls:\n            return None\n        if method in (\"ping\", \"shutdown\") and self.instance:",
+        &["F7"],
+    ),
+    ("crabbox_plugin.py", "if \"1.0\" not in params[\"protocols\"]:", "if False:", &["H3"]),
+    ("crabbox_plugin.py", "os._exit(64)", "os._exit(0)", &["H7"]),
+    ("crabbox_plugin.py", "\"code\": -32601", "\"code\": -32000", &["F4"]),
+    ("crabbox_plugin.py", "self.down |= method == \"shutdown\"", "pass", &["L4"]),
+    ("crabbox_plugin.py", "\"id\": self.manifest[\"id\"]", "\"id\": \"somebody/else\"", &["H1"]),
+    (
+        "crabbox_plugin.py",
+        "[waiting.put(gone) for waiting in list(self.waiting.values())]",
+        "time.sleep(4)",
+        &["L1", "L2"],
+    ),
+    ("crabbox_plugin.py", "\"code\": KINDS.get(kind, 1099)", "\"code\": 1", &["I9"]),
+    ("crabbox-plugin.toml", "license = \"MIT\"", "", &["M4"]),
+    ("crabbox-plugin.toml", "path = \"provider.py\"", "path = \"config.schema.json\"", &["M1"]),
+];
+
+#[test]
+fn each_mistake_is_caught_by_the_check_that_is_there_for_it() {
+    let room = Room::new();
+    let good = template(&room, "python", "good");
+    let mut missed = Vec::new();
+    for (at, (file, from, to, checks)) in MISTAKES.iter().enumerate() {
+        let folder = room.at(&format!("bad{at}"));
+        fs::create_dir_all(&folder).unwrap();
+        for entry in fs::read_dir(&good).unwrap().flatten() {
+            fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
+        }
+        let path = folder.join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{file} does not say {from}");
+        fs::write(&path, text.replacen(from, to, 1)).unwrap();
+        let ended = test(&room, &folder, &["--only", &checks.join(",")]);
+        let caught = failed(&ended);
+        for check in *checks {
+            if !caught.iter().any(|id| id == check) {
+                missed.push(format!("{check} did not see {from:?} → {to:?}"));
+            }
+        }
+        assert_eq!(ended.code, 1, "{ended}");
+    }
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
+
+#[test]
+fn a_failure_says_what_was_sent_what_was_expected_and_where_it_is_written() {
+    let room = Room::new();
+    let folder = template(&room, "python", "rack");
+    let program = folder.join("provider.py");
+    let text = fs::read_to_string(&program).unwrap();
+    fs::write(&program, text.replace("\"exitCode\": process.returncode", "\"exitCode\": 0"))
+        .unwrap();
+    let report = room.at("report.xml");
+    let words = ["plugin", "test", "rack", "--only", "R1,H7", "--junit", "report.xml"];
+    let ended = room.crabbox(room.path(), words).run().expect(1);
+    let out = ended.out();
+    for words in [
+        "FAIL  R1  exit statuses pass through",
+        "sent:     exit 1",
+        "expected: exitCode 1",
+        "docs/protocol.md, \"run.start: a delegated command\"",
+    ] {
+        assert!(out.contains(words), "no {words:?} in {out}");
+    }
+    let junit = fs::read_to_string(report).unwrap();
+    assert!(junit.contains("tests=\"2\" failures=\"1\""), "{junit}");
+    let known = ["plugin", "test", "rack", "--only", "R1", "--expect", "R1"];
+    let ended = room.crabbox(room.path(), known).run();
+    assert_eq!(ended.code, 0, "{ended}");
+}
