@@ -34,7 +34,8 @@ fn template(room: &Room, lang: &str, name: &str) -> PathBuf {
 }
 
 fn passes(folder: &Path, room: &Room, more: &[&str]) {
-    let ended = test(room, folder, more).expect(0);
+    let patient = ["--patience", "10"].into_iter().chain(more.iter().copied());
+    let ended = test(room, folder, &patient.collect::<Vec<_>>()).expect(0);
     assert_eq!(failed(&ended), [""; 0], "{ended}");
     let passed = ended.json()["providers"][0]["passed"].as_u64().unwrap();
     assert!(passed >= 35, "only {passed} checks passed");
@@ -52,7 +53,8 @@ fn the_templates_pass_unmodified() {
 fn our_own_providers_pass() {
     let room = Room::new();
     passes(&bundled("local"), &room, &[]);
-    let ended = test(&room, &bundled("ssh"), &["--set", "host=127.0.0.1"]).expect(0);
+    let ended =
+        test(&room, &bundled("ssh"), &["--patience", "10", "--set", "host=127.0.0.1"]).expect(0);
     assert_eq!(failed(&ended), [""; 0], "{ended}");
 }
 

@@ -66,6 +66,8 @@ pub struct Peer {
     pub(crate) stingy: bool,
     stderr: Arc<Mutex<Vec<u8>>>,
     next: u64,
+    /// How many times longer than usual everything may take.
+    patience: u32,
     /// Requests that were not answered yet.
     open: BTreeSet<u64>,
     /// Answers that came while another one was waited for.
@@ -110,6 +112,7 @@ impl Peer {
             stingy: false,
             stderr: keep(stderr),
             next: 0,
+            patience: subject.patience,
             open: BTreeSet::new(),
             early: BTreeMap::new(),
         })
@@ -151,7 +154,7 @@ impl Peer {
 
     /// Waits for the answer to a request, serving what the plugin asks meanwhile.
     pub(crate) fn answer(&mut self, id: u64, within: Duration) -> Outcome<Result<Value, Value>> {
-        let until = Instant::now() + within;
+        let until = Instant::now() + within * self.patience;
         while !self.early.contains_key(&id) {
             let frame = self.next_frame(&format!("request {id}"), until)?;
             self.take(frame)?;
@@ -190,7 +193,7 @@ impl Peer {
         within: Duration,
         done: impl Fn(&Self) -> bool,
     ) -> Outcome {
-        let until = Instant::now() + within;
+        let until = Instant::now() + within * self.patience;
         while !done(self) {
             let frame = self.next_frame(what, until)?;
             self.take(frame)?;
@@ -278,7 +281,7 @@ impl Peer {
 
     /// Waits for the process to end.
     pub(crate) fn ended(&mut self, within: Duration) -> Option<ExitStatus> {
-        let until = Instant::now() + within;
+        let until = Instant::now() + within * self.patience;
         loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => return Some(status),

@@ -38,6 +38,9 @@ pub(super) struct Args {
     /// Checks that are known to fail: they are told, and do not count
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     expect: Vec<String>,
+    /// Wait this many times longer than the protocol says, for slow or busy machines
+    #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    patience: u32,
     /// Write a JUnit report to this file
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
@@ -83,7 +86,7 @@ fn test(ctx: &Context, args: &Args, entry: &Entry) -> Result<Report> {
         path: ctx.env.get("PATH").cloned().unwrap_or_default(),
         login: ctx.login(),
     };
-    let subject = Subject { entry: entry.clone(), config, user, state };
+    let subject = Subject { entry: entry.clone(), config, user, state, patience: args.patience };
     let tell = |finding: &crabbox_kit::Finding| {
         if !ctx.global.json {
             finding.lines().iter().for_each(|line| ctx.terminal.out(line));
