@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -65,6 +65,8 @@ pub struct Peer {
     /// Output is taken, and no credit given for it.
     pub(crate) stingy: bool,
     stderr: Arc<Mutex<Vec<u8>>>,
+    /// Ends when standard error does.
+    stderr_open: Receiver<()>,
     next: u64,
     /// How many times longer than usual everything may take.
     patience: u32,
@@ -101,6 +103,7 @@ impl Peer {
         else {
             return fault("start the plugin", "three pipes", "fewer");
         };
+        let (stderr, stderr_open) = keep(stderr);
         Ok(Self {
             stdin: Some(stdin),
             lines: lines(stdout),
@@ -110,7 +113,8 @@ impl Peer {
             withhold: None,
             withheld: Vec::new(),
             stingy: false,
-            stderr: keep(stderr),
+            stderr,
+            stderr_open,
             next: 0,
             patience: subject.patience,
             open: BTreeSet::new(),
@@ -324,6 +328,12 @@ impl Peer {
         String::from_utf8_lossy(&kept).into_owned()
     }
 
+    /// Everything it said on standard error, once it ended.
+    pub(crate) fn last_words(&self) -> String {
+        let _ = self.stderr_open.recv_timeout(PROMPT * self.patience);
+        self.stderr()
+    }
+
     fn tail(&self) -> String {
         let text = self.stderr();
         match text.trim() {
@@ -380,10 +390,12 @@ fn lines(from: impl Read + Send + 'static) -> Receiver<Result<Value, String>> {
     receiver
 }
 
-fn keep(mut from: impl Read + Send + 'static) -> Arc<Mutex<Vec<u8>>> {
+fn keep(mut from: impl Read + Send + 'static) -> (Arc<Mutex<Vec<u8>>>, Receiver<()>) {
     let kept = Arc::new(Mutex::new(Vec::new()));
     let keeper = Arc::clone(&kept);
+    let (open, closed) = channel();
     std::thread::spawn(move || {
+        let _open: Sender<()> = open;
         let mut buffer = [0; 4096];
         while let Ok(n @ 1..) = from.read(&mut buffer) {
             let mut kept = keeper.lock().unwrap_or_else(PoisonError::into_inner);
@@ -392,5 +404,5 @@ fn keep(mut from: impl Read + Send + 'static) -> Arc<Mutex<Vec<u8>>> {
             kept.drain(..excess);
         }
     });
-    kept
+    (kept, closed)
 }

@@ -157,7 +157,7 @@ fn by_hand(bench: &Bench<'_>) -> Outcome {
         return fault("start without CRABBOX_PLUGIN", "exit status 64", status);
     }
     peer.idle(std::time::Duration::from_millis(100))?;
-    match peer.stderr().trim() {
+    match peer.last_words().trim() {
         "" => fault("start without CRABBOX_PLUGIN", "a line on standard error", "nothing"),
         _ => Ok(()),
     }

@@ -125,14 +125,19 @@ fn statuses(bench: &Bench<'_>) -> Outcome {
 
 fn channels(bench: &Bench<'_>) -> Outcome {
     bench.with_box(|peer, lease| {
-        let line = "i=0; while [ $i -lt 500 ]; do echo out$i; echo err$i >&2; i=$((i+1)); done";
+        let line = "seq 20000; seq 20000 | sed s/^/e/ >&2";
         let ran = ran(bench, peer, lease, sh(line))?;
-        let expected = |word: &str| (0..500).map(|i| format!("{word}{i}\n")).collect::<String>();
+        let expected =
+            |word: &str| (1..=20_000).map(|i| format!("{word}{i}\n")).collect::<String>();
         for (name, got, expected) in
-            [("stdout", ran.stdout, expected("out")), ("stderr", ran.stderr, expected("err"))]
+            [("stdout", ran.stdout, expected("")), ("stderr", ran.stderr, expected("e"))]
         {
             if got != expected.as_bytes() {
-                return fault(line, &format!("500 lines on {name}"), String::from_utf8_lossy(&got));
+                return fault(
+                    line,
+                    &format!("20000 lines on {name}"),
+                    String::from_utf8_lossy(&got),
+                );
             }
         }
         Ok(())
