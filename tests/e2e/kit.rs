@@ -58,6 +58,21 @@ fn our_own_providers_pass() {
     assert_eq!(failed(&ended), [""; 0], "{ended}");
 }
 
+#[test]
+fn the_example_of_forty_lines_fails_only_what_its_page_says() {
+    let room = Room::new();
+    let folder = bundled("example-python");
+    let text = fs::read_to_string(folder.join("provider.py")).unwrap();
+    assert!(text.lines().count() <= 40);
+    let ended = test(&room, &folder, &[]).expect(1);
+    assert_eq!(failed(&ended), ["H3", "H5", "H6", "F7", "L4", "R7", "B1", "B2"], "{ended}");
+    let repo = room.repo("app");
+    let words =
+        ["run", "-q", "--provider", "example-python", "--", "sh", "-c", "cat hello.txt; exit 3"];
+    let ran = room.crabbox(&repo, words).run().expect(3);
+    assert_eq!(ran.out(), "hello\n");
+}
+
 /// What is changed in the python template, and the checks that must see it; they may be seen by others too.
 const MISTAKES: &[(&str, &str, &str, &[&str])] = &[
     (

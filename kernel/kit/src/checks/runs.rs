@@ -217,7 +217,7 @@ fn cancelled(bench: &Bench<'_>) -> Outcome {
         let params = json!({"runId": "run_0123456789ab", "lease": lease, "env": {},
             "command": ["sh", "-c", "echo begun; sleep 60"]});
         let id = peer.request("run.start", params)?;
-        peer.until("echo begun", WORK, |peer| {
+        peer.until("echo begun", PROMPT * 2, |peer| {
             peer.events.iter().any(|event| event["method"] == "event/output")
         })?;
         peer.send(
