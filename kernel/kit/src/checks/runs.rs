@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Check, must_delegated};
 use crate::bench::Bench;
-use crate::peer::{Outcome, PROMPT, Peer, WORK, fault, output};
+use crate::peer::{Outcome, PROMPT, Peer, fault, output};
 
 const SECTION: &str = "run.start: a delegated command";
 
