@@ -5,7 +5,9 @@ use std::path::Path;
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::lease::trail::Trail;
-use crabbox_plugins::{Entry, Place, Policy, Proposal, Rule, Verdict, vet};
+use crabbox_plugins::{
+    Entry, Place, Policy, Proposal, Rule, Verdict, check_lock, check_version, vet,
+};
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::ErrorCode;
 
@@ -36,8 +38,18 @@ impl Context {
             ErrorCode::ProviderUnknown,
             format!("there is no provider called {name}"),
         );
-        KernelError { causes: problems, ..error }
-            .hint(format!("known providers: {}", known.join(", ")))
+        let have = |id: &str| self.catalog.providers().iter().any(|e| e.manifest.id == id);
+        let requires = self.values.plugins.requires.iter();
+        let missing = requires.filter(|line| !have(line.split('@').next().unwrap_or_default()));
+        let missing: Vec<_> = missing.map(String::as_str).collect();
+        let hint = match missing.is_empty() {
+            true => format!("known providers: {}", known.join(", ")),
+            false => format!(
+                "this repository requires {}: get it and `crabbox plugin install` it",
+                missing.join(" and ")
+            ),
+        };
+        KernelError { causes: problems, ..error }.hint(hint)
     }
 
     /// Providers whose plugins were removed or never finished a lease: whatever made a lease can end it.
@@ -69,6 +81,7 @@ impl Context {
         if self.retired.get().is_some_and(|all| all.iter().any(|e| std::ptr::eq(e, entry))) {
             return Ok(Cow::Borrowed(entry));
         }
+        self.required(entry)?;
         if entry.place == Place::Developer && !self.global.plugin_dev.is_empty() {
             self.develops(entry)?;
         }
@@ -85,6 +98,17 @@ impl Context {
                     Verdict::Ask(_) => Err(untrusted(&proposal)),
                 }
             }
+        }
+    }
+
+    /// Holds a plugin against what the repository requires. It can require; it can bring nothing.
+    fn required(&self, entry: &Entry) -> Result<()> {
+        check_version(&entry.manifest, &self.values.plugins.requires)?;
+        match (&self.git_root, entry.place) {
+            (Some(root), Place::User) => {
+                check_lock(root, &entry.manifest, &self.shelf.digest(&entry.folder)?)
+            }
+            _ => Ok(()),
         }
     }
 

@@ -160,3 +160,32 @@ fn a_policy_a_repository_and_ci_cannot_be_talked_round() {
     let refused = room.crabbox(&repo, words).env("CI", "true").run().expect(2);
     assert_eq!(refused.json()["error"]["errorKind"], "plugin_untrusted", "{refused}");
 }
+
+#[test]
+fn a_repository_can_require_a_plugin_and_lock_it_but_not_bring_it() {
+    let (room, repo, folder) = made("python", "rack");
+    let config = repo.join(".crabbox.yaml");
+    fs::write(&config, "provider: rack\nplugins:\n  requires: [example.dev/rack@^0.1]\n").unwrap();
+    let go = ["run", "--json", "--", "true"];
+    let missing = run(&room, &repo, &go).expect(2);
+    let hint = missing.json()["error"]["hint"].to_string();
+    assert!(hint.contains("requires example.dev/rack@^0.1"), "{hint}");
+    let source = folder.display().to_string();
+    let refused = run(&room, &repo, &["plugin", "install", "--json", &source]).expect(2);
+    let hint = refused.json()["error"]["hint"].as_str().unwrap().to_owned();
+    let grants = hint.rsplit(' ').next().unwrap().to_owned();
+    ends(&room, &repo, &["plugin", "install", &source, "--grants", &grants], 0);
+    ends(&room, &repo, &go, 0);
+
+    let shelf = PathBuf::from(run(&room, &repo, &["plugin", "path"]).expect(0).out().trim());
+    fs::copy(shelf.join("crabbox.lock"), repo.join("crabbox.lock")).unwrap();
+    ends(&room, &repo, &go, 0);
+    fs::write(folder.join("more"), "x").unwrap();
+    ends(&room, &repo, &["plugin", "update", "example.dev/rack"], 0);
+    let other = run(&room, &repo, &go).expect(2);
+    assert!(other.json()["error"]["message"].to_string().contains("is not the one"), "{other}");
+    fs::remove_file(repo.join("crabbox.lock")).unwrap();
+    fs::write(&config, "provider: rack\nplugins:\n  requires: [example.dev/rack@^2]\n").unwrap();
+    let old = run(&room, &repo, &go).expect(2);
+    assert_eq!(old.json()["error"]["errorKind"], "precondition", "{old}");
+}
