@@ -12,7 +12,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("crabbox-kernel", &["crabbox-schemas", "crabbox-tree", "crabbox-wire"]),
     ("crabbox-helper", &["crabbox-schemas", "crabbox-tree", "crabbox-wire"]),
     ("crabbox-daemon", &["crabbox-schemas", "crabbox-wire", "crabbox-kernel"]),
-    ("crabbox-host", &["crabbox-schemas", "crabbox-wire", "crabbox-kernel"]),
+    ("crabbox-net", &["crabbox-schemas", "crabbox-wire"]),
+    ("crabbox-host", &["crabbox-schemas", "crabbox-wire", "crabbox-kernel", "crabbox-net"]),
     ("crabbox-remote", &["crabbox-schemas", "crabbox-wire", "crabbox-kernel"]),
     ("crabbox-plugin-sdk", &["crabbox-schemas", "crabbox-wire"]),
     ("crabbox-provider-local", &["crabbox-plugin-sdk"]),
@@ -29,6 +30,7 @@ const TABLE: &[(&str, &[&str])] = &[
 const NEVER: &[(&str, &[&str])] = &[
     ("crabbox-schemas", &["tokio", "clap", "russh", "reqwest"]),
     ("crabbox-wire", &["tokio", "clap", "russh", "reqwest"]),
+    ("crabbox-net", &["clap", "russh", "crabbox-kernel"]),
     (
         "crabbox-kernel",
         &[
