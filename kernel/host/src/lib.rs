@@ -10,6 +10,7 @@
 mod broker;
 mod call;
 mod discover;
+mod doors;
 mod exec;
 mod fault;
 mod handshake;
@@ -17,13 +18,15 @@ mod kv;
 mod lazy;
 mod link;
 mod manifest;
+mod process;
 mod provider;
+mod secrets;
 mod session;
 mod settings;
 mod slot;
 mod spawn;
 
-pub use broker::{Lookup, NowMs, Prompt};
+pub use broker::{NowMs, Prompt};
 pub use discover::{Catalog, Entry, discover};
 pub use lazy::Lazy;
 pub use manifest::FILE as MANIFEST_FILE;

@@ -155,6 +155,12 @@ impl Blobs {
         }
     }
 
+    /// Removes everything: the session is over.
+    pub fn clear(&self) {
+        let table = std::mem::take(&mut *self.table());
+        drop(table);
+    }
+
     /// A blob to send.
     pub(crate) fn sealed(&self, name: &str) -> Result<Sealed, RpcError> {
         let table = self.table();

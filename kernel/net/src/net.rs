@@ -75,7 +75,7 @@ impl Net {
     }
 
     /// The secrets of the session.
-    pub fn vault(&self) -> &Vault {
+    pub fn vault(&self) -> &Arc<Vault> {
         &self.vault
     }
 

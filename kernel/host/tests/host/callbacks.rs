@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::stage::{Stage, lease};
 
 /// What came back from one callback made inside `doctor`: the result, then the error.
-async fn ask(stage: &Stage, method: &str, params: Value) -> String {
+pub(crate) async fn ask(stage: &Stage, method: &str, params: Value) -> String {
     let session = stage.open(json!({"doctor": format!("ask:{method} {params}")})).await.unwrap();
     let checks = session.doctor().await.unwrap();
     session.close().await;

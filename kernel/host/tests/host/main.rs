@@ -5,6 +5,9 @@
 mod callbacks;
 mod calls;
 mod discovery;
+mod doors;
 mod ends;
 mod hello;
+#[path = "../../../net/tests/net/server.rs"]
+mod server;
 mod stage;
