@@ -129,7 +129,7 @@ impl SshLease for Toy {
         let token = call.secret("token")?;
         let seen = call.kv_get("seen")?;
         call.kv_put("seen", "yes", Some(Duration::from_secs(3600)))?;
-        let tool = call.exec("toyctl", &["--version"], None, Duration::from_secs(5))?;
+        let tool = call.tool("toyctl").args(["--version"]).timeout(Duration::from_secs(5)).run()?;
         call.log(Level::Debug, &format!("asked before: {}", seen.is_some()));
         Ok(vec![Check {
             id: "toy.tool".to_owned(),
