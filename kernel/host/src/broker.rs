@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::doors::{Door, Doors};
 use crate::exec::Tools;
-use crate::fault::{METHOD_NOT_FOUND, refuse};
+use crate::fault::{METHOD_NOT_FOUND, one_line, refuse};
 use crate::kv::Store;
 
 /// Asks the person; `None` when they would not answer. Runs on a thread that may block.
@@ -202,7 +202,16 @@ impl Broker {
         }
     }
 
-    async fn ask(&self, params: PromptParams) -> Result<PromptResult, RpcError> {
+    async fn ask(&self, mut params: PromptParams) -> Result<PromptResult, RpcError> {
+        let secure = |url: &String| url.starts_with("https://") && !url.contains(char::is_control);
+        let led = matches!(&*params.kind, "open-url" | "device-code");
+        if led != params.url.as_ref().is_some_and(secure) {
+            let message = "open-url and device-code name an https page, other questions none";
+            return Err(refuse(ErrorKind::InvalidRequest, message));
+        }
+        params.message = one_line(&params.message);
+        params.code = params.code.map(|code| one_line(&code));
+        params.choices.iter_mut().for_each(|choice| *choice = one_line(choice));
         let Some(prompt) = self.prompt.clone() else {
             return Err(refuse(ErrorKind::Unsupported, "nobody is there to answer"));
         };

@@ -92,6 +92,12 @@ async fn questions_reach_the_person_or_fail_at_once() {
     assert!(ask(&stage, "prompt", question.clone()).await.contains("unsupported"));
     stage.prompt = true;
     assert!(ask(&stage, "prompt", question).await.contains("answer to who"));
+    let page = |url: &str| json!({"kind": "open-url", "message": "log\u{1b}[2Jin", "url": url});
+    let told = ask(&stage, "prompt", page("https://example.dev/login")).await;
+    assert!(told.contains("answer to log [2Jin"), "{told}");
+    for url in ["http://example.dev/", "file:///etc/passwd", "https://a.dev/\u{1b}[2J"] {
+        assert!(ask(&stage, "prompt", page(url)).await.contains("invalid_request"), "{url}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
