@@ -13,7 +13,7 @@ use url::Url;
 use crate::body::Payload;
 use crate::net::Net;
 use crate::origin::Origin;
-use crate::send::Gate;
+use crate::send::{Gate, field_name};
 use crate::sigv4::{self, Keys, Scope};
 use crate::vault::Secret;
 
@@ -50,8 +50,7 @@ pub(crate) async fn authorize<'a>(
             put(headers, AUTHORIZATION, &format!("Basic {pair}"))?;
         }
         HttpAuth::Header(field) => {
-            let name = HeaderName::try_from(field.name.to_ascii_lowercase())
-                .map_err(|_| invalid("auth names no header field"))?;
+            let name = field_name(&field.name)?;
             let secret = vault.inject(&field.secret, origin).await?;
             put(headers, name, &format!("{}{}", field.prefix, secret.expose()))?;
         }
@@ -86,8 +85,4 @@ fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) -> Result<(), Rpc
     value.set_sensitive(true);
     headers.insert(name, value);
     Ok(())
-}
-
-fn invalid(message: &str) -> RpcError {
-    RpcError::of(ErrorKind::InvalidRequest, message)
 }

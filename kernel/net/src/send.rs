@@ -278,15 +278,19 @@ impl Landed {
 fn fields(headers: &std::collections::BTreeMap<String, String>) -> Result<HeaderMap, RpcError> {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
-        let lower = name.to_ascii_lowercase();
-        if OURS.contains(&&*lower) || lower.starts_with("sec-websocket-") {
-            return Err(invalid(format!("the header field {lower} is the kernel's")));
-        }
-        let bad = || invalid(format!("{name:?} or its value is no header field"));
-        let name = HeaderName::try_from(lower.as_str()).map_err(|_| bad())?;
-        map.append(name, HeaderValue::from_str(value).map_err(|_| bad())?);
+        let bad = |_| invalid(format!("the value of {name} is no header field's"));
+        map.append(field_name(name)?, HeaderValue::from_str(value).map_err(bad)?);
     }
     Ok(map)
+}
+
+/// The name of a header field that a plugin may write.
+pub(crate) fn field_name(name: &str) -> Result<HeaderName, RpcError> {
+    let lower = name.to_ascii_lowercase();
+    if OURS.contains(&&*lower) || lower.starts_with("sec-websocket-") {
+        return Err(invalid(format!("the header field {lower} is the kernel's")));
+    }
+    HeaderName::try_from(lower).map_err(|_| invalid(format!("{name:?} names no header field")))
 }
 
 fn holds_secrets(body: &HttpBody) -> bool {

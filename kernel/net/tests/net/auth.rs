@@ -35,6 +35,12 @@ async fn basic_and_header_credentials_arrive_as_their_services_want_them() {
     });
     stage.http(with(&server.url("/"), header)).await.unwrap();
     assert_eq!(server.last().header("x-api-key"), format!("Key {CANARY}"));
+    for name in ["Host", "Transfer-Encoding", "no name"] {
+        let (name, prefix, secret) = (name.into(), String::new(), "token".into());
+        let header = HttpAuth::Header(HeaderAuth { name, prefix, secret });
+        let refused = stage.refused(with(&server.url("/"), header)).await;
+        assert_eq!(refused.0, ErrorKind::InvalidRequest);
+    }
 }
 
 #[tokio::test]
