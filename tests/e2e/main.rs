@@ -23,6 +23,7 @@ mod matrix_kills;
 mod matrix_links;
 mod schemas;
 mod scripted;
+mod secrets;
 mod settings;
 mod shared;
 mod ssh;
