@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crabbox_daemon::{Caller, WarmDialer};
-use crabbox_host::{Lazy, Lookup, OpenOptions, Session, Timeouts};
+use crabbox_host::{Lazy, OpenOptions, Session, Timeouts};
 use crabbox_kernel::config::{Layer, Settings, Values};
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::helper::Binaries;
@@ -218,9 +218,8 @@ impl Context {
             config: self.provider_config(&entry)?,
             plugins_dir: self.state.plugins(),
             user,
-            secrets: secrets(&entry, Arc::clone(&env)),
             entry,
-            env: Arc::new(move |name| env.get(name).cloned()),
+            env,
             prompt: crate::prompt::questions(),
             now_ms: Arc::new(|| SystemClock::new().now_ms()),
             limits: crabbox_schemas::plugin::Limits::default(),
@@ -339,13 +338,4 @@ fn check_limits(ttl: Duration, idle: Duration) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-/// Finds a plugin's secrets in the environment names its manifest asks for.
-fn secrets(entry: &Entry, env: Arc<BTreeMap<String, String>>) -> Lookup {
-    let grants = entry.manifest.grants.secrets.clone();
-    Arc::new(move |wanted| {
-        let grant = grants.iter().find(|grant| grant.name == wanted)?;
-        grant.env.iter().find_map(|name| env.get(name)).cloned()
-    })
 }

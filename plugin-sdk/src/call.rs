@@ -1,15 +1,15 @@
 //! One open call: its bounds, the wish to stop it, and everything the host does on its behalf.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crabbox_schemas::error::{ErrorKind, Outcome, Resource};
 use crabbox_schemas::plugin::{
-    AttemptEvent, CallContext, ExecParams, ExecResult, KvParams, KvResult, LogEvent, ProgressEvent,
-    PromptParams, PromptResult, ResourceParams, SecretParams, SecretResult, SleepParams,
-    SleepResult, callback, event,
+    AttemptEvent, CallContext, KvParams, KvResult, LogEvent, ProgressEvent, PromptParams,
+    PromptResult, ResourceParams, SecretParams, SecretResult, SleepParams, SleepResult, callback,
+    event,
 };
+use crabbox_wire::payload;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -150,8 +150,7 @@ impl Call {
         if self.cancelled() {
             return Ok(Woken::Cancel);
         }
-        let ms = u64::try_from(time.as_millis()).unwrap_or(LONGEST).min(LONGEST);
-        let params = SleepParams { call: self.id, ms };
+        let params = SleepParams { call: self.id, ms: millis(time) };
         match self.ask::<_, SleepResult>(callback::SLEEP, &params) {
             Ok(slept) if slept.woken == "time" => Ok(Woken::Time),
             Ok(_) => Ok(Woken::Cancel),
@@ -209,27 +208,8 @@ impl Call {
         value: Option<String>,
         ttl: Option<Duration>,
     ) -> Result<KvResult, Failure> {
-        let ttl_ms = ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(LONGEST).min(LONGEST));
+        let ttl_ms = ttl.map(millis);
         self.ask(method, &KvParams { call: self.id, key: key.to_owned(), value, ttl_ms })
-    }
-
-    /// Runs a tool the manifest's grants name and waits for its end.
-    pub fn exec(
-        &self,
-        tool: &str,
-        args: &[&str],
-        stdin: Option<&str>,
-        timeout: Duration,
-    ) -> Result<ExecResult, Failure> {
-        let params = ExecParams {
-            call: self.id,
-            tool: tool.to_owned(),
-            args: args.iter().map(|&arg| arg.to_owned()).collect(),
-            stdin: stdin.map(str::to_owned),
-            env: BTreeMap::new(),
-            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(LONGEST).min(LONGEST),
-        };
-        self.ask(callback::EXEC, &params)
     }
 
     /// Asks the person a yes-or-no question; `unsupported` when nobody is there.
@@ -247,16 +227,36 @@ impl Call {
         self.prompt("secret", question)
     }
 
+    /// Lets the person choose one; `unsupported` when nobody is there.
+    pub fn choose(&self, question: &str, choices: &[&str]) -> Result<String, Failure> {
+        let choices = choices.iter().map(|&choice| choice.to_owned()).collect();
+        self.question(PromptParams { choices, ..self.asking("choice", question) })
+    }
+
+    /// Asks the person to open a page; `unsupported` when nobody is there.
+    pub fn open_url(&self, message: &str, url: &str) -> Result<(), Failure> {
+        let url = Some(url.to_owned());
+        self.question(PromptParams { url, ..self.asking("open-url", message) }).map(drop)
+    }
+
+    /// Asks the person to type a code on a page; `unsupported` when nobody is there.
+    pub fn device_code(&self, message: &str, url: &str, code: &str) -> Result<(), Failure> {
+        let (url, code) = (Some(url.to_owned()), Some(code.to_owned()));
+        self.question(PromptParams { url, code, ..self.asking("device-code", message) }).map(drop)
+    }
+
     fn prompt(&self, kind: &str, message: &str) -> Result<String, Failure> {
-        let params = PromptParams {
-            call: self.id,
-            kind: kind.to_owned(),
-            message: message.to_owned(),
-            choices: Vec::new(),
-            url: None,
-            code: None,
-        };
+        self.question(self.asking(kind, message))
+    }
+
+    fn question(&self, params: PromptParams) -> Result<String, Failure> {
         self.ask::<_, PromptResult>(callback::PROMPT, &params).map(|result| result.answer)
+    }
+
+    fn asking(&self, kind: &str, message: &str) -> PromptParams {
+        let (kind, message) = (kind.to_owned(), message.to_owned());
+        let call = self.id;
+        PromptParams { call, kind, message, choices: Vec::new(), url: None, code: None }
     }
 
     /// Says something for the log.
@@ -304,7 +304,7 @@ impl Call {
         self.link.notify(method, params);
     }
 
-    fn ask<P: Serialize, R: DeserializeOwned>(
+    pub(crate) fn ask<P: Serialize, R: DeserializeOwned>(
         &self,
         method: &str,
         params: &P,
@@ -315,5 +315,23 @@ impl Call {
                 .outcome(Outcome::Uncertain)
                 .because(&error)
         })
+    }
+}
+
+/// A time as it travels.
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(LONGEST).min(LONGEST)
+}
+
+/// Bytes as they travel; none when there are none.
+pub(crate) fn bytes_of(
+    text: Option<String>,
+    b64: Option<String>,
+) -> Result<Option<Vec<u8>>, Failure> {
+    match (text, b64) {
+        (None, None) => Ok(None),
+        (Some(text), None) => Ok(Some(text.into_bytes())),
+        (None, Some(b64)) => payload::from_b64(&b64).map(Some).map_err(Failure::internal),
+        (Some(_), Some(_)) => Err(Failure::internal("bytes came both as text and as b64")),
     }
 }

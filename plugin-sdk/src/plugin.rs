@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use crabbox_schemas::manifest::{Manifest, ProviderEntry};
+use crabbox_schemas::manifest::{Grants, Manifest, ProviderEntry};
 use crabbox_schemas::plugin::{
     InitializeParams, InitializeResult, Instance, Limits, PROTOCOLS, PluginIdentity, ProviderOffer,
 };
@@ -79,7 +79,7 @@ impl Plugin {
                 idempotent_acquire: provider.idempotent_acquire(),
             },
             methods: provider.methods().iter().map(|&name| name.to_owned()).collect(),
-            requires: Vec::new(),
+            requires: requires(&manifest.grants),
         };
         Ok((provider, params.limits, result))
     }
@@ -104,4 +104,10 @@ fn entry<'a>(manifest: &'a Manifest, name: &str) -> Result<&'a ProviderEntry, Fa
         .iter()
         .find(|entry| entry.name == name)
         .ok_or_else(|| Failure::unsupported(format!("{} has no provider {name}", manifest.id)))
+}
+
+/// The callback groups a plugin with these grants cannot work without.
+fn requires(grants: &Grants) -> Vec<String> {
+    let groups = [("http", grants.http.is_empty()), ("exec", grants.exec.is_empty())];
+    groups.iter().filter(|group| !group.1).map(|group| group.0.to_owned()).collect()
 }

@@ -95,6 +95,12 @@ pub struct SecretRef {
     pub name: String,
 }
 
+impl From<&SecretRef> for String {
+    fn from(secret: &SecretRef) -> Self {
+        secret.name.clone()
+    }
+}
+
 /// Reads the instance's settings into the provider's own type.
 pub fn settings<T: DeserializeOwned>(instance: &Instance) -> Result<T, Failure> {
     serde_json::from_value(Value::Object(instance.config.clone())).map_err(|error| {

@@ -282,6 +282,22 @@ pub struct RpcError {
     pub data: Option<ErrorData>,
 }
 
+impl RpcError {
+    /// A failure of this kind, and nothing more to say.
+    pub fn of(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { code: kind.rpc_code(), message: message.into(), data: Some(ErrorData::of(kind)) }
+    }
+
+    /// Says more: a hint, a cause, an outcome.
+    #[must_use]
+    pub fn with(mut self, more: impl FnOnce(&mut ErrorData)) -> Self {
+        if let Some(data) = &mut self.data {
+            more(data);
+        }
+        self
+    }
+}
+
 /// The machine-readable half of a plugin's error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -138,14 +138,14 @@ pub struct Grants {
 }
 
 /// Requests to one origin.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct HttpGrant {
-    /// Scheme, host and port, such as `https://api.example.dev`; a host may begin with `*.` for one label. Plain
-    /// `http` and private addresses only where the user set them.
+    /// Scheme, host and port, such as `https://api.example.dev`; a host may begin with `*.` for one label. Private
+    /// addresses are reached only where a setting of the user's names them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
-    /// Or a setting of the user's that holds an URL: its origin is granted, whatever it is.
+    /// Or a setting that holds an URL and has `x-crabbox-source: user`: its origin is granted, whatever it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setting: Option<String>,
     /// Methods; all of them without.

@@ -317,6 +317,7 @@ impl Scene {
             }
             "record" => self.resource("record", "made-1"),
             "ask" => return self.callback(argument),
+            "chain" => return self.chain(argument),
             "storm" => return self.storm(),
             "exit" => return Ok(json!({"exitCode": number})),
             "no-exit-code" => return Ok(json!({"status": "succeeded"})),
@@ -435,6 +436,32 @@ impl Scene {
         let answer = answer.unwrap_or_default();
         let message = answer["result"].to_string() + &answer["error"].to_string();
         Ok(json!({"checks": [{"id": "callback", "status": "ok", "message": message}]}))
+    }
+
+    /// Makes the callbacks of a list of `[method, params]`, one after the other. A text `$name` in params is that
+    /// member of an earlier result. Answers with all results and errors.
+    fn chain(&self, steps: &str) -> Answer {
+        let steps: Vec<(String, Map<String, Value>)> =
+            serde_json::from_str(steps).unwrap_or_default();
+        let (mut known, mut answers) = (Map::new(), Vec::new());
+        for (method, mut params) in steps {
+            for value in params.values_mut() {
+                let name = value.as_str().and_then(|text| text.strip_prefix('$'));
+                if let Some(found) = name.and_then(|name| known.get(name)) {
+                    *value = found.clone();
+                }
+            }
+            params.insert("call".to_owned(), json!(self.id));
+            let asked = self.plugin.ask(&format!("host/{method}"), params.into());
+            let mut answer = asked.recv_timeout(STALL).unwrap_or_default();
+            if let Some(result) = answer["result"].as_object() {
+                known.extend(result.clone());
+            }
+            let shown = if answer["error"].is_null() { "result" } else { "error" };
+            answers.push(answer[shown].take());
+        }
+        let message = Value::from(answers).to_string();
+        Ok(json!({"checks": [{"id": "chain", "status": "ok", "message": message}]}))
     }
 
     /// More callbacks at once than are allowed; says how many were refused.

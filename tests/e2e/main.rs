@@ -25,6 +25,7 @@ mod matrix_links;
 mod plugins;
 mod schemas;
 mod scripted;
+mod secrets;
 mod settings;
 mod shared;
 mod ssh;

@@ -12,9 +12,13 @@ const TABLE: &[(&str, &[&str])] = &[
     ("crabbox-kernel", &["crabbox-schemas", "crabbox-tree", "crabbox-wire"]),
     ("crabbox-helper", &["crabbox-schemas", "crabbox-tree", "crabbox-wire"]),
     ("crabbox-daemon", &["crabbox-schemas", "crabbox-wire", "crabbox-kernel"]),
+    ("crabbox-net", &["crabbox-schemas", "crabbox-wire"]),
     ("crabbox-kit", &["crabbox-schemas", "crabbox-wire", "crabbox-plugins"]),
     ("crabbox-plugins", &["crabbox-schemas", "crabbox-kernel"]),
-    ("crabbox-host", &["crabbox-schemas", "crabbox-wire", "crabbox-kernel", "crabbox-plugins"]),
+    (
+        "crabbox-host",
+        &["crabbox-schemas", "crabbox-wire", "crabbox-kernel", "crabbox-net", "crabbox-plugins"],
+    ),
     ("crabbox-remote", &["crabbox-schemas", "crabbox-wire", "crabbox-kernel"]),
     ("crabbox-plugin-sdk", &["crabbox-schemas", "crabbox-wire"]),
     ("crabbox-provider-local", &["crabbox-plugin-sdk"]),
@@ -39,6 +43,7 @@ const TABLE: &[(&str, &[&str])] = &[
 const NEVER: &[(&str, &[&str])] = &[
     ("crabbox-schemas", &["tokio", "clap", "russh", "reqwest"]),
     ("crabbox-wire", &["tokio", "clap", "russh", "reqwest"]),
+    ("crabbox-net", &["clap", "russh", "crabbox-kernel"]),
     (
         "crabbox-kernel",
         &[

@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crabbox_net::Vault;
 use crabbox_schemas::error::{ErrorKind, RpcError};
-use crabbox_schemas::plugin::{ExecParams, ExecResult};
+use crabbox_schemas::plugin::{ExecParams, ExecResult, SecretText};
 use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::fault::refuse;
+use crate::process::Process;
 use crate::spawn::{self, Group, Program, lock};
 
 /// Bytes kept of each output.
@@ -30,7 +32,14 @@ pub(crate) struct Tools {
     pub(crate) env: BTreeMap<String, OsString>,
     pub(crate) cwd: PathBuf,
     pub(crate) found: Mutex<HashMap<String, PathBuf>>,
+    /// Names of the tools the plugin may run.
+    pub(crate) granted: Vec<String>,
 }
+
+/// Names that change what a tool is, not what it does.
+const KEPT: &[&str] = &["PATH", "HOME", "IFS", "ENV", "BASH_ENV"];
+/// Names that begin like this make the loader run something else.
+const LOADER: &[&str] = &["LD_", "DYLD_"];
 
 /// Kills a process group when it is dropped.
 pub(crate) struct KillOnDrop(pub(crate) Arc<Group>);
@@ -45,30 +54,60 @@ impl Tools {
     /// Runs a tool to its end or to its time limit.
     pub(crate) async fn run(
         &self,
-        granted: &[String],
+        vault: &Arc<Vault>,
         params: ExecParams,
     ) -> Result<ExecResult, RpcError> {
-        let tool = params.tool;
-        if !granted.contains(&tool) || tool.contains('/') {
+        let running = self.start(vault, &params).await?;
+        let _guard = KillOnDrop(Arc::clone(&running.group));
+        let limit = limit(&params);
+        let result = timeout(limit, finish(running, params.stdin)).await.map_err(|_| {
+            let message = format!("{} ran longer than {} ms", params.tool, limit.as_millis());
+            refuse(ErrorKind::Timeout, message)
+        })?;
+        let redactor = vault.redactor();
+        let clean = |text: &str| redactor.text(text).into_owned();
+        Ok(ExecResult { stdout: clean(&result.stdout), stderr: clean(&result.stderr), ..result })
+    }
+
+    /// Starts a tool to talk with; what is given as its input is written first.
+    pub(crate) async fn open(
+        &self,
+        vault: &Arc<Vault>,
+        params: ExecParams,
+    ) -> Result<Process, RpcError> {
+        let running = self.start(vault, &params).await?;
+        let process = Process::new(running, limit(&params), Arc::clone(vault));
+        if let Some(text) = params.stdin.filter(|text| !text.is_empty()) {
+            process.feed(text.as_bytes()).await?;
+        }
+        Ok(process)
+    }
+
+    async fn start(&self, vault: &Vault, params: &ExecParams) -> Result<spawn::Running, RpcError> {
+        let tool = &params.tool;
+        if !self.granted.contains(tool) || tool.contains('/') {
             let message = format!("the manifest asks for no tool called {tool}");
             return Err(refuse(ErrorKind::GrantDenied, message));
         }
-        let path = self.find(&tool).ok_or_else(|| {
-            refuse(
-                ErrorKind::Unsupported,
-                format!("{tool} is not installed (looked in {})", self.path),
-            )
+        let path = self.find(tool).ok_or_else(|| {
+            let message = format!("{tool} is not installed (looked in {})", self.path);
+            refuse(ErrorKind::Unsupported, message)
         })?;
-        let (env, cwd) = (self.env.clone(), self.cwd.clone());
-        let running =
-            spawn::start(Program { path, args: params.args, env, cwd }).await.map_err(|e| {
-                refuse(ErrorKind::Unsupported, format!("{tool} cannot be started: {e}"))
-            })?;
-        let _guard = KillOnDrop(Arc::clone(&running.group));
-        let limit = Duration::from_millis(params.timeout_ms).min(MAX_TIME);
-        timeout(limit, finish(running, params.stdin)).await.map_err(|_| {
-            refuse(ErrorKind::Timeout, format!("{tool} ran longer than {} ms", limit.as_millis()))
-        })
+        let (mut env, cwd) = (self.env.clone(), self.cwd.clone());
+        for (name, value) in &params.env {
+            if !may_set(name) {
+                let message = format!("{name:?} may not be set for a tool");
+                return Err(refuse(ErrorKind::GrantDenied, message));
+            }
+            let value = match value {
+                SecretText::Plain(text) => text.into(),
+                SecretText::Secret(name) => vault.lend(name).await?.expose().into(),
+            };
+            env.insert(name.clone(), value);
+        }
+        spawn::start(Program { path, args: params.args.clone(), env, cwd })
+            .await
+            .map_err(|e| refuse(ErrorKind::Unsupported, format!("{tool} cannot be started: {e}")))
     }
 
     fn find(&self, tool: &str) -> Option<PathBuf> {
@@ -83,6 +122,18 @@ impl Tools {
         found.insert(tool.to_owned(), path.clone());
         Some(path)
     }
+}
+
+fn limit(params: &ExecParams) -> Duration {
+    Duration::from_millis(params.timeout_ms).min(MAX_TIME)
+}
+
+fn may_set(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    !name.is_empty()
+        && name.chars().all(plain)
+        && !KEPT.contains(&name)
+        && !LOADER.iter().any(|begin| name.starts_with(begin))
 }
 
 fn is_executable(path: &Path) -> bool {

@@ -87,5 +87,5 @@ pub(crate) fn one_line(text: &str) -> String {
 
 /// A refusal of a callback.
 pub(crate) fn refuse(kind: ErrorKind, message: impl Into<String>) -> RpcError {
-    RpcError { code: kind.rpc_code(), message: message.into(), data: Some(ErrorData::of(kind)) }
+    RpcError::of(kind, message)
 }

@@ -8,17 +8,20 @@
 
 mod broker;
 mod call;
+mod doors;
 mod exec;
 mod fault;
 mod handshake;
 mod kv;
 mod lazy;
 mod link;
+mod process;
 mod provider;
+mod secrets;
 mod session;
 mod slot;
 mod spawn;
 
-pub use broker::{Lookup, NowMs, Prompt};
+pub use broker::{NowMs, Prompt};
 pub use lazy::Lazy;
 pub use session::{OpenOptions, Session, Timeouts, open};

@@ -38,7 +38,7 @@ pub(crate) struct Link {
     pub(crate) group: Arc<Group>,
     /// Bounds how many calls are under way; further ones wait.
     pub(crate) inflight: Semaphore,
-    broker: Arc<Broker>,
+    pub(crate) broker: Arc<Broker>,
     outbox: Mutex<Option<mpsc::UnboundedSender<Vec<u8>>>>,
     slots: Mutex<HashMap<u64, Arc<Slot>>>,
     issued: AtomicU64,
@@ -96,8 +96,10 @@ impl Link {
 
     /// Forgets a call; what is still said about it is ignored.
     pub(crate) fn close(&self, id: u64) {
-        if let Some(slot) = lock(&self.slots).remove(&id) {
+        let slot = lock(&self.slots).remove(&id);
+        if let Some(slot) = slot {
             slot.wake();
+            slot.doors.clear();
         }
     }
 
@@ -160,6 +162,7 @@ impl Link {
         let slots = std::mem::take(&mut *lock(&self.slots));
         for slot in slots.values() {
             slot.wake();
+            slot.doors.clear();
             slot.deliver(Inbound::Ended);
         }
     }
@@ -236,7 +239,7 @@ impl Link {
         let link = Arc::clone(self);
         tokio::spawn(async move {
             let answer = tokio::select! {
-                answer = link.broker.answer(&method, params) => answer,
+                answer = link.broker.answer(&slot.doors, &method, params) => answer,
                 () = woken => cancelled(&method),
             };
             link.answer(id, answer);
@@ -248,7 +251,9 @@ impl Link {
     pub(crate) fn answer(&self, id: Id, result: Result<Value, RpcError>) {
         let frame = Frame::Response { id: id.clone(), result };
         if self.send(&frame).is_err() {
-            let error = refuse(ErrorKind::Internal, "the answer does not fit a line");
+            let error = refuse(ErrorKind::Quota, "the answer does not fit a line").with(|data| {
+                data.hint = Some("take it in pieces, or into a blob".to_owned());
+            });
             let _ = self.send(&Frame::failure(id, error));
         }
     }

@@ -240,6 +240,11 @@ impl Provider for Session {
             grace: self.timeouts.grace.0,
             mutating: true,
         };
+        let blobs = &self.link.broker.blobs;
+        let archive = run.workspace.as_ref().map(|path| blobs.adopt(path)).transpose();
+        let workspace_blob = archive.map_err(|e| {
+            KernelError::new(ErrorCode::State, "cannot read the archive of the tree").because(&e)
+        })?;
         let params = RunStartParams {
             ctx: context(shape.deadline, shape.grace, &run.run_id),
             run_id: run.run_id.clone(),
@@ -247,11 +252,15 @@ impl Provider for Session {
             command: run.command.clone(),
             env: run.env.clone(),
             workspace: run.workspace.as_ref().map(|path| path.to_string_lossy().into_owned()),
-            workspace_blob: None,
+            workspace_blob: workspace_blob.clone(),
             stdin: false,
             timeout_secs: run.timeout_secs,
         };
         let hands = Hands { trail: None, events: Some(events) };
-        self.ask(shape, &params, hands, stop).await
+        let result = self.ask(shape, &params, hands, stop).await;
+        if let Some(blob) = workspace_blob {
+            blobs.remove(&blob);
+        }
+        result
     }
 }

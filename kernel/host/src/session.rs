@@ -10,6 +10,7 @@ use std::time::Duration;
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::ports::{About, Stop};
 use crabbox_kernel::state::make_dir;
+use crabbox_net::{Blobs, Net, Setting};
 use crabbox_plugins::{Entry, check_protocols, check_settings};
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::ErrorCode;
@@ -18,12 +19,13 @@ use rustix::process::Signal;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
-use crate::broker::{Broker, Lookup, NowMs, Prompt, private_folder};
+use crate::broker::{Broker, NowMs, Prompt, private_folder};
 use crate::call::{Call, Hands, call};
 use crate::exec::{KillOnDrop, Tools};
 use crate::handshake::{context, shake};
 use crate::kv::Store;
 use crate::link::Link;
+use crate::secrets::Secrets;
 use crate::spawn::{self, Program};
 
 /// Where a plugin finds system programs, whatever the user's own search path says.
@@ -40,10 +42,8 @@ pub struct OpenOptions<'a> {
     pub plugins_dir: PathBuf,
     /// Facts some providers need.
     pub user: UserFacts,
-    /// Finds a secret by the name in the manifest's grants.
-    pub secrets: Lookup,
-    /// Finds an environment variable; only granted and harmless names are asked for.
-    pub env: Lookup,
+    /// The user's environment; a plugin gets only granted and harmless names of it.
+    pub env: Arc<BTreeMap<String, String>>,
     /// Asks the person; absent when nobody is there.
     pub prompt: Option<Prompt>,
     /// The caller's wall clock.
@@ -121,9 +121,9 @@ pub async fn open(options: OpenOptions<'_>) -> Result<Session> {
         env: env.clone(),
         cwd: folder.clone(),
     };
+    let broker = broker(&options, env, &folder)?;
     let running = spawn::start(program).await.map_err(|e| cannot_start(entry, &e))?;
     let guard = KillOnDrop(Arc::clone(&running.group));
-    let broker = broker(&options, env, &folder);
     let link = Link::attach(&entry.provider.name, options.limits, running, broker);
     shake(&link, &options).await?;
     let about = entry.about(&options.config);
@@ -147,6 +147,7 @@ impl Session {
         self.link.closes();
         let _ = call(&self.link, shutdown, Hands::default()).await;
         self.link.hang_up();
+        self.link.broker.blobs.clear();
         let group = &self.link.group;
         for (wait, signal) in [(polite, Signal::TERM), (firm, Signal::KILL)] {
             if timeout(wait, group.ended()).await.is_ok() {
@@ -163,7 +164,7 @@ fn environment(options: &OpenOptions<'_>, folder: &Path) -> BTreeMap<String, OsS
     let granted = options.entry.manifest.grants.env.iter().map(String::as_str);
     let names = ["LANG", "LC_ALL", "TZ", "TMPDIR"].into_iter().chain(granted);
     let mut env: BTreeMap<String, OsString> =
-        names.filter_map(|name| Some((name.to_owned(), (options.env)(name)?.into()))).collect();
+        names.filter_map(|name| Some((name.to_owned(), options.env.get(name)?.into()))).collect();
     let ours: [(&str, OsString); 5] = [
         ("PATH", PLUGIN_PATH.into()),
         ("HOME", options.user.home.clone().into()),
@@ -175,12 +176,35 @@ fn environment(options: &OpenOptions<'_>, folder: &Path) -> BTreeMap<String, OsS
     env
 }
 
-fn broker(options: &OpenOptions<'_>, mut env: BTreeMap<String, OsString>, folder: &Path) -> Broker {
+fn broker(
+    options: &OpenOptions<'_>,
+    mut env: BTreeMap<String, OsString>,
+    folder: &Path,
+) -> Result<Broker> {
+    let grants = options.entry.manifest.grants.clone();
+    let (entry, config) = (Entry::clone(&options.entry), options.config.clone());
+    let secrets = Secrets {
+        config: config.clone(),
+        grants: grants.secrets.clone(),
+        env: Arc::clone(&options.env),
+        home: options.user.home.clone().into(),
+        found: tokio::sync::Mutex::default(),
+    };
+    let granted = grants.exec.clone();
+    let net = Net::new(crabbox_net::Options {
+        grants,
+        setting: Arc::new(move |name| url_setting(&entry, &config, name)),
+        source: secrets.source(),
+        now_ms: Arc::clone(&options.now_ms),
+        roots: Vec::new(),
+        lookup: None,
+    })
+    .map_err(|what| bad_grants(&options.entry, what))?;
     env.retain(|name, _| !name.starts_with("CRABBOX_"));
     env.insert("PATH".to_owned(), options.user.path.clone().into());
-    Broker {
-        grants: options.entry.manifest.grants.clone(),
-        secrets: Arc::clone(&options.secrets),
+    Ok(Broker {
+        net,
+        blobs: Blobs::new(folder),
         prompt: options.prompt.clone(),
         store: Store::new(folder.join("kv.json"), Arc::clone(&options.now_ms)),
         tools: Tools {
@@ -188,8 +212,33 @@ fn broker(options: &OpenOptions<'_>, mut env: BTreeMap<String, OsString>, folder
             env,
             cwd: folder.to_owned(),
             found: Mutex::new(HashMap::new()),
+            granted,
         },
+    })
+}
+
+/// A setting that names an URL. What a repository may set names none: it could send secrets anywhere.
+fn url_setting(entry: &Entry, config: &Map<String, Value>, name: &str) -> Option<Setting> {
+    let flag = entry.flags.iter().find(|flag| flag.config_key == name)?;
+    let said = match name.split_once('.') {
+        Some((outer, inner)) => config.get(outer).and_then(|block| block.get(inner)),
+        None => config.get(name),
+    };
+    let (url, own) = match said {
+        Some(_) if !flag.user_only => return None,
+        Some(url) => (url, true),
+        None => (flag.default.as_ref()?, false),
+    };
+    Some(Setting { url: url.as_str()?.to_owned(), own })
+}
+
+fn bad_grants(entry: &Entry, what: String) -> KernelError {
+    let name = &entry.provider.name;
+    KernelError {
+        causes: vec![what],
+        ..KernelError::new(ErrorCode::Config, format!("the {name} plugin's grants make no sense"))
     }
+    .hint(format!("look at its manifest, and at the URLs in the settings of {name}"))
 }
 
 fn cannot_start(entry: &Entry, error: &std::io::Error) -> KernelError {

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
 
+use crate::doors::Doors;
 use crate::fault::one_line;
 use crate::spawn::lock;
 
@@ -46,6 +47,8 @@ pub(crate) struct Slot {
     callbacks: Arc<Semaphore>,
     credit: Mutex<Credit>,
     chatter: Mutex<Chatter>,
+    /// What the plugin opened for this call.
+    pub(crate) doors: Doors,
 }
 
 /// Bounds what a talkative plugin can queue; output has its credit instead.
@@ -66,6 +69,7 @@ impl Slot {
             callbacks: Arc::new(Semaphore::new(CALLBACKS)),
             credit: Mutex::new(Credit::new(window)),
             chatter: Mutex::new(chatter),
+            doors: Doors::default(),
         };
         (Arc::new(slot), receiver)
     }

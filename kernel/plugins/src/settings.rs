@@ -77,6 +77,7 @@ fn flag(provider: &str, key: &str, property: &Value) -> Option<Flag> {
         Some(Value::String(name)) => Some(name.trim_start_matches('-').to_owned()),
         _ => Some(format!("{provider}-{kebab}")),
     };
+    let secret = property.get("x-crabbox-secret") == Some(&Value::Bool(true));
     let mut env = vec![shout(&format!("crabbox-{provider}-{kebab}"))];
     match property.get("x-crabbox-env") {
         Some(Value::String(name)) => env.push(name.clone()),
@@ -93,8 +94,9 @@ fn flag(provider: &str, key: &str, property: &Value) -> Option<Flag> {
         kind,
         help: word("description").unwrap_or_default().to_owned(),
         default: property.get("default").cloned(),
-        secret: property.get("x-crabbox-secret") == Some(&Value::Bool(true)),
-        user_only: word("x-crabbox-source") == Some("user"),
+        secret,
+        // Where a secret is, and the command that prints it, is the user's to say.
+        user_only: secret || word("x-crabbox-source") == Some("user"),
         fallback: word("x-crabbox-fallback").map(str::to_owned),
     })
 }

@@ -89,7 +89,9 @@ impl Settings {
                 property.env.iter().filter_map(|name| Some((name, request.env.get(name)?)));
             let Some((name, text)) = set.find(|(_, text)| !text.is_empty()) else { continue };
             let from = Origin::env(name);
-            match text::parse(property.kind, text) {
+            // The variable holds the secret, or says where it is; the settings never hold one.
+            let place = (property.secret && !is_place(text)).then(|| format!("env:{name}"));
+            match text::parse(property.kind, place.as_deref().unwrap_or(text)) {
                 Ok(value) => block.set(&property.name, value, from),
                 Err(why) => block.warnings.push(Warning {
                     place: from.place,
@@ -133,6 +135,11 @@ impl Settings {
     fn block_entries<'a>(&'a self, names: &'a [&'a str]) -> impl Iterator<Item = &'a Entry> {
         self.entries.iter().filter(move |entry| names.iter().any(|name| same(name, &entry.block)))
     }
+}
+
+/// Whether a text says where a secret is.
+fn is_place(text: &str) -> bool {
+    ["env:", "file:", "keyring:", "cmd:"].iter().any(|kind| text.starts_with(kind))
 }
 
 /// A quoted number or switch in a file means the number or switch.

@@ -327,6 +327,25 @@ fn a_general_setting_counts_where_the_provider_has_none_of_its_own() {
 }
 
 #[test]
+fn a_variable_that_holds_a_secret_is_named_and_never_copied() {
+    let mut room = Room::new();
+    room.env("ACME_TOKEN", "t0p-secret").env("ACME_KEY", "file:/keys/acme");
+    let secret = |name: &str, env: &str| Property {
+        secret: true,
+        ..property(name, Kind::Text, &[env], true)
+    };
+    let properties = [secret("token", "ACME_TOKEN"), secret("key", "ACME_KEY")];
+    let request = BlockRequest {
+        names: &["acme"],
+        properties: &properties,
+        env: &room.sources.env,
+        flags: &[],
+    };
+    let block = room.load().0.provider_block(&request).unwrap();
+    assert_eq!(json!(block.values), json!({"token": "env:ACME_TOKEN", "key": "file:/keys/acme"}));
+}
+
+#[test]
 fn a_providers_block_is_merged_from_every_layer_and_spelling() {
     let mut room = Room::new();
     room.write(

@@ -1,5 +1,7 @@
 //! Two toy providers: one hands out boxes that do not exist, one runs commands that print.
 
+mod shows;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -129,7 +131,7 @@ impl SshLease for Toy {
         let token = call.secret("token")?;
         let seen = call.kv_get("seen")?;
         call.kv_put("seen", "yes", Some(Duration::from_secs(3600)))?;
-        let tool = call.exec("toyctl", &["--version"], None, Duration::from_secs(5))?;
+        let tool = call.tool("toyctl").args(["--version"]).timeout(Duration::from_secs(5)).run()?;
         call.log(Level::Debug, &format!("asked before: {}", seen.is_some()));
         Ok(vec![Check {
             id: "toy.tool".to_owned(),
@@ -140,7 +142,7 @@ impl SshLease for Toy {
     }
 }
 
-/// Runs `print WORD…` (a chunk each, the first word to stderr with `-`), `bytes` and `exit CODE`.
+/// Runs `print WORD…` (a chunk each, words with `-` to stderr), `bytes`, `exit CODE` and what [`shows`] has.
 struct Runner(Toy);
 
 impl DelegatedRun for Runner {
@@ -152,7 +154,7 @@ impl DelegatedRun for Runner {
 
     fn run(
         &self,
-        _call: &Call,
+        call: &Call,
         params: RunStartParams,
         output: &Output<'_>,
     ) -> Result<RunStartResult, Failure> {
@@ -175,6 +177,7 @@ impl DelegatedRun for Runner {
                 let exit_code = code.parse().map_err(|_| Failure::invalid_request("no code"))?;
                 return Ok(RunStartResult { exit_code, signal: None });
             }
+            [show, rest @ ..] => shows::show(call, show, rest, output)?,
             _ => return Err(Failure::unsupported("the runner knows no such command")),
         }
         Ok(RunStartResult { exit_code: 0, signal: None })

@@ -43,6 +43,24 @@ pub struct HttpParams {
     pub into_blob: bool,
 }
 
+impl HttpParams {
+    /// A plain request, of no call yet.
+    pub fn new(method: &str, url: &str) -> Self {
+        Self {
+            call: 0,
+            method: method.to_owned(),
+            url: url.to_owned(),
+            headers: BTreeMap::new(),
+            body: None,
+            auth: None,
+            capture: Vec::new(),
+            timeout_ms: None,
+            max_response: None,
+            into_blob: false,
+        }
+    }
+}
+
 /// The body of a request; exactly one member.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -280,6 +298,9 @@ pub struct HttpRead {
     /// Server-sent events.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<ServerEvent>,
+    /// Milliseconds the server wants to pass before somebody asks again, once it said so.
+    #[serde(rename = "retryMs", skip_serializing_if = "Option::is_none")]
+    pub retry_ms: Option<u64>,
     /// The body is over.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub end: bool,

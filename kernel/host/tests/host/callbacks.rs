@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::stage::{Stage, lease};
 
 /// What came back from one callback made inside `doctor`: the result, then the error.
-async fn ask(stage: &Stage, method: &str, params: Value) -> String {
+pub(crate) async fn ask(stage: &Stage, method: &str, params: Value) -> String {
     let session = stage.open(json!({"doctor": format!("ask:{method} {params}")})).await.unwrap();
     let checks = session.doctor().await.unwrap();
     session.close().await;
@@ -92,6 +92,12 @@ async fn questions_reach_the_person_or_fail_at_once() {
     assert!(ask(&stage, "prompt", question.clone()).await.contains("unsupported"));
     stage.prompt = true;
     assert!(ask(&stage, "prompt", question).await.contains("answer to who"));
+    let page = |url: &str| json!({"kind": "open-url", "message": "log\u{1b}[2Jin", "url": url});
+    let told = ask(&stage, "prompt", page("https://example.dev/login")).await;
+    assert!(told.contains("answer to log [2Jin"), "{told}");
+    for url in ["http://example.dev/", "file:///etc/passwd", "https://a.dev/\u{1b}[2J"] {
+        assert!(ask(&stage, "prompt", page(url)).await.contains("invalid_request"), "{url}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

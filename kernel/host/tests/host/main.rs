@@ -4,6 +4,9 @@
 
 mod callbacks;
 mod calls;
+mod doors;
 mod ends;
 mod hello;
+#[path = "../../../net/tests/net/server.rs"]
+mod server;
 mod stage;

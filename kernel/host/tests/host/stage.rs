@@ -17,6 +17,10 @@ use crabbox_schemas::lease::{BoxRequest, Desired, Lease};
 use crabbox_schemas::plugin::{Limits, UserFacts};
 use serde_json::{Map, Value, json};
 
+/// Secrets that a plugin may use and never see.
+pub(crate) const SEALED: &str = "sealed-c4n4ry";
+pub(crate) const LENT: &str = "lent-c4n4ry";
+
 pub(crate) struct Stage {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) provider: &'static str,
@@ -72,12 +76,19 @@ impl Stage {
         let catalog = self.catalog();
         let mut config: Map<String, Value> = serde_json::from_value(config).unwrap();
         config.insert("state-file".into(), json!(self.state_file()));
-        let secrets = |name: &str| (name == "token").then(|| "s3cret".to_owned());
-        let env = |name: &str| match name {
-            "SCRIPTED_GRANTED" => Some("granted".to_owned()),
-            "LANG" => Some("C.UTF-8".to_owned()),
-            _ => Some("leaked".to_owned()),
-        };
+        let env = [
+            ("SCRIPTED_GRANTED", "granted"),
+            ("SCRIPTED_TOKEN", "s3cret"),
+            ("SCRIPTED_SEALED", SEALED),
+            ("SCRIPTED_LENT", LENT),
+            ("LANG", "C.UTF-8"),
+            ("LC_ALL", "C.UTF-8"),
+            ("TZ", "UTC"),
+            ("TMPDIR", "/tmp"),
+            ("PATH", "/usr/bin:/bin"),
+            ("HOME", "/leaked"),
+            ("SECRET_OF_OTHERS", "leaked"),
+        ];
         open(OpenOptions {
             entry: Cow::Borrowed(catalog.find(self.provider).unwrap()),
             config,
@@ -87,8 +98,7 @@ impl Stage {
                 path: "/usr/bin:/bin".into(),
                 login: "me".into(),
             },
-            secrets: Arc::new(secrets),
-            env: Arc::new(env),
+            env: Arc::new(env.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
             prompt: self.prompt.then(|| -> crabbox_host::Prompt {
                 Arc::new(|question| Some(format!("answer to {}", question.message)))
             }),

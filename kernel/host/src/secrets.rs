@@ -1,0 +1,240 @@
+//! Where secrets come from: the reference in the user's settings, else the names the manifest asks for.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crabbox_net::{Secret, Source};
+use crabbox_schemas::error::{ErrorKind, RpcError};
+use crabbox_schemas::manifest::SecretGrant;
+use serde_json::{Map, Value};
+use tokio::io::AsyncReadExt;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use crate::exec::KillOnDrop;
+use crate::fault::refuse;
+use crate::spawn::{self, Program};
+
+/// How long a command may take to print a secret.
+const PRINT: Duration = Duration::from_secs(10);
+/// Most bytes of a secret.
+const MOST: u64 = 64 * 1024;
+
+/// The secrets of one session, each looked up once.
+pub(crate) struct Secrets {
+    pub(crate) config: Map<String, Value>,
+    pub(crate) grants: Vec<SecretGrant>,
+    pub(crate) env: Arc<BTreeMap<String, String>>,
+    /// The user's home directory.
+    pub(crate) home: PathBuf,
+    pub(crate) found: Mutex<HashMap<String, Secret>>,
+}
+
+impl Secrets {
+    /// Looks secrets up whenever one is needed.
+    pub(crate) fn source(self) -> Source {
+        let secrets = Arc::new(self);
+        Arc::new(move |name| {
+            let (secrets, name) = (Arc::clone(&secrets), name.to_owned());
+            Box::pin(async move { secrets.find(&name).await })
+        })
+    }
+
+    async fn find(&self, name: &str) -> Result<Option<Secret>, RpcError> {
+        // Whoever comes second waits: a command may ask the person for something.
+        let mut found = self.found.lock().await;
+        if let Some(known) = found.get(name) {
+            return Ok(Some(known.clone()));
+        }
+        let secret = match self.reference(name) {
+            Some(reference) => Some(self.follow(name, &reference).await?),
+            None => self.grants.iter().find(|grant| grant.name == name).and_then(|grant| {
+                let mut values = grant.env.iter().filter_map(|name| self.env.get(name));
+                values.find(|value| !value.is_empty()).cloned().map(Secret::new)
+            }),
+        };
+        if let Some(secret) = &secret {
+            found.insert(name.to_owned(), secret.clone());
+        }
+        Ok(secret)
+    }
+
+    /// What the settings say of where it is.
+    fn reference(&self, name: &str) -> Option<String> {
+        let value = match name.split_once('.') {
+            Some((outer, inner)) => self.config.get(outer)?.get(inner),
+            None => self.config.get(name),
+        };
+        value?.as_str().map(str::to_owned)
+    }
+
+    async fn follow(&self, name: &str, reference: &str) -> Result<Secret, RpcError> {
+        let missing = |what: String| {
+            refuse(ErrorKind::Auth, format!("the secret {name} cannot be read: {what}"))
+        };
+        let text = match reference.split_once(':') {
+            Some(("env", variable)) => match self.env.get(variable).filter(|v| !v.is_empty()) {
+                Some(value) => value.clone(),
+                None => return Err(missing(format!("{variable} is not set"))),
+            },
+            Some(("file", path)) => read(&self.expand(path)).map_err(missing)?,
+            Some(("cmd", command)) => self.print(command).await.map_err(missing)?,
+            Some(("keyring", _)) => {
+                let message =
+                    format!("the secret {name} is in a keyring, which crabbox cannot open");
+                return Err(refuse(ErrorKind::Unsupported, message).with(|data| {
+                    let hint = "use its own tool, as in cmd:secret-tool lookup service NAME";
+                    data.hint = Some(hint.to_owned());
+                }));
+            }
+            _ => return Err(missing("its setting names no place".to_owned())),
+        };
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let text = text.strip_suffix('\r').unwrap_or(text);
+        if text.is_empty() {
+            return Err(missing("it is empty".to_owned()));
+        }
+        Ok(Secret::new(text.to_owned()))
+    }
+
+    fn expand(&self, path: &str) -> PathBuf {
+        match path.strip_prefix("~/") {
+            Some(rest) => self.home.join(rest),
+            None => PathBuf::from(path),
+        }
+    }
+
+    /// What a command of the user's prints; it runs as in the user's own shell.
+    async fn print(&self, command: &str) -> Result<String, String> {
+        let env = self.env.iter().map(|(name, value)| (name.clone(), value.into())).collect();
+        let args = vec!["-c".to_owned(), command.to_owned()];
+        let cwd = if self.home.is_dir() { self.home.clone() } else { PathBuf::from("/") };
+        let program = Program { path: "/bin/sh".into(), args, env, cwd };
+        let running = spawn::start(program).await.map_err(|e| format!("sh cannot start: {e}"))?;
+        let _guard = KillOnDrop(Arc::clone(&running.group));
+        let spawn::Running { stdin, stdout, stderr, group } = running;
+        drop((stdin, stderr)); // what it complains about may hold the secret
+        let mut text = String::new();
+        let mut limited = stdout.take(MOST);
+        let printing = async { tokio::join!(limited.read_to_string(&mut text), group.ended()) };
+        let (printed, exit) = timeout(PRINT, printing)
+            .await
+            .map_err(|_| format!("its command took longer than {} s", PRINT.as_secs()))?;
+        printed.map_err(|_| "its command printed no text".to_owned())?;
+        match exit.code {
+            0 => Ok(text),
+            _ => Err(format!("its command ended with {exit}")),
+        }
+    }
+}
+
+/// A file only its owner may read.
+fn read(path: &Path) -> Result<String, String> {
+    if !path.is_absolute() {
+        return Err(format!("{} is not absolute", path.display()));
+    }
+    let shown = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
+    let file = File::open(path).map_err(|e| shown(&e))?;
+    let facts = file.metadata().map_err(|e| shown(&e))?;
+    if !facts.is_file() || facts.len() > MOST {
+        return Err(shown(&"it is no small file"));
+    }
+    let me = rustix::process::geteuid().as_raw();
+    if facts.mode() & 0o077 != 0 || (facts.uid() != me && facts.uid() != 0) {
+        return Err(shown(&"others may read it; make it yours alone with chmod 600"));
+    }
+    let mut text = String::new();
+    file.take(MOST).read_to_string(&mut text).map_err(|_| shown(&"it is no text"))?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn secrets(config: Value, home: &Path) -> Secrets {
+        let env = [("TOKEN", "from env"), ("PATH", "/usr/bin:/bin"), ("EMPTY", "")];
+        Secrets {
+            config: serde_json::from_value(config).unwrap(),
+            grants: vec![SecretGrant {
+                name: "granted".into(),
+                env: vec!["UNSET".into(), "EMPTY".into(), "TOKEN".into()],
+                mode: Default::default(),
+                to: vec![],
+            }],
+            env: Arc::new(env.map(|(n, v)| (n.to_owned(), v.to_owned())).into()),
+            home: home.to_owned(),
+            found: Mutex::default(),
+        }
+    }
+
+    async fn find(secrets: &Secrets, name: &str) -> String {
+        match secrets.find(name).await {
+            Ok(secret) => secret.map_or("none".to_owned(), |s| s.expose().to_owned()),
+            Err(error) => format!("{:?}: {}", error.data.unwrap().kind, error.message),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_found_where_its_reference_says() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("key");
+        std::fs::write(&path, "from file\r\n").unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        let config = json!({
+            "a": "env:TOKEN", "b": "file:~/key", "c": "cmd:echo from $((1+1)) \"$TOKEN\"",
+            "nested": {"d": "env:TOKEN"},
+        });
+        let secrets = secrets(config, home.path());
+        for (name, value) in [
+            ("a", "from env"),
+            ("b", "from file"),
+            ("c", "from 2 from env"),
+            ("nested.d", "from env"),
+            ("granted", "from env"),
+            ("unknown", "none"),
+        ] {
+            assert_eq!(find(&secrets, name).await, value, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_cannot_be_had_says_why_and_shows_nothing_of_it() {
+        let home = tempfile::tempdir().unwrap();
+        let open = home.path().join("open");
+        std::fs::write(&open, "exposed").unwrap();
+        std::fs::set_permissions(&open, PermissionsExt::from_mode(0o644)).unwrap();
+        let config = json!({
+            "unset": "env:UNSET", "open": "file:~/open", "absent": "file:/nowhere/key", "loose": "file:key",
+            "fails": "cmd:echo exposed; echo exposed >&2; exit 3", "silent": "cmd:true", "ring": "keyring:x",
+        });
+        let secrets = secrets(config, home.path());
+        for (name, part) in [
+            ("unset", "Auth: the secret unset cannot be read: UNSET is not set"),
+            ("open", "chmod 600"),
+            ("absent", "No such file"),
+            ("loose", "not absolute"),
+            ("fails", "ended with exit code 3"),
+            ("silent", "it is empty"),
+            ("ring", "Unsupported"),
+        ] {
+            let told = find(&secrets, name).await;
+            assert!(told.contains(part) && !told.contains("exposed"), "{told}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_runs_once_a_session() {
+        let home = tempfile::tempdir().unwrap();
+        let secrets = secrets(json!({"c": "cmd:echo x >>count; wc -l <count"}), home.path());
+        let (first, second) = tokio::join!(find(&secrets, "c"), find(&secrets, "c"));
+        assert_eq!((first.trim(), second.trim()), ("1", "1"));
+    }
+}

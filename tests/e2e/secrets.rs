@@ -1,0 +1,94 @@
+//! A provider's secret, from the user's settings to the service and nowhere else.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use crabbox_tests::{Room, binary};
+
+const CANARY: &str = "c4n4ry-77";
+
+/// A service that answers one request with what it was authorised by.
+fn service() -> (String, JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let served = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        let head: Vec<String> = lines.map_while(Result::ok).take_while(|l| !l.is_empty()).collect();
+        let given =
+            head.iter().find_map(|line| line.strip_prefix("authorization: ")).unwrap_or_default();
+        let length = given.len();
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{given}").unwrap();
+        given.to_owned()
+    });
+    (url, served)
+}
+
+/// A room whose scripted provider asks this service when `doctor` asks how it does.
+fn asking(url: &str, settings: &str) -> (Room, PathBuf) {
+    let room = Room::new();
+    binary("provider-scripted");
+    room.plugins(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/scripted"));
+    let request =
+        format!(r#"ask:http {{"method":"GET","url":"{url}","auth":{{"bearer":"sealed"}}}}"#);
+    let calls = room.at("calls.jsonl");
+    room.configure(&format!(
+        "provider: scripted\nproviders:\n  scripted:\n    endpoint: {url}\n    doctor: '{request}'\n    state-file: {}\n{settings}",
+        calls.display()
+    ));
+    let repo = room.repo("app");
+    (room, repo)
+}
+
+/// Every file below a folder that holds the text.
+fn holders(dir: &Path, text: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => found.extend(holders(&path, text)),
+            Ok(kind) if kind.is_file() => {
+                let bytes = fs::read(&path).unwrap_or_default();
+                if bytes.windows(text.len()).any(|w| w == text.as_bytes()) {
+                    found.push(path);
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+#[test]
+fn a_providers_secret_reaches_its_service_and_nothing_else() {
+    for (settings, variable) in [
+        ("    sealed: cmd:printf 'c4n4ry-%s' 77\n", ""),
+        ("", CANARY),
+        ("", "cmd:printf 'c4n4ry-%s' 77"),
+    ] {
+        let (url, served) = service();
+        let (room, repo) = asking(&url, settings);
+        let mut call = room.crabbox(&repo, ["doctor", "--json"]);
+        if !variable.is_empty() {
+            call = call.env("CRABBOX_SCRIPTED_SEALED", variable);
+        }
+        let ended = call.run();
+        assert!(ended.out().contains("Bearer [redacted]"), "{ended}");
+        assert_eq!(served.join().unwrap(), format!("Bearer {CANARY}"));
+        assert!(!ended.out().contains(CANARY) && !ended.err().contains(CANARY), "{ended}");
+        assert_eq!(holders(&room.at("."), CANARY), [] as [PathBuf; 0]);
+    }
+}
+
+#[test]
+fn a_repository_may_not_say_where_a_secret_is() {
+    let (room, repo) = asking("http://127.0.0.1:9/", "");
+    fs::write(repo.join(".crabbox.yaml"), "providers:\n  scripted:\n    sealed: cmd:touch owned\n")
+        .unwrap();
+    let ended = room.crabbox(&repo, ["run", "--json", "--", "true"]).run();
+    assert_eq!(ended.json()["error"]["errorKind"], "config_untrusted", "{ended}");
+    assert!(!repo.join("owned").exists() && !room.at("home/owned").exists());
+}
