@@ -32,9 +32,10 @@ pub fn check(tree: &LocalTree, rules: &SyncRules) -> Result<Vec<String>> {
 }
 
 /// What a sync would do, for `sync-plan`; at most `limit` files and directories are listed.
-pub fn plan_view(tree: &LocalTree, rules: &SyncRules, limit: usize) -> SyncPlanView {
-    let files = tree.manifest.entries().iter().map(|e| (e.path.as_path(), e.size()));
-    SyncPlanView {
+pub fn plan_view(tree: &LocalTree, rules: &SyncRules, limit: usize) -> Result<SyncPlanView> {
+    let manifest = tree.manifest()?;
+    let files = manifest.entries().iter().map(|e| (e.path.as_path(), e.size()));
+    Ok(SyncPlanView {
         schema_version: SCHEMA_VERSION,
         root: tree.root.display().to_string(),
         kind: match tree.kind {
@@ -46,7 +47,7 @@ pub fn plan_view(tree: &LocalTree, rules: &SyncRules, limit: usize) -> SyncPlanV
         tracked_deletions: tree.tracked_deletions,
         excluded: tree.left_out.total(),
         largest_files: largest(files.collect(), limit),
-        largest_dirs: largest(dirs(&tree.manifest), limit),
+        largest_dirs: largest(dirs(manifest), limit),
         warnings: findings(tree, rules)
             .into_iter()
             .map(|finding| match finding {
@@ -54,7 +55,7 @@ pub fn plan_view(tree: &LocalTree, rules: &SyncRules, limit: usize) -> SyncPlanV
                 Finding::Refuse(error) => error.message,
             })
             .collect(),
-    }
+    })
 }
 
 /// The directories of a manifest, each with the bytes below it.

@@ -12,7 +12,7 @@ use crate::tree::check::{self, content};
 use crate::tree::dirs::Dirs;
 use crate::tree::fault::{Fault, Result};
 use crate::tree::guard::Doubt;
-use crate::tree::plan::{Going, How, Names, Plan, Todo, target};
+use crate::tree::plan::{After, Aim, Going, How, Names, Plan, Todo};
 use crate::tree::staging::Staging;
 use crate::tree::stat::Record;
 use crate::tree::{Tree, threads};
@@ -38,7 +38,7 @@ impl Tree {
         }
         let aim = match delta.is_empty() && change.base == change.target {
             true => None,
-            false => Some(target(&self.state.manifest, &delta, &change.target)?),
+            false => Some(Aim::announced(&self.state, &delta, &change.target)?),
         };
         let (top, _) = self.place.top()?;
         let stamp = self.place.stamp()?;
@@ -48,8 +48,8 @@ impl Tree {
         if !open.is_empty() {
             return Ok(Begin::Refused(Refused::Drift { paths: open }, None));
         }
-        let target = aim.as_ref().map_or(&self.state.manifest, |(target, _)| target);
-        let leftovers = unfinished.iter().flatten().filter(|p| target.get(p).is_none());
+        let after = After::new(&self.state.manifest, &delta);
+        let leftovers = unfinished.iter().flatten().filter(|path| !after.has(path));
         let removed = removed(&delta, leftovers);
         let drift: HashSet<&Path> = drift.iter().map(PathBuf::as_path).collect();
         let todo = self.todo(&top, &delta, &drift)?;

@@ -1,19 +1,22 @@
 //! What a flight will do: which paths go, and how each wanted entry comes to stand.
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crabbox_tree::{Delta, Entry, Hash, Kind, Manifest, bytes_of, hex, shown};
+use crabbox_tree::{Delta, Entry, Groups, Hash, Kind, Manifest, bytes_of, hex, shown};
 
 use crate::tree::fault::{Fault, Result};
 use crate::tree::stat::{Look, Moment};
+use crate::tree::state::State;
 
 /// What a flight will do.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) delta: Delta,
-    /// What the tree will hold, and its digest; `None` when that is what it holds already.
-    pub(crate) aim: Option<(Manifest, Hash)>,
+    /// What the tree will be; `None` when that is what it is already.
+    pub(crate) aim: Option<Aim>,
     /// Paths to be removed, in order.
     pub(crate) removed: Vec<PathBuf>,
     /// What to do for each wanted entry, in the order of paths.
@@ -86,49 +89,115 @@ impl Plan {
     }
 }
 
-/// The manifest a delta leads to, when it is one a tree can hold and the one that was announced.
-pub(crate) fn target(base: &Manifest, delta: &Delta, announced: &str) -> Result<(Manifest, Hash)> {
-    let target = merged(base, delta)?;
-    let digest = target.digest();
-    if hex(&digest) != announced {
-        return Err(Fault::Protocol("the delta does not lead where it says".into()));
-    }
-    let mut last: &[u8] = b"";
-    for entry in &delta.wanted {
-        if has_below(&target, &entry.path) {
-            return Err(impossible(&entry.path));
-        }
-        let dir = entry.path.parent().map_or(&b""[..], bytes_of);
-        if dir == last {
-            continue;
-        }
-        last = dir;
-        if let Some(file) = above(&entry.path).find(|d| target.get(d).is_some()) {
-            return Err(impossible(file));
-        }
-    }
-    Ok((target, digest))
+/// What a tree will be: what its digest is made of, and the digest.
+#[derive(Debug)]
+pub(crate) struct Aim {
+    pub(crate) groups: Groups,
+    pub(crate) digest: Hash,
 }
 
-/// The manifest a delta leads to.
-pub(crate) fn merged(base: &Manifest, delta: &Delta) -> Result<Manifest> {
-    let wanted = Manifest::new(delta.wanted.clone())?;
-    let gone: HashSet<&Path> = delta.removed.iter().map(PathBuf::as_path).collect();
-    let mut entries = Vec::with_capacity(base.entries().len() + wanted.entries().len());
-    let mut wanted = wanted.into_entries().into_iter().peekable();
-    for old in base.entries() {
-        let path = bytes_of(&old.path);
-        while let Some(new) = wanted.next_if(|new| bytes_of(&new.path) < path) {
-            entries.push(new);
-        }
-        match wanted.next_if(|new| new.path == old.path) {
-            Some(new) => entries.push(new),
-            None if gone.contains(old.path.as_path()) => {}
-            None => entries.push(old.clone()),
-        }
+impl Aim {
+    /// What a delta makes of a state.
+    pub(crate) fn of(state: &State, delta: &Delta) -> Self {
+        let after = After::new(&state.manifest, delta);
+        let paths = delta.removed.iter().chain(delta.wanted.iter().map(|e| &e.path));
+        let within = |from: &[u8], until: Option<&[u8]>| after.within(from, until);
+        let groups = state.groups().clone().changed(paths.map(PathBuf::as_path), within);
+        Self { digest: groups.digest(), groups }
     }
-    entries.extend(wanted);
-    Ok(Manifest::new(entries)?)
+
+    /// The same when it is something a tree can hold, and what was announced.
+    pub(crate) fn announced(state: &State, delta: &Delta, announced: &str) -> Result<Self> {
+        let aim = Self::of(state, delta);
+        if hex(&aim.digest) != announced {
+            return Err(Fault::Protocol("the delta does not lead where it says".into()));
+        }
+        let after = After::new(&state.manifest, delta);
+        let mut last: &[u8] = b"";
+        for entry in &delta.wanted {
+            if after.has_below(&entry.path) {
+                return Err(impossible(&entry.path));
+            }
+            let dir = entry.path.parent().map_or(&b""[..], bytes_of);
+            if dir == last {
+                continue;
+            }
+            last = dir;
+            if let Some(file) = above(&entry.path).find(|dir| after.has(dir)) {
+                return Err(impossible(file));
+            }
+        }
+        Ok(aim)
+    }
+}
+
+/// What a manifest will hold after a delta, without making it.
+pub(crate) struct After<'a> {
+    base: &'a Manifest,
+    /// Which entries of the base go or are replaced, in order.
+    gone: Vec<usize>,
+    /// What comes, in order.
+    wanted: Vec<&'a Entry>,
+}
+
+impl<'a> After<'a> {
+    pub(crate) fn new(base: &'a Manifest, delta: &'a Delta) -> Self {
+        let mut wanted: Vec<&Entry> = delta.wanted.iter().collect();
+        wanted.sort_by(|a, b| bytes_of(&a.path).cmp(bytes_of(&b.path)));
+        let touched = delta.removed.iter().chain(wanted.iter().map(|e| &e.path));
+        let mut gone: Vec<usize> = touched.filter_map(|path| place(base, path)).collect();
+        gone.sort_unstable();
+        gone.dedup();
+        Self { base, gone, wanted }
+    }
+
+    /// Whether it has an entry at a path.
+    pub(crate) fn has(&self, path: &Path) -> bool {
+        let wanted = self.wanted.binary_search_by(|e| bytes_of(&e.path).cmp(bytes_of(path)));
+        wanted.is_ok()
+            || place(self.base, path).is_some_and(|at| self.gone.binary_search(&at).is_err())
+    }
+
+    /// Whether it has entries below a path.
+    pub(crate) fn has_below(&self, dir: &Path) -> bool {
+        // What is below comes after the slash, and before the byte after the slash.
+        let [from, until] = [b'/', b'/' + 1].map(|end| [bytes_of(dir), &[end]].concat());
+        let (base, gone, wanted) = self.parts(&from, Some(&until));
+        base.len() > gone.len() || !wanted.is_empty()
+    }
+
+    /// The entries from one path on and before another.
+    fn within(&self, from: &[u8], until: Option<&[u8]>) -> Vec<Cow<'a, Entry>> {
+        let (base, gone, wanted) = self.parts(from, until);
+        let kept = base.filter(|at| gone.binary_search(at).is_err());
+        let kept = kept.map(|at| &self.base.entries()[at]);
+        let mut all: Vec<&Entry> = kept.chain(wanted.iter().copied()).collect();
+        all.sort_by(|a, b| bytes_of(&a.path).cmp(bytes_of(&b.path)));
+        all.into_iter().map(Cow::Borrowed).collect()
+    }
+
+    /// What is between two paths: of the base, of what goes, of what comes.
+    fn parts(&self, from: &[u8], until: Option<&[u8]>) -> (Range<usize>, &[usize], &[&'a Entry]) {
+        let range = |entries: &dyn Fn(&[u8]) -> usize, all: usize| {
+            let end = until.map_or(all, entries);
+            entries(from).min(end)..end
+        };
+        let entries = self.base.entries();
+        let base = range(&|path| before(entries, |e| &e.path, path), entries.len());
+        let gone = |at: usize| self.gone.partition_point(|gone| *gone < at);
+        let wanted = range(&|path| before(&self.wanted, |e| &e.path, path), self.wanted.len());
+        let gone = gone(base.start)..gone(base.end);
+        (base, &self.gone[gone], &self.wanted[wanted])
+    }
+}
+
+/// How many items stand before a path.
+fn before<T>(items: &[T], path_of: impl Fn(&T) -> &PathBuf, path: &[u8]) -> usize {
+    items.partition_point(|item| bytes_of(path_of(item)) < path)
+}
+
+fn place(manifest: &Manifest, path: &Path) -> Option<usize> {
+    manifest.entries().binary_search_by(|e| bytes_of(&e.path).cmp(bytes_of(path))).ok()
 }
 
 fn impossible(path: &Path) -> Fault {
