@@ -1,6 +1,7 @@
 //! The manifest: every entry of a tree by path, kind and content, sorted, with a text form and a digest.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::Path;
 
 use crate::entry::{Entry, Hash, bytes_of, content_hash, hex, is_inside, shown};
@@ -49,8 +50,12 @@ impl Manifest {
 
     /// The entry at a path.
     pub fn get(&self, path: &Path) -> Option<&Entry> {
-        let at = self.entries.binary_search_by(|e| bytes_of(&e.path).cmp(bytes_of(path))).ok()?;
-        self.entries.get(at)
+        self.find(path).map(|at| &self.entries[at])
+    }
+
+    /// Where the entry at a path stands.
+    pub fn find(&self, path: &Path) -> Option<usize> {
+        self.entries.binary_search_by(|e| bytes_of(&e.path).cmp(bytes_of(path))).ok()
     }
 
     /// These entries and those of `other`; where both know a path, `other` is right.
@@ -117,13 +122,6 @@ impl Manifest {
         Groups::of(self.entries.iter().map(Cow::Borrowed))
     }
 
-    /// The entries that stand from one path on and before another; without another, to the end.
-    pub fn within(&self, from: &[u8], until: Option<&[u8]>) -> &[Entry] {
-        let place = |path: &[u8]| self.entries.partition_point(|e| bytes_of(&e.path) < path);
-        let end = until.map_or(self.entries.len(), place);
-        &self.entries[place(from).min(end)..end]
-    }
-
     /// Entries that are inside the tree and sorted, each path once: those of manifests, brought together.
     pub fn of_sorted(entries: Vec<Entry>) -> Self {
         debug_assert!(entries.is_sorted_by(|a, b| bytes_of(&a.path) < bytes_of(&b.path)));
@@ -139,6 +137,14 @@ impl Manifest {
         }
         text
     }
+}
+
+/// Where entries in the order of their paths' bytes stand that come from one path on and before another; without
+/// another, to the end.
+pub fn between(sorted: &[Entry], from: &[u8], until: Option<&[u8]>) -> Range<usize> {
+    let place = |path: &[u8]| sorted.partition_point(|e| bytes_of(&e.path) < path);
+    let end = until.map_or(sorted.len(), place);
+    place(from).min(end)..end
 }
 
 /// The text above its last line, when that line is `end` and the hash of what stands above it.

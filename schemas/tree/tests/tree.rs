@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use crabbox_tree::lane::{Packer, Unpacker, lane};
 use crabbox_tree::{
-    Delta, Entry, Groups, Have, Kind, Manifest, Recipe, block, content_hash, cut, pieces,
+    Delta, Entry, Groups, Have, Kind, Manifest, Recipe, between, block, content_hash, cut, pieces,
 };
 use proptest::prelude::*;
 
@@ -69,7 +69,8 @@ proptest! {
         let delta = from.delta(&to);
         let paths = delta.removed.iter().chain(delta.wanted.iter().map(|e| &e.path));
         let within = |start: &[u8], until: Option<&[u8]>| {
-            to.within(start, until).iter().map(std::borrow::Cow::Borrowed).collect::<Vec<_>>()
+            let range = between(to.entries(), start, until);
+            to.entries()[range].iter().map(std::borrow::Cow::Borrowed).collect::<Vec<_>>()
         };
         let groups = from.groups().changed(paths.map(PathBuf::as_path), within);
         prop_assert_eq!(&groups, &to.groups());

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use crabbox_tree::{Delta, Entry, Hash, Manifest, bytes_of, hex};
+use crabbox_tree::{Delta, Entry, Hash, Manifest, hex};
 
 use crate::tree::fault::Result;
 use crate::tree::guard::Doubt;
@@ -164,9 +164,7 @@ pub(super) fn rumours(notes: &OwnedFd, boot: Boot) -> Option<Vec<Entry>> {
 
 impl State {
     /// The state after a change, of whose entries nothing has been looked at.
-    fn after(mut self, mut delta: Delta) -> Self {
-        delta.removed.sort_by(|a, b| bytes_of(a).cmp(bytes_of(b)));
-        delta.wanted.sort_by(|a, b| bytes_of(&a.path).cmp(bytes_of(&b.path)));
+    fn after(mut self, delta: Delta) -> Self {
         let aim = Aim::of(&self, &delta);
         let fresh = delta.wanted.into_iter().map(|entry| (entry, Record::default()));
         self.change(&delta.removed, fresh, aim);

@@ -1,11 +1,11 @@
 //! What a flight will do: which paths go, and how each wanted entry comes to stand.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crabbox_tree::{Delta, Entry, Groups, Hash, Kind, Manifest, bytes_of, hex, shown};
+use crabbox_tree::{Delta, Entry, Groups, Hash, Kind, Manifest, between, bytes_of, hex, shown};
 
 use crate::tree::fault::{Fault, Result};
 use crate::tree::stat::{Look, Moment};
@@ -137,25 +137,21 @@ pub(crate) struct After<'a> {
     /// Which entries of the base go or are replaced, in order.
     gone: Vec<usize>,
     /// What comes, in order.
-    wanted: Vec<&'a Entry>,
+    wanted: &'a [Entry],
 }
 
 impl<'a> After<'a> {
     pub(crate) fn new(base: &'a Manifest, delta: &'a Delta) -> Self {
-        let mut wanted: Vec<&Entry> = delta.wanted.iter().collect();
-        wanted.sort_by(|a, b| bytes_of(&a.path).cmp(bytes_of(&b.path)));
-        let touched = delta.removed.iter().chain(wanted.iter().map(|e| &e.path));
-        let mut gone: Vec<usize> = touched.filter_map(|path| place(base, path)).collect();
-        gone.sort_unstable();
-        gone.dedup();
-        Self { base, gone, wanted }
+        let touched = delta.removed.iter().chain(delta.wanted.iter().map(|e| &e.path));
+        let gone: BTreeSet<usize> = touched.filter_map(|path| base.find(path)).collect();
+        Self { base, gone: gone.into_iter().collect(), wanted: &delta.wanted }
     }
 
     /// Whether it has an entry at a path.
     pub(crate) fn has(&self, path: &Path) -> bool {
         let wanted = self.wanted.binary_search_by(|e| bytes_of(&e.path).cmp(bytes_of(path)));
         wanted.is_ok()
-            || place(self.base, path).is_some_and(|at| self.gone.binary_search(&at).is_err())
+            || self.base.find(path).is_some_and(|at| self.gone.binary_search(&at).is_err())
     }
 
     /// Whether it has entries below a path.
@@ -168,36 +164,29 @@ impl<'a> After<'a> {
 
     /// The entries from one path on and before another.
     fn within(&self, from: &[u8], until: Option<&[u8]>) -> Vec<Cow<'a, Entry>> {
-        let (base, gone, wanted) = self.parts(from, until);
-        let kept = base.filter(|at| gone.binary_search(at).is_err());
-        let kept = kept.map(|at| &self.base.entries()[at]);
-        let mut all: Vec<&Entry> = kept.chain(wanted.iter().copied()).collect();
-        all.sort_by(|a, b| bytes_of(&a.path).cmp(bytes_of(&b.path)));
-        all.into_iter().map(Cow::Borrowed).collect()
+        let (base, gone, mut wanted) = self.parts(from, until);
+        let mut all = Vec::with_capacity(base.len() + wanted.len());
+        for at in base.filter(|at| gone.binary_search(at).is_err()) {
+            let kept = &self.base.entries()[at];
+            while let Some((new, rest)) = wanted.split_first()
+                && bytes_of(&new.path) < bytes_of(&kept.path)
+            {
+                all.push(Cow::Borrowed(new));
+                wanted = rest;
+            }
+            all.push(Cow::Borrowed(kept));
+        }
+        all.extend(wanted.iter().map(Cow::Borrowed));
+        all
     }
 
     /// What is between two paths: of the base, of what goes, of what comes.
-    fn parts(&self, from: &[u8], until: Option<&[u8]>) -> (Range<usize>, &[usize], &[&'a Entry]) {
-        let range = |entries: &dyn Fn(&[u8]) -> usize, all: usize| {
-            let end = until.map_or(all, entries);
-            entries(from).min(end)..end
-        };
-        let entries = self.base.entries();
-        let base = range(&|path| before(entries, |e| &e.path, path), entries.len());
+    fn parts(&self, from: &[u8], until: Option<&[u8]>) -> (Range<usize>, &[usize], &'a [Entry]) {
+        let base = between(self.base.entries(), from, until);
         let gone = |at: usize| self.gone.partition_point(|gone| *gone < at);
-        let wanted = range(&|path| before(&self.wanted, |e| &e.path, path), self.wanted.len());
         let gone = gone(base.start)..gone(base.end);
-        (base, &self.gone[gone], &self.wanted[wanted])
+        (base, &self.gone[gone], &self.wanted[between(self.wanted, from, until)])
     }
-}
-
-/// How many items stand before a path.
-fn before<T>(items: &[T], path_of: impl Fn(&T) -> &PathBuf, path: &[u8]) -> usize {
-    items.partition_point(|item| bytes_of(path_of(item)) < path)
-}
-
-fn place(manifest: &Manifest, path: &Path) -> Option<usize> {
-    manifest.entries().binary_search_by(|e| bytes_of(&e.path).cmp(bytes_of(path))).ok()
 }
 
 fn impossible(path: &Path) -> Fault {

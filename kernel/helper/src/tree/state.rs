@@ -79,7 +79,7 @@ impl State {
 
     /// The record of a path.
     pub(crate) fn find(&self, path: &Path) -> Option<usize> {
-        self.manifest.entries().binary_search_by(|e| bytes_of(&e.path).cmp(bytes_of(path))).ok()
+        self.manifest.find(path)
     }
 
     /// Its bytes.
