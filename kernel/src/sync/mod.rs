@@ -35,6 +35,7 @@ use crabbox_tree::{Delta, Hash, Recipe, hex};
 
 use crate::error::Result;
 use crate::sync::excludes::LeftOut;
+use crate::sync::index::file::Opened;
 use crate::sync::index::refresh::Recipes;
 use crate::sync::manifest::Manifest;
 
@@ -75,6 +76,8 @@ pub struct LocalTree {
     bytes: u64,
     /// How its large contents are cut.
     recipes: Arc<Lazy<Recipes>>,
+    /// The index that says all of it, where nothing changed since the last scan.
+    index: Option<Arc<Opened>>,
     /// When it began to be read, on the file system's clock. What changed later may differ from the manifest.
     moment: i64,
     /// What the index that was left behind calls the moment of this scan; see [`ScanOptions::token`].
@@ -92,6 +95,17 @@ impl LocalTree {
     /// the digest, and one that finds it as it was at the last scan only what changed since.
     pub fn manifest(&self) -> Result<&Manifest> {
         self.manifest.as_ref().as_ref().map_err(Clone::clone)
+    }
+
+    /// Shows each entry's path and length, in order.
+    fn sizes(&self, see: &mut dyn FnMut(&Path, u64)) -> Result<()> {
+        match &self.index {
+            Some(index) => index.sizes(see).ok_or_else(|| index.damaged()),
+            None => {
+                self.manifest()?.entries().iter().for_each(|e| see(&e.path, e.size()));
+                Ok(())
+            }
+        }
     }
 
     /// What leads here from the tree with this digest, if that is known.

@@ -1,18 +1,26 @@
 //! A glance: whether all is as the index says, found without making anything of it.
 
-use std::os::fd::AsFd;
-use std::path::PathBuf;
-use std::sync::Mutex;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use super::file::{Item, Opened};
+use rustix::fs::{Mode, OFlags, openat};
+
+use super::file::Opened;
 use super::record::Stat;
 use super::refresh::{Only, locked, open_top};
+use super::source::Item;
 use super::witness::Witness;
 use super::{Facts, Head};
 use crate::error::Result;
 use crate::sync::excludes::fingerprint;
+use crate::sync::manifest::bytes_of;
 use crate::sync::{Hint, SyncRules};
 
+/// With more paths than this in a hint, what they are is not looked at first.
+const FEW: usize = 16;
 /// With more changes than this the whole tree is looked at again.
 const MOST: usize = 1000;
 
@@ -43,10 +51,30 @@ pub(super) fn glance(
     if !same_rules || !git_stands(facts, front.head.moment) {
         return Ok(Glance::Doubt);
     }
-    Ok(match hint {
-        Some(hint) if hint.changed.is_empty() && !front.sums.doubtful => Glance::Still,
-        Some(hint) => Glance::Changed(Only::new(hint.changed.clone())),
-        None => look(index, facts, front.head.moment)?,
+    let told = match hint {
+        None => None,
+        Some(hint) if front.sums.doubtful || hint.changed.len() > FEW => {
+            return Ok(Glance::Changed(Only::new(hint.changed.clone())));
+        }
+        Some(hint) if hint.changed.is_empty() => return Ok(Glance::Still),
+        Some(hint) => Some(&hint.changed[..]),
+    };
+    let seen = look(index, facts, front.head.moment, told)?;
+    Ok(match (seen, told) {
+        (Glance::Changed(_), Some(told)) => Glance::Changed(Only::new(told.to_vec())),
+        (seen, _) => seen,
+    })
+}
+
+/// Whether a path is among those that were told of, or below one, or a directory that holds one.
+fn is_told(told: Option<&[PathBuf]>, path: &Path, is_dir: bool) -> bool {
+    let Some(told) = told else { return true };
+    let path = bytes_of(path);
+    told.iter().any(|one| {
+        let one = bytes_of(one);
+        let below = path.strip_prefix(one).is_some_and(|rest| matches!(rest, [] | [b'/', ..]));
+        let holder = &one[..one.iter().rposition(|b| *b == b'/').unwrap_or(0)];
+        below || one.is_empty() || (is_dir && holder == path)
     })
 }
 
@@ -67,35 +95,75 @@ struct Changes {
     doubt: bool,
 }
 
-/// Looks at every directory and every file.
-fn look(index: &Opened, facts: &Facts, moment: i64) -> Result<Glance> {
-    let top = open_top(&facts.place.root)?;
+/// Looks at every directory and every file, or at those that were told of.
+fn look(index: &Opened, facts: &Facts, moment: i64, told: Option<&[PathBuf]>) -> Result<Glance> {
+    let opened = open_top(&facts.place.root)?;
+    let top = opened.as_fd();
     let changes = Mutex::new(Changes::default());
     let note = |what: &dyn Fn(&mut Changes)| {
         let mut changes = locked(&changes);
         what(&mut changes);
         changes.doubt |= changes.files.len() + changes.dirs.len() > MOST;
     };
-    let whole = index.each(|item| match item {
-        Item::Record(record) if record.rule.is_some() && !record.tracked => {}
-        Item::Record(record) => {
-            let now = Stat::at(top.as_fd(), record.path);
-            if !now.is_ok_and(|now| now.still(&record.stat, moment)) {
-                note(&|changes| changes.files.push(record.path.to_owned()));
+    let note = &note;
+    let whole = index.each(move || {
+        let mut near = Near { top, dir: Vec::new(), fd: None };
+        move |item| match item {
+            Item::Record(record) if record.rule.is_some() && !record.tracked => {}
+            Item::Record(record) if !is_told(told, record.path, false) => {}
+            Item::Dir(dir) if !is_told(told, dir.path, true) => {}
+            Item::Record(record) => {
+                let now = near.stat(record.path);
+                if !now.is_ok_and(|now| now.still(&record.stat, moment)) {
+                    note(&|changes| changes.files.push(record.path.to_owned()));
+                }
             }
+            Item::Dir(dir) => match Stat::at(top, dir.path) {
+                Ok(now) if now.still(&dir.stat, moment) => {}
+                Ok(now) if now.is_dir() == dir.stat.is_dir() => {
+                    note(&|changes| changes.dirs.push(dir.path.to_owned()));
+                }
+                _ => note(&|changes| changes.doubt = true),
+            },
         }
-        Item::Dir(dir) => match Stat::at(top.as_fd(), dir.path) {
-            Ok(now) if now.still(&dir.stat, moment) => {}
-            Ok(now) if now.is_dir() == dir.stat.is_dir() => {
-                note(&|changes| changes.dirs.push(dir.path.to_owned()));
-            }
-            _ => note(&|changes| changes.doubt = true),
-        },
     });
-    let Changes { files, dirs, doubt } = changes.into_inner().unwrap_or_else(|e| e.into_inner());
+    let Changes { files, dirs, doubt } =
+        changes.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(match whole {
         Some(()) if files.is_empty() && dirs.is_empty() && !doubt => Glance::Still,
         Some(()) if !doubt => Glance::Changed(Only::new(files).with_dirs(dirs)),
         _ => Glance::Doubt,
     })
+}
+
+/// Looks at paths that mostly stand beside the one before: from their directory, which saves the way there.
+struct Near<'t> {
+    top: BorrowedFd<'t>,
+    /// The directory of the path before, and itself once a second path stood in it.
+    dir: Vec<u8>,
+    fd: Option<OwnedFd>,
+}
+
+impl Near<'_> {
+    fn stat(&mut self, path: &Path) -> std::io::Result<Stat> {
+        let bytes = bytes_of(path);
+        let Some(slash) = bytes.iter().rposition(|b| *b == b'/') else {
+            return Stat::at(self.top, path);
+        };
+        let (dir, name) = (&bytes[..slash], &bytes[slash + 1..]);
+        if self.dir != dir {
+            self.dir.clear();
+            self.dir.extend_from_slice(dir);
+            self.fd = None;
+            return Stat::at(self.top, path);
+        }
+        if self.fd.is_none() {
+            let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+            self.fd = openat(self.top, dir, flags, Mode::empty()).ok();
+        }
+        match &self.fd {
+            Some(fd) => Stat::at(fd, Path::new(OsStr::from_bytes(name))),
+            None => Stat::at(self.top, path),
+        }
+    }
 }

@@ -15,6 +15,8 @@ mod learn;
 pub(super) mod record;
 pub(super) mod refresh;
 mod renew;
+mod sink;
+mod source;
 mod staged;
 mod walk;
 mod witness;
@@ -24,10 +26,9 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crabbox_schemas::error::ErrorCode;
 use crabbox_tree::{Delta, Entry, Groups, Hash, content_hash, hex};
 
-use crate::error::{KernelError, Result};
+use crate::error::Result;
 use crate::sync::checkout::{self, Checkout};
 use crate::sync::excludes::{Excludes, LeftOut, fingerprint};
 use crate::sync::manifest::{self, bytes_of, unreadable};
@@ -186,16 +187,8 @@ fn unchanged(index: Opened, shelf: &Shelf) -> Result<LocalTree> {
     let Front { head, facts, digest, sums } = &index.front;
     let root = facts.as_ref().map_or(&head.dir, |facts| &facts.place.root);
     let deleted = facts.as_ref().map_or(Ok(0), |facts| facts.staged.count(root))?;
-    let (parts, cuts, file) = (index.clone(), index.clone(), shelf.file.clone());
-    let manifest = move || match parts.records() {
-        Some(records) => manifest::of(records),
-        None => {
-            // The next scan makes it again.
-            let _ = std::fs::remove_file(&file);
-            let what = format!("the index {} is damaged", file.display());
-            Err(KernelError::new(ErrorCode::State, what).hint("it is removed now; run again"))
-        }
-    };
+    let (parts, cuts) = (index.clone(), index.clone());
+    let manifest = move || parts.records().ok_or_else(|| parts.damaged()).and_then(manifest::of);
     Ok(LocalTree {
         root: root.clone(),
         kind: TreeKind::Git,
@@ -205,6 +198,7 @@ fn unchanged(index: Opened, shelf: &Shelf) -> Result<LocalTree> {
         files: sums.files,
         bytes: sums.bytes,
         recipes: Arc::new(Lazy::new(Box::new(move || cuts.recipes()))),
+        index: Some(index.clone()),
         moment: shelf.moment,
         token: head.token.clone(),
         tracked_deletions: sums.gone + deleted,
@@ -224,7 +218,7 @@ fn finish(mut scan: Scan, head: Head, kept: Kept, shelf: &Shelf) -> Result<Local
         let sums = scan.sums(facts.as_ref(), head.moment);
         let front = Front { head, facts, digest, sums };
         let rest = (&groups, &scan.recipes);
-        match file::write(&shelf.folder, &shelf.file, &front, &scan.records, rest) {
+        match sink::write(&shelf.folder, &shelf.file, &front, &scan.records, rest) {
             Ok(()) => token = front.head.token,
             // An index that cannot be written is only missed.
             Err(error) => tracing::debug!(%error, "the index was not written"),
@@ -433,6 +427,7 @@ impl Scan {
             files,
             bytes,
             recipes: Arc::new(Lazy::new(Box::new(move || recipes))),
+            index: None,
             moment: i64::MIN,
             token: None,
             tracked_deletions: self.tracked_deletions,
