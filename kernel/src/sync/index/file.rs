@@ -80,16 +80,15 @@ fn read_at(file: &File, at: u64, len: u64) -> Option<Vec<u8>> {
 }
 
 impl Opened {
-    /// Shows every directory and file, on all processors, to what `begin` makes for each of them. `None` when a part is
-    /// damaged.
-    pub(super) fn each<S: FnMut(Item<'_>)>(&self, begin: impl Fn() -> S + Sync) -> Option<()> {
+    /// Shows every directory and file to `see`, on all processors. `None` when a part is damaged.
+    pub(super) fn each(&self, see: impl Fn(Item<'_>) + Sync) -> Option<()> {
         let work = Mutex::new(self.parts.iter());
         let damaged = Mutex::new(false);
         on_all_processors(|| {
-            let (mut buffer, mut see) = (Vec::new(), begin());
+            let mut buffer = Vec::new();
             loop {
                 let Some(part) = locked(&work).next() else { break };
-                if self.show(part, &mut buffer, &mut see).is_none() {
+                if self.show(part, &mut buffer, &see).is_none() {
                     *locked(&damaged) = true;
                 }
             }
@@ -98,12 +97,7 @@ impl Opened {
         (!damaged).then_some(())
     }
 
-    fn show(
-        &self,
-        part: &Part,
-        buffer: &mut Vec<u8>,
-        see: &mut impl FnMut(Item<'_>),
-    ) -> Option<()> {
+    fn show(&self, part: &Part, buffer: &mut Vec<u8>, see: &impl Fn(Item<'_>)) -> Option<()> {
         let mut from = self.part(part, buffer)?;
         while part.holds != Holds::Rest && !from.0.is_empty() {
             see(match part.holds {

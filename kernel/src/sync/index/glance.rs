@@ -1,12 +1,8 @@
 //! A glance: whether all is as the index says, found without making anything of it.
 
-use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-
-use rustix::fs::{Mode, OFlags, openat};
 
 use super::file::Opened;
 use super::record::Stat;
@@ -105,27 +101,23 @@ fn look(index: &Opened, facts: &Facts, moment: i64, told: Option<&[PathBuf]>) ->
         what(&mut changes);
         changes.doubt |= changes.files.len() + changes.dirs.len() > MOST;
     };
-    let note = &note;
-    let whole = index.each(move || {
-        let mut near = Near { top, dir: Vec::new(), fd: None };
-        move |item| match item {
-            Item::Record(record) if record.rule.is_some() && !record.tracked => {}
-            Item::Record(record) if !is_told(told, record.path, false) => {}
-            Item::Dir(dir) if !is_told(told, dir.path, true) => {}
-            Item::Record(record) => {
-                let now = near.stat(record.path);
-                if !now.is_ok_and(|now| now.still(&record.stat, moment)) {
-                    note(&|changes| changes.files.push(record.path.to_owned()));
-                }
+    let whole = index.each(|item| match item {
+        Item::Record(record) if record.rule.is_some() && !record.tracked => {}
+        Item::Record(record) if !is_told(told, record.path, false) => {}
+        Item::Dir(dir) if !is_told(told, dir.path, true) => {}
+        Item::Record(record) => {
+            let now = Stat::at(top, record.path);
+            if !now.is_ok_and(|now| now.still(&record.stat, moment)) {
+                note(&|changes| changes.files.push(record.path.to_owned()));
             }
-            Item::Dir(dir) => match Stat::at(top, dir.path) {
-                Ok(now) if now.still(&dir.stat, moment) => {}
-                Ok(now) if now.is_dir() == dir.stat.is_dir() => {
-                    note(&|changes| changes.dirs.push(dir.path.to_owned()));
-                }
-                _ => note(&|changes| changes.doubt = true),
-            },
         }
+        Item::Dir(dir) => match Stat::at(top, dir.path) {
+            Ok(now) if now.still(&dir.stat, moment) => {}
+            Ok(now) if now.is_dir() == dir.stat.is_dir() => {
+                note(&|changes| changes.dirs.push(dir.path.to_owned()));
+            }
+            _ => note(&|changes| changes.doubt = true),
+        },
     });
     let Changes { files, dirs, doubt } =
         changes.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -134,36 +126,4 @@ fn look(index: &Opened, facts: &Facts, moment: i64, told: Option<&[PathBuf]>) ->
         Some(()) if !doubt => Glance::Changed(Only::new(files).with_dirs(dirs)),
         _ => Glance::Doubt,
     })
-}
-
-/// Looks at paths that mostly stand beside the one before: from their directory, which saves the way there.
-struct Near<'t> {
-    top: BorrowedFd<'t>,
-    /// The directory of the path before, and itself once a second path stood in it.
-    dir: Vec<u8>,
-    fd: Option<OwnedFd>,
-}
-
-impl Near<'_> {
-    fn stat(&mut self, path: &Path) -> std::io::Result<Stat> {
-        let bytes = bytes_of(path);
-        let Some(slash) = bytes.iter().rposition(|b| *b == b'/') else {
-            return Stat::at(self.top, path);
-        };
-        let (dir, name) = (&bytes[..slash], &bytes[slash + 1..]);
-        if self.dir != dir {
-            self.dir.clear();
-            self.dir.extend_from_slice(dir);
-            self.fd = None;
-            return Stat::at(self.top, path);
-        }
-        if self.fd.is_none() {
-            let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-            self.fd = openat(self.top, dir, flags, Mode::empty()).ok();
-        }
-        match &self.fd {
-            Some(fd) => Stat::at(fd, Path::new(OsStr::from_bytes(name))),
-            None => Stat::at(self.top, path),
-        }
-    }
 }
