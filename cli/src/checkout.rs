@@ -95,7 +95,7 @@ pub(crate) fn look(ctx: &Context, place: &Place, limit: usize) -> Result<Look> {
     let folder = ctx.state.index();
     let tree = sync::look(&place.root, rules, &options(ctx, &folder))?;
     Ok(Look {
-        view: guard::plan_view(&tree, rules, limit),
+        view: guard::plan_view(&tree, rules, limit)?,
         refusal: guard::check(&tree, rules).err(),
     })
 }

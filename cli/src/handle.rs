@@ -21,7 +21,7 @@ pub(crate) struct HandleFile {
 impl HandleFile {
     /// For a run that has no box yet.
     pub(crate) fn new(path: PathBuf, plan: &Plan) -> Self {
-        Self { path, run_id: plan.run_id.to_string(), keep: plan.keep, handle: None }
+        Self { path, run_id: plan.run_id.to_string(), keep: plan.keep.is_some(), handle: None }
     }
 
     /// The box is there.

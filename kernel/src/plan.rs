@@ -21,8 +21,8 @@ pub struct Plan {
     pub run_id: RunId,
     /// Which box.
     pub ask: Ask,
-    /// Keep the box in any case.
-    pub keep: bool,
+    /// Keep the box in any case, and why.
+    pub keep: Option<&'static str>,
     /// Keep the box when the run fails.
     pub keep_on_failure: bool,
     /// The checkout's root; claims bind a lease to it.

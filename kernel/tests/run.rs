@@ -42,7 +42,7 @@ fn plan(text: &str) -> Plan {
     Plan {
         run_id: RunId::mint([3; 6]),
         ask: one_shot(),
-        keep: false,
+        keep: None,
         keep_on_failure: false,
         repo_root: checkout(),
         repo_name: "app".into(),
@@ -196,7 +196,8 @@ async fn evidence_that_cannot_be_had_is_a_warning_and_changes_no_status() {
 #[tokio::test]
 async fn sync_only_sends_the_tree_and_starts_nothing() {
     let room = Room::new();
-    let plan = Plan { sync: tree(&room), command: None, keep: true, ..plan("") };
+    let plan =
+        Plan { sync: tree(&room), command: None, keep: Some("--keep was given"), ..plan("") };
     let (outcome, events) = go(&room, &plan).await;
     assert_eq!((outcome.exit_code, outcome.fate), (0, Some(Fate::Kept)));
     assert!(events.iter().any(|e| matches!(e, Event::SyncFinished { skipped: false, .. })));
@@ -208,7 +209,11 @@ async fn sync_only_sends_the_tree_and_starts_nothing() {
 #[tokio::test]
 async fn without_sync_the_tree_on_the_box_is_not_touched() {
     let room = Room::new();
-    let first = Plan { sync: tree(&room), keep: true, ..plan("echo changed >src/lib.rs") };
+    let first = Plan {
+        sync: tree(&room),
+        keep: Some("--keep was given"),
+        ..plan("echo changed >src/lib.rs")
+    };
     let (outcome, _) = go(&room, &first).await;
     let ask = existing(&outcome.timing.slug.unwrap());
     let mut again = Plan { ask, ..plan("cat src/lib.rs") };

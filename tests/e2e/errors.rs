@@ -100,6 +100,34 @@ fn unknown_keys_are_kept_and_shown() {
 }
 
 #[test]
+fn a_duration_that_is_none_is_refused_by_the_name_of_its_flag() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    for (command, flag) in [("run", "--timeout"), ("watch", "--timeout"), ("watch", "--debounce")] {
+        for value in ["banana", "0"] {
+            let call = room.crabbox(&repo, [command, flag, value, "--", "true"]);
+            let _ = call.run().expect(2).says(&[flag, value]);
+        }
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_read_is_said_to_stay_here() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    fs::create_dir(repo.join("locked")).unwrap();
+    fs::write(repo.join("locked/x"), "x").unwrap();
+    fs::set_permissions(repo.join("locked"), fs::Permissions::from_mode(0o000)).unwrap();
+    // Root reads everything.
+    let readable = fs::read_dir(repo.join("locked")).is_ok();
+    for command in [&["sync-plan"][..], &["sync-plan"], &["run", "--", "true"]] {
+        let ended = room.crabbox(&repo, command).ok();
+        assert_eq!(ended.err().contains("locked"), !readable, "{ended}");
+    }
+    fs::set_permissions(repo.join("locked"), fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_named() {
     let room = Room::new();
     let repo = room.repo("app");

@@ -62,7 +62,24 @@ fn each_change_is_followed_by_a_run_on_the_same_box() {
     watched.interrupt();
     let ended = watched.running.wait().expect(1);
     assert!(ended.err().matches("provisioned").count() == 1, "{ended}");
+    assert!(ended.err().matches("no provider is configured").count() <= 1, "{ended}");
+    assert!(!ended.err().contains("--keep was given"), "{ended}");
     watched.room.assert_nothing_left();
+}
+
+#[test]
+fn what_git_is_told_to_track_starts_a_run() {
+    let watched = Watched::start(&[], "echo begin; test -e ignored && echo tracked; true");
+    watched.write("ignored", "x");
+    watched.waits(1);
+    watched.room.git(&watched.repo, ["add", "-f", "ignored"]);
+    watched.running.prints("tracked");
+    watched.waits(2);
+    watched.room.git(&watched.repo, ["rm", "-q", "--cached", "ignored"]);
+    watched.waits(3);
+    assert_eq!(watched.running.stdout().matches("tracked").count(), 1);
+    watched.interrupt();
+    let _ = watched.running.wait().expect(0);
 }
 
 #[test]

@@ -56,6 +56,9 @@ pub(crate) struct Args {
     /// Keep the box afterwards
     #[arg(long)]
     pub(crate) keep: bool,
+    /// The box is kept for the next run of a watch.
+    #[arg(skip)]
+    pub(crate) watched: bool,
     /// Keep the box when the run fails
     #[arg(long)]
     keep_on_failure: bool,
@@ -245,7 +248,7 @@ async fn provider_for<'a>(ctx: &'a Context, plan: &Plan, name: &str) -> Result<L
 pub(crate) fn plan(ctx: &Context, provider: &str, args: &Args, known: &Known) -> Result<Plan> {
     let run_id = RunId::mint(random()?);
     let values = &ctx.values;
-    let timeout = args.command.timeout.as_deref().map(duration).transpose()?;
+    let timeout = duration("--timeout", args.command.timeout.as_deref())?;
     let command = if args.sync.sync_only { None } else { Some(command(ctx, args)?) };
     if args.sync.sync_only && !args.words.is_empty() {
         return Err(KernelError::new(
@@ -275,7 +278,10 @@ pub(crate) fn plan(ctx: &Context, provider: &str, args: &Args, known: &Known) ->
     };
     Ok(Plan {
         ask,
-        keep: args.keep,
+        keep: args.keep.then_some(match args.watched {
+            true => "the watch goes on",
+            false => "--keep was given",
+        }),
         keep_on_failure: args.keep_on_failure,
         repo_name: place.name(),
         repo_root: place.root,
@@ -395,11 +401,15 @@ fn read(file: &PathBuf) -> Result<Vec<u8>> {
     })
 }
 
-pub(crate) fn duration(text: &str) -> Result<Duration> {
-    parse_duration(text).filter(|t| !t.is_zero()).ok_or_else(|| {
-        KernelError::new(ErrorCode::Usage, format!("not a duration: {text:?}"))
-            .hint("write 90s, 10m or 1h30m")
-    })
+/// A flag that names a duration, when it was given.
+pub(crate) fn duration(flag: &str, text: Option<&str>) -> Result<Option<Duration>> {
+    let read = |text: &str| {
+        parse_duration(text).filter(|t| !t.is_zero()).ok_or_else(|| {
+            let what = format!("{flag} wants a duration above zero, not {text:?}");
+            KernelError::new(ErrorCode::Usage, what).hint("write 90s, 10m or 1h30m")
+        })
+    };
+    text.map(read).transpose()
 }
 
 fn download(text: &str) -> Result<Download> {

@@ -46,6 +46,6 @@ fn text(ctx: &Context, view: &SyncPlanView) {
         }
     }
     for warning in &view.warnings {
-        ctx.terminal.warn(warning);
+        ctx.terminal.warn(warning.strip_prefix("warning: ").unwrap_or(warning));
     }
 }

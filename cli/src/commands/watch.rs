@@ -82,14 +82,17 @@ impl Args {
 /// Runs until it is ended; the last run's exit status.
 pub(crate) async fn run(ctx: &Context, mut args: Args) -> Result<i32> {
     args.check()?;
-    let pause = args.debounce.as_deref().map(commands::run::duration).transpose()?;
+    let pause = commands::run::duration("--debounce", args.debounce.as_deref())?;
     let pause = pause.map_or(QUIET, |pause| pause..=pause);
-    let idle = args.idle_exit.as_deref().map(commands::run::duration).transpose()?;
+    let idle = commands::run::duration("--idle-exit", args.idle_exit.as_deref())?;
     let own = args.run.id.is_none();
     let give_back = own && !args.run.keep;
+    args.run.watched = give_back;
     args.run.keep = true;
+    let (id, flag) = (args.run.id.as_deref(), args.run.lease.provider.as_deref());
+    let provider = ctx.choose_provider(id, flag)?;
     let mut eyes = Eyes::open(checkout::find(ctx)?, pause);
-    let mut watch = Watch { ctx, args, own, idle, seen: None, status: 0, wanted: None };
+    let mut watch = Watch { ctx, args, provider, own, idle, seen: None, status: 0, wanted: None };
     let ended = watch.go(&mut eyes).await;
     if let Some(lease) = watch.args.run.id.as_deref().filter(|_| give_back) {
         match stop::give_back(ctx, lease).await {
@@ -104,6 +107,7 @@ pub(crate) async fn run(ctx: &Context, mut args: Args) -> Result<i32> {
 struct Watch<'a> {
     ctx: &'a Context,
     args: Args,
+    provider: String,
     /// The box was leased here.
     own: bool,
     idle: Option<Duration>,
@@ -142,10 +146,8 @@ impl Watch<'_> {
     /// What a run would do now.
     fn plan(&self, eyes: &mut Eyes) -> Result<Plan> {
         let Args { run, .. } = &self.args;
-        let provider =
-            self.ctx.choose_provider(run.id.as_deref(), run.lease.provider.as_deref())?;
         let known = Known { quiet: self.seen.is_some(), ..eyes.look() };
-        let plan = commands::run::plan(self.ctx, &provider, run, &known)?;
+        let plan = commands::run::plan(self.ctx, &self.provider, run, &known)?;
         if let Sync::Tree { tree, .. } = &plan.sync {
             eyes.known.clone_from(&tree.token);
         }
@@ -155,10 +157,8 @@ impl Watch<'_> {
     /// Runs once. With `--restart` a change ends it early.
     async fn run_once(&self, plan: &Plan, eyes: &mut Eyes) -> Result<Outcome> {
         let Args { run, restart, .. } = &self.args;
-        let provider =
-            self.ctx.choose_provider(run.id.as_deref(), run.lease.provider.as_deref())?;
         let (wish, stop) = Stop::new();
-        let running = commands::run::carry_out(self.ctx, &provider, run, plan, false, &stop);
+        let running = commands::run::carry_out(self.ctx, &self.provider, run, plan, false, &stop);
         let stopping = async {
             for urgency in [Urgency::Gentle, Urgency::Now] {
                 self.ctx.stop.reaches(urgency).await;

@@ -21,6 +21,8 @@ use tokio::net::unix::pipe::Receiver;
 
 /// Most folders that are watched; each costs about 1 KiB of the system's memory.
 const FOLDERS: usize = 100_000;
+/// Where git keeps its data.
+const GIT: &str = ".git";
 /// Most changed paths that are remembered one by one.
 const PATHS: usize = 20_000;
 
@@ -36,7 +38,7 @@ const HONEST: &[u64] = &[
     0xCA45_1A4E, // bcachefs
 ];
 
-/// Watches a folder and all below it, except its `.git`.
+/// Watches a folder and all below it. Of its `.git` only the index is watched: with it what is tracked may change.
 #[derive(Debug)]
 pub struct Watcher {
     fd: Arc<OwnedFd>,
@@ -145,6 +147,10 @@ impl Watcher {
             self.lost = true;
         }
         let Some(folder) = self.folders.get(&wd).cloned() else { return self.lost };
+        if folder == Path::new(GIT) && !what.contains(ReadFlags::IGNORED) {
+            // Whoever asks looks at the index anyway.
+            return name.is_some_and(|name| name == "index");
+        }
         let is_root = folder.as_os_str().is_empty();
         if what.contains(ReadFlags::IGNORED) {
             self.folders.remove(&wd);
@@ -186,7 +192,11 @@ impl Watcher {
             let at = self.root.join(&folder);
             let blind =
                 folder.file_name().is_some_and(|name| self.blind.iter().any(|b| name == *b));
-            if folder == Path::new(".git") {
+            if folder == Path::new(GIT) {
+                // Whether it is watched or not, nothing that is told depends on it.
+                if let Ok(wd) = inotify::add_watch(&self.fd, &at, watched()) {
+                    self.folders.insert(wd, folder);
+                }
                 continue;
             }
             if blind || at.symlink_metadata().is_ok_and(|facts| facts.dev() != self.device) {

@@ -218,7 +218,7 @@ impl<P: Provider, D: Dialer, C: Clock> Trip<'_, P, D, C> {
 
     /// What can still be done about a run whose end is not known.
     fn lost_hint(&self, error: KernelError) -> KernelError {
-        if error.hint.is_some() || !self.job.held.reused && !self.job.plan.keep {
+        if error.hint.is_some() || !self.job.held.reused && self.job.plan.keep.is_none() {
             return error;
         }
         let run = &self.job.plan.run_id;

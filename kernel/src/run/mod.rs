@@ -153,8 +153,8 @@ fn why_keep(plan: &Plan, outcome: &Result<Ended>) -> Option<String> {
     };
     if *outcome == Ok(Ended::Detached) {
         Some("the command runs there".to_owned())
-    } else if plan.keep {
-        Some("--keep was given".to_owned())
+    } else if let Some(why) = plan.keep {
+        Some(why.to_owned())
     } else if plan.keep_on_failure && failed {
         Some("the run failed and --keep-on-failure was given".to_owned())
     } else {

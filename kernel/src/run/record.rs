@@ -464,8 +464,9 @@ impl Recorder {
         let path = self.dir.join("run.json");
         let write = || -> std::io::Result<()> {
             let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(&self.dir)?;
-            serde_json::to_writer_pretty(&mut file, &self.record)?;
-            file.write_all(b"\n")?;
+            let mut text = serde_json::to_vec_pretty(&self.record)?;
+            text.push(b'\n');
+            file.write_all(&text)?;
             file.persist(&path).map_err(|e| e.error)?;
             Ok(())
         };

@@ -28,7 +28,8 @@ pub fn tar_file(tree: &LocalTree) -> Result<NamedTempFile> {
         KernelError::new(ErrorCode::State, "cannot write the archive of the tree").because(e)
     };
     let mut file = NamedTempFile::new().map_err(|e| failed(&e))?;
-    write(&tree.root, tree.manifest.entries(), &mut std::io::BufWriter::new(file.as_file_mut()))?;
+    let entries = tree.manifest()?.entries();
+    write(&tree.root, entries, &mut std::io::BufWriter::new(file.as_file_mut()))?;
     Ok(file)
 }
 

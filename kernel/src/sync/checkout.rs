@@ -132,7 +132,7 @@ fn list_and_warnings(dir: &Path, args: &[&str]) -> Result<(Vec<u8>, Vec<String>)
     }
     let said = String::from_utf8_lossy(&out.stderr);
     let warnings = said.lines().filter(|l| l.starts_with("warning: could not open directory"));
-    Ok((out.stdout, warnings.map(str::to_owned).collect()))
+    Ok((out.stdout, warnings.map(|line| format!("{line}; nothing in it is sent")).collect()))
 }
 
 /// Whether a repository has a commit.

@@ -47,10 +47,10 @@ pub(super) enum Target<'a> {
 }
 
 impl Target<'_> {
-    pub(super) fn manifest(&self) -> &Manifest {
+    pub(super) fn manifest(&self) -> Result<&Manifest> {
         match self {
-            Self::Tree(tree) => &tree.manifest,
-            Self::Other(manifest) => manifest,
+            Self::Tree(tree) => tree.manifest(),
+            Self::Other(manifest) => Ok(manifest),
         }
     }
 }
@@ -113,7 +113,7 @@ impl<'a> Course<'a> {
     pub(super) async fn leg(&mut self) -> Result<Leg<'a>> {
         for _ in 0..CHANGED {
             let target = self.target()?;
-            let delta = self.delta(&target);
+            let delta = self.delta(&target)?;
             match blocks::recipes(self.root(), self.uncut(&delta)).await {
                 Ok(made) => self.recipes.extend(made.into_iter().map(|r| (r.content, r))),
                 Err(Spoiled::Changed(path)) => {
@@ -156,13 +156,13 @@ impl<'a> Course<'a> {
     fn target(&mut self) -> Result<Target<'a>> {
         let mut target = Target::Tree(self.tree);
         if !self.amended.is_empty() {
-            let here = target.manifest().entries().iter();
+            let here = target.manifest()?.entries().iter();
             let kept = here.filter(|e| !self.amended.contains_key(&e.path));
             let now = self.amended.values().filter_map(|(_, entry)| entry.as_ref());
             target = Target::Other(whole(kept.chain(now).cloned().collect())?);
         }
         if !self.rules.delete {
-            let wanted = target.manifest();
+            let wanted = target.manifest()?;
             target = Target::Other(self.kept(wanted)?.with(wanted));
         }
         Ok(target)
@@ -179,18 +179,22 @@ impl<'a> Course<'a> {
         whole(held.filter(|e| !in_the_way(e)).cloned().collect())
     }
 
-    fn delta(&mut self, target: &Target<'_>) -> Delta {
+    fn delta(&mut self, target: &Target<'_>) -> Result<Delta> {
         let all = self.rules.full_resync || self.drifts > DRIFTS;
-        let is_tree = matches!(target, Target::Tree(_));
-        if is_tree && hex(&self.tree.digest) == self.base() && self.repair.is_empty() && !all {
-            return Delta::default();
+        if matches!(target, Target::Tree(_)) && self.repair.is_empty() && !all {
+            if hex(&self.tree.digest) == self.base() {
+                return Ok(Delta::default());
+            }
+            if let Some(delta) = self.tree.change_from(self.base()) {
+                return Ok(delta.clone());
+            }
         }
-        let target = target.manifest();
+        let target = target.manifest()?;
         self.base.read();
         let mut delta = self.base.entries().map_or_else(Delta::default, |base| base.delta(target));
         if all {
             delta.wanted = target.entries().to_vec();
-            return delta;
+            return Ok(delta);
         }
         for path in &self.repair {
             match target.get(path) {
@@ -204,7 +208,7 @@ impl<'a> Course<'a> {
             delta.removed.sort_by(|a, b| bytes_of(a).cmp(bytes_of(b)));
             delta.removed.dedup();
         }
-        delta
+        Ok(delta)
     }
 
     /// The large files of a delta that nobody has cut yet.

@@ -310,14 +310,20 @@ impl<'a, C: Clock> Pilot<'a, C> {
 
     /// Notes what the box holds now; the steps of the whole flight.
     fn remember(&mut self, leg: &Leg<'_>) -> Vec<SyncPhase> {
+        let files = self.flight.tree.map_or(0, |(tree, _)| tree.files());
         if self.noted != leg.digest
-            && let Err(error) = known::store(&self.note, leg.target.manifest(), &leg.digest)
+            && !known::follow(&self.note, &leg.base, &leg.delta, &leg.digest, files)
+            && let Err(error) = self.note_all(leg)
         {
             // The next flight asks the box instead.
             self.log.debug(error.to_string());
         }
         self.log.step("finalize");
         std::mem::take(&mut self.log.phases)
+    }
+
+    fn note_all(&self, leg: &Leg<'_>) -> Result<()> {
+        known::store(&self.note, leg.target.manifest()?, &leg.digest)
     }
 
     /// Learns from a refusal.

@@ -1,14 +1,16 @@
 //! Refusals before anything is spent: too many files, too many bytes, too many deletions.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use crabbox_schemas::SCHEMA_VERSION;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::view::{SizedPath, SyncPlanView};
 
 use crate::error::{KernelError, Result};
-use crate::sync::manifest::{Manifest, bytes_of};
+use crate::sync::manifest::bytes_of;
 use crate::sync::{LocalTree, SyncRules, TreeKind};
 
 /// From this many deleted tracked files on, we ask for a word of consent.
@@ -32,9 +34,23 @@ pub fn check(tree: &LocalTree, rules: &SyncRules) -> Result<Vec<String>> {
 }
 
 /// What a sync would do, for `sync-plan`; at most `limit` files and directories are listed.
-pub fn plan_view(tree: &LocalTree, rules: &SyncRules, limit: usize) -> SyncPlanView {
-    let files = tree.manifest.entries().iter().map(|e| (e.path.as_path(), e.size()));
-    SyncPlanView {
+pub fn plan_view(tree: &LocalTree, rules: &SyncRules, limit: usize) -> Result<SyncPlanView> {
+    let mut files = Largest { limit, least: 0, kept: Vec::new() };
+    let mut parents: Vec<(PathBuf, u64)> = Vec::new();
+    tree.sizes(&mut |path, size| {
+        files.see(path, size);
+        let bytes = bytes_of(path);
+        let parent = &bytes[..bytes.iter().rposition(|b| *b == b'/').unwrap_or(0)];
+        match parents.last_mut() {
+            Some((last, sum)) if bytes_of(last) == parent => *sum += size,
+            _ => parents.push((Path::new(OsStr::from_bytes(parent)).to_owned(), size)),
+        }
+    })?;
+    let found = findings(tree, rules).into_iter().map(|finding| match finding {
+        Finding::Warn(line) => line,
+        Finding::Refuse(error) => error.message,
+    });
+    Ok(SyncPlanView {
         schema_version: SCHEMA_VERSION,
         root: tree.root.display().to_string(),
         kind: match tree.kind {
@@ -45,28 +61,14 @@ pub fn plan_view(tree: &LocalTree, rules: &SyncRules, limit: usize) -> SyncPlanV
         bytes: tree.bytes(),
         tracked_deletions: tree.tracked_deletions,
         excluded: tree.left_out.total(),
-        largest_files: largest(files.collect(), limit),
-        largest_dirs: largest(dirs(&tree.manifest), limit),
-        warnings: findings(tree, rules)
-            .into_iter()
-            .map(|finding| match finding {
-                Finding::Warn(line) => line,
-                Finding::Refuse(error) => error.message,
-            })
-            .collect(),
-    }
+        largest_files: files.done(),
+        largest_dirs: largest(dirs(&parents), limit),
+        warnings: tree.notes.iter().cloned().chain(found).collect(),
+    })
 }
 
-/// The directories of a manifest, each with the bytes below it.
-fn dirs(manifest: &Manifest) -> Vec<(&Path, u64)> {
-    let mut parents: Vec<(&Path, u64)> = Vec::new();
-    for entry in manifest.entries() {
-        let parent = entry.path.parent().unwrap_or(Path::new(""));
-        match parents.last_mut() {
-            Some((last, size)) if bytes_of(last) == bytes_of(parent) => *size += entry.size(),
-            _ => parents.push((parent, entry.size())),
-        }
-    }
+/// All directories, each with the bytes below it, from those that hold files directly.
+fn dirs(parents: &[(PathBuf, u64)]) -> Vec<(&Path, u64)> {
     let mut dirs: HashMap<&[u8], (&Path, u64)> = HashMap::new();
     for (parent, size) in parents {
         for dir in parent.ancestors().filter(|dir| !dir.as_os_str().is_empty()) {
@@ -76,8 +78,38 @@ fn dirs(manifest: &Manifest) -> Vec<(&Path, u64)> {
     dirs.into_values().collect()
 }
 
+/// The largest of many, of which only few are kept at a time.
+struct Largest {
+    limit: usize,
+    /// What is smaller is none of them.
+    least: u64,
+    kept: Vec<(PathBuf, u64)>,
+}
+
+impl Largest {
+    fn see(&mut self, path: &Path, size: u64) {
+        if size < self.least {
+            return;
+        }
+        self.kept.push((path.to_owned(), size));
+        if self.kept.len() > 64 + 4 * self.limit {
+            self.kept.sort_by(|(a, n), (b, m)| order(&(a.as_path(), *n), &(b.as_path(), *m)));
+            self.kept.truncate(self.limit);
+            self.least = self.kept.last().map_or(u64::MAX, |(_, size)| *size);
+        }
+    }
+
+    fn done(&self) -> Vec<SizedPath> {
+        largest(self.kept.iter().map(|(path, size)| (path.as_path(), *size)).collect(), self.limit)
+    }
+}
+
+/// What is larger comes first.
+fn order(a: &(&Path, u64), b: &(&Path, u64)) -> std::cmp::Ordering {
+    b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0))
+}
+
 fn largest(mut sized: Vec<(&Path, u64)>, limit: usize) -> Vec<SizedPath> {
-    let order = |a: &(&Path, u64), b: &(&Path, u64)| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0));
     if limit < sized.len() {
         sized.select_nth_unstable_by(limit, order);
         sized.truncate(limit);

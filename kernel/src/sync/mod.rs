@@ -31,10 +31,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use crabbox_tree::{Hash, Recipe};
+use crabbox_tree::{Delta, Hash, Recipe, hex};
 
 use crate::error::Result;
 use crate::sync::excludes::LeftOut;
+use crate::sync::index::file::Opened;
 use crate::sync::index::refresh::Recipes;
 use crate::sync::manifest::Manifest;
 
@@ -49,8 +50,16 @@ pub enum TreeKind {
     Directory,
 }
 
-/// A manifest that is made when it is first asked for.
-pub type Lazy = LazyLock<Manifest, Box<dyn FnOnce() -> Manifest + Send>>;
+/// Something that is made when it is first asked for.
+type Lazy<T> = LazyLock<T, Box<dyn FnOnce() -> T + Send>>;
+
+/// What leads here from the tree of an earlier scan.
+#[derive(Debug, Clone)]
+struct Change {
+    /// The earlier tree's digest.
+    from: Hash,
+    delta: Delta,
+}
 
 /// A directory here, read and described.
 #[derive(Debug, Clone)]
@@ -59,15 +68,16 @@ pub struct LocalTree {
     pub root: PathBuf,
     /// What kind it is.
     pub kind: TreeKind,
-    /// What the box shall hold. Where nothing changed since the last scan it is made when it is asked for: a run
-    /// that finds the box as it should be needs only the digest.
-    pub manifest: Arc<Lazy>,
+    manifest: Arc<Lazy<Result<Manifest>>>,
     /// The manifest's digest.
     pub digest: Hash,
+    change: Option<Change>,
     files: u64,
     bytes: u64,
     /// How its large contents are cut.
-    recipes: Recipes,
+    recipes: Arc<Lazy<Recipes>>,
+    /// The index that says all of it, where nothing changed since the last scan.
+    index: Option<Arc<Opened>>,
     /// When it began to be read, on the file system's clock. What changed later may differ from the manifest.
     moment: i64,
     /// What the index that was left behind calls the moment of this scan; see [`ScanOptions::token`].
@@ -81,6 +91,28 @@ pub struct LocalTree {
 }
 
 impl LocalTree {
+    /// What the box shall hold. It is made when it is asked for: a run that finds the box as it should be needs only
+    /// the digest, and one that finds it as it was at the last scan only what changed since.
+    pub fn manifest(&self) -> Result<&Manifest> {
+        self.manifest.as_ref().as_ref().map_err(Clone::clone)
+    }
+
+    /// Shows each entry's path and length, in order.
+    fn sizes(&self, see: &mut dyn FnMut(&Path, u64)) -> Result<()> {
+        match &self.index {
+            Some(index) => index.sizes(see).ok_or_else(|| index.damaged()),
+            None => {
+                self.manifest()?.entries().iter().for_each(|e| see(&e.path, e.size()));
+                Ok(())
+            }
+        }
+    }
+
+    /// What leads here from the tree with this digest, if that is known.
+    fn change_from(&self, digest: &str) -> Option<&Delta> {
+        self.change.as_ref().filter(|change| hex(&change.from) == digest).map(|c| &c.delta)
+    }
+
     /// Entries in the manifest.
     pub fn files(&self) -> u64 {
         self.files

@@ -127,7 +127,7 @@ struct Change {
 
 impl<R: Remote, C: Clock> Push<'_, R, C> {
     async fn run(mut self) -> Result<Pushed> {
-        let wanted: &Manifest = &self.tree.manifest;
+        let wanted = self.tree.manifest()?;
         let probe = prepare(self.remote, &self.places).await?;
         self.step("mkdir");
         let known = probe.finished.clone().unwrap_or_default();

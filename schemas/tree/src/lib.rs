@@ -8,14 +8,16 @@
 
 pub mod block;
 mod delta;
+mod digest;
 mod entry;
 pub mod lane;
 mod manifest;
 mod piece;
 
 pub use delta::Delta;
+pub use digest::Groups;
 pub use entry::{Entry, Hash, Kind, bytes_of, content_hash, hex, is_inside, shown, unhex};
-pub use manifest::Manifest;
+pub use manifest::{Manifest, between};
 pub use piece::{Chunk, Have, Piece, Recipe, WHOLE, cut, pieces};
 
 /// Why bytes are not what they claim to be.

@@ -1,9 +1,11 @@
 //! The manifest: every entry of a tree by path, kind and content, sorted, with a text form and a digest.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::path::Path;
 
 use crate::entry::{Entry, Hash, bytes_of, content_hash, hex, is_inside, shown};
-use crate::{Delta, TreeError};
+use crate::{Delta, Groups, TreeError};
 
 /// First line of the text form.
 const HEADER: &[u8] = b"crabbox-manifest 1";
@@ -48,8 +50,12 @@ impl Manifest {
 
     /// The entry at a path.
     pub fn get(&self, path: &Path) -> Option<&Entry> {
-        let at = self.entries.binary_search_by(|e| bytes_of(&e.path).cmp(bytes_of(path))).ok()?;
-        self.entries.get(at)
+        self.find(path).map(|at| &self.entries[at])
+    }
+
+    /// Where the entry at a path stands.
+    pub fn find(&self, path: &Path) -> Option<usize> {
+        self.entries.binary_search_by(|e| bytes_of(&e.path).cmp(bytes_of(path))).ok()
     }
 
     /// These entries and those of `other`; where both know a path, `other` is right.
@@ -79,7 +85,7 @@ impl Manifest {
             while let Some(gone) = old.next_if(|o| bytes_of(&o.path) < bytes_of(&entry.path)) {
                 delta.removed.push(gone.path.clone());
             }
-            if old.next_if(|o| o.path == entry.path) != Some(entry) {
+            if old.next_if(|o| bytes_of(&o.path) == bytes_of(&entry.path)) != Some(entry) {
                 delta.wanted.push(entry.clone());
             }
         }
@@ -89,14 +95,10 @@ impl Manifest {
 
     /// Its text form: a header, a line per entry, and a last line that proves it is whole.
     pub fn to_text(&self) -> String {
-        let body = self.body();
-        let digest = content_hash(&body);
-        ended(body, &hex(&digest))
-    }
-
-    /// The same with a digest that is known already.
-    pub fn to_text_with(&self, digest: &str) -> String {
-        ended(self.body(), digest)
+        let mut body = self.body();
+        let end = hex(&content_hash(&body));
+        body.extend_from_slice(format!("end {end}\n").as_bytes());
+        String::from_utf8(body).expect("a line holds visible ASCII only")
     }
 
     /// Reads the text form; `None` when it is not whole or not ours.
@@ -110,9 +112,20 @@ impl Manifest {
         Self::new(entries).ok()
     }
 
-    /// The hash that ends the text form: equal exactly when two trees are equal.
+    /// Equal exactly when two trees are equal.
     pub fn digest(&self) -> Hash {
-        content_hash(&self.body())
+        self.groups().digest()
+    }
+
+    /// What the digest is made of.
+    pub fn groups(&self) -> Groups {
+        Groups::of(self.entries.iter().map(Cow::Borrowed))
+    }
+
+    /// Entries that are inside the tree and sorted, each path once: those of manifests, brought together.
+    pub fn of_sorted(entries: Vec<Entry>) -> Self {
+        debug_assert!(entries.is_sorted_by(|a, b| bytes_of(&a.path) < bytes_of(&b.path)));
+        Self { entries }
     }
 
     fn body(&self) -> Vec<u8> {
@@ -126,9 +139,12 @@ impl Manifest {
     }
 }
 
-fn ended(mut body: Vec<u8>, digest: &str) -> String {
-    body.extend_from_slice(format!("end {digest}\n").as_bytes());
-    String::from_utf8(body).expect("a line holds visible ASCII only")
+/// Where entries in the order of their paths' bytes stand that come from one path on and before another; without
+/// another, to the end.
+pub fn between(sorted: &[Entry], from: &[u8], until: Option<&[u8]>) -> Range<usize> {
+    let place = |path: &[u8]| sorted.partition_point(|e| bytes_of(&e.path) < path);
+    let end = until.map_or(sorted.len(), place);
+    place(from).min(end)..end
 }
 
 /// The text above its last line, when that line is `end` and the hash of what stands above it.

@@ -7,7 +7,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use crabbox_tree::lane::{Packer, Unpacker, lane};
-use crabbox_tree::{Delta, Entry, Have, Kind, Manifest, Recipe, block, content_hash, cut, pieces};
+use crabbox_tree::{
+    Delta, Entry, Groups, Have, Kind, Manifest, Recipe, between, block, content_hash, cut, pieces,
+};
 use proptest::prelude::*;
 
 fn path() -> impl Strategy<Value = PathBuf> {
@@ -33,6 +35,14 @@ fn manifest() -> impl Strategy<Value = Manifest> {
     })
 }
 
+/// One of few entries, so that two trees of them have many in common.
+fn few() -> impl Strategy<Value = Entry> {
+    (0..99u8, 0..2u64).prop_map(|(n, size)| Entry {
+        path: format!("{}/{n}", n % 7).into(),
+        kind: Kind::File { size, sha256: [0; 32], exec: false },
+    })
+}
+
 proptest! {
     #[test]
     fn a_manifest_survives_its_text_form(manifest in manifest()) {
@@ -48,6 +58,26 @@ proptest! {
         prop_assert_eq!(delta.is_empty(), from == to);
         prop_assert_eq!(&Delta::from_packed(&delta.to_packed(), 1 << 20).unwrap(), &delta);
         prop_assert_eq!(from.digest() == to.digest(), from == to);
+    }
+
+    #[test]
+    fn a_digest_that_follows_changes_is_that_of_the_whole(
+        from in proptest::collection::vec(few(), 0..60),
+        to in proptest::collection::vec(few(), 0..60),
+    ) {
+        let (from, to) = (Manifest::new(from).unwrap(), Manifest::new(to).unwrap());
+        let delta = from.delta(&to);
+        let paths = delta.removed.iter().chain(delta.wanted.iter().map(|e| &e.path));
+        let within = |start: &[u8], until: Option<&[u8]>| {
+            let range = between(to.entries(), start, until);
+            to.entries()[range].iter().map(std::borrow::Cow::Borrowed).collect::<Vec<_>>()
+        };
+        let groups = from.groups().changed(paths.map(PathBuf::as_path), within);
+        prop_assert_eq!(&groups, &to.groups());
+        prop_assert_eq!(groups.digest(), to.digest());
+        prop_assert_eq!(from.digest() == to.digest(), from == to);
+        let told: Groups = groups.iter().map(|(path, hash)| (path.to_vec(), *hash)).collect();
+        prop_assert_eq!(told, groups);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::ffi::OsStr;
 
 use crabbox_schemas::helper::Applied;
-use crabbox_tree::{Delta, Entry, Kind, Manifest, hex, shown};
+use crabbox_tree::{Delta, Entry, Kind, hex, shown};
 use rustix::fs::{
     AtFlags, FileType, Mode, chmodat, fchmod, linkat, renameat, statat, symlinkat, unlinkat,
     utimensat,
@@ -18,11 +18,10 @@ use crate::tree::dirs::{Dirs, is_gone, remove_all};
 use crate::tree::fault::{Fault, Result};
 use crate::tree::guard::Doubt;
 use crate::tree::place::{NOW, Place};
-use crate::tree::plan::{Going, How, Plan, Todo, above, has_below};
+use crate::tree::plan::{After, Going, How, Plan, Todo, above};
 use crate::tree::shelf::fresh;
 use crate::tree::staging::Staging;
 use crate::tree::stat::{Look, Record};
-use crate::tree::state::State;
 use crate::tree::{Tree, UNFINISHED, check, threads};
 
 /// How often somebody who puts things in our way is put up with.
@@ -36,8 +35,8 @@ pub(super) fn apply(tree: &mut Tree, staging: &mut Staging) -> Result<Applied> {
         let touched = Delta { removed: plan.touched(), ..Delta::default() };
         place.write(UNFINISHED, &touched.to_text())?;
         keep_replaced(&place, top, plan)?;
-        let target = plan.aim.as_ref().map_or(&tree.state.manifest, |(target, _)| target);
-        applied.removed = remove(&place, top, plan, target)?;
+        let after = After::new(&tree.state.manifest, &plan.delta);
+        applied.removed = remove(&place, top, plan, &after)?;
         copy_twins(&place, plan)?;
     }
     let looks = put_all(&place, top, plan)?;
@@ -54,30 +53,29 @@ pub(super) fn apply(tree: &mut Tree, staging: &mut Staging) -> Result<Applied> {
 fn note_down(tree: &mut Tree, staging: &mut Staging, looks: &[Look]) -> Result<()> {
     let fresh = seen_all(tree, staging, looks)?;
     let plan = &mut staging.plan;
-    let words = tree.small_change(plan.todo.len() + plan.removed.len());
-    let aim = plan.aim.take();
-    let paths = plan.todo.iter().map(|todo| plan.entry(todo).path.as_path());
-    let fresh: Vec<(&Path, Record)> = paths.zip(fresh).collect();
-    match aim {
-        Some((manifest, digest)) => {
-            let records = tree.state.carried(&manifest, &fresh);
-            tree.state = State { manifest, records, digest };
+    tree.doubt_written(plan);
+    let mut note = tree.small_change(plan.todo.len() + plan.removed.len());
+    if let Some(note) = &mut note {
+        let (removed, wanted) = (plan.removed.clone(), plan.delta.wanted.clone());
+        note.extend(Delta { removed, wanted, recipes: Vec::new() }.to_text());
+    }
+    match plan.aim.take() {
+        Some(aim) => {
+            let wanted = std::mem::take(&mut plan.delta.wanted);
+            let mut wanted: Vec<Option<Entry>> = wanted.into_iter().map(Some).collect();
+            let entries = plan.todo.iter().map(|todo| wanted[todo.wanted].take());
+            let fresh = entries.zip(fresh).filter_map(|(entry, record)| Some((entry?, record)));
+            tree.state.change(&plan.removed, fresh, aim);
         }
         None => {
-            for (path, record) in fresh {
-                if let Some(at) = tree.state.find(path) {
+            for (todo, record) in plan.todo.iter().zip(fresh) {
+                if let Some(at) = tree.state.find(&plan.entry(todo).path) {
                     tree.state.records[at] = record;
                 }
             }
         }
     }
-    tree.doubt_written(plan);
-    let change = Delta {
-        removed: plan.removed.clone(),
-        wanted: std::mem::take(&mut plan.delta.wanted),
-        recipes: Vec::new(),
-    };
-    tree.save(words.map(|words| (words, &change)))
+    tree.save(note.as_deref())
 }
 
 impl Tree {
@@ -144,7 +142,7 @@ fn settle(going: &Going, kept: rustix::io::Result<()>) -> Result<()> {
 }
 
 /// Removes what goes, and the directories it leaves empty. How many entries went.
-fn remove(place: &Place, top: &OwnedFd, plan: &Plan, target: &Manifest) -> Result<u64> {
+fn remove(place: &Place, top: &OwnedFd, plan: &Plan, after: &After<'_>) -> Result<u64> {
     let mut dirs = Dirs::new(top);
     let mut count = 0;
     let mut going = plan.going.iter().filter(|going| !going.replaced).peekable();
@@ -170,7 +168,7 @@ fn remove(place: &Place, top: &OwnedFd, plan: &Plan, target: &Manifest) -> Resul
             Err(errno) => return Err(failed()(errno)),
         }
     }
-    prune_all(&mut dirs, plan, target);
+    prune_all(&mut dirs, plan, after);
     Ok(count)
 }
 
@@ -191,21 +189,21 @@ fn move_out(place: &Place, dirs: &mut Dirs<'_>, going: &Going) -> Result<bool> {
 }
 
 /// Removes the directories that removed paths leave empty.
-fn prune_all(dirs: &mut Dirs<'_>, plan: &Plan, target: &Manifest) {
+fn prune_all(dirs: &mut Dirs<'_>, plan: &Plan, after: &After<'_>) {
     let mut last: &Path = Path::new("");
     for path in plan.removed.iter().rev() {
         if path.parent() == Some(last) {
             continue;
         }
         last = path.parent().unwrap_or(last);
-        prune(dirs, path, target);
+        prune(dirs, path, after);
     }
 }
 
 /// Removes the directories above a removed path that are empty and not needed.
-fn prune(dirs: &mut Dirs<'_>, path: &Path, target: &Manifest) {
+fn prune(dirs: &mut Dirs<'_>, path: &Path, after: &After<'_>) {
     for dir in above(path) {
-        if has_below(target, dir) {
+        if after.has_below(dir) {
             return;
         }
         let gone = dirs.parent(dir).and_then(|(up, name)| unlinkat(up, name, AtFlags::REMOVEDIR));

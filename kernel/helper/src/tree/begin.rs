@@ -12,7 +12,7 @@ use crate::tree::check::{self, content};
 use crate::tree::dirs::Dirs;
 use crate::tree::fault::{Fault, Result};
 use crate::tree::guard::Doubt;
-use crate::tree::plan::{Going, How, Names, Plan, Todo, target};
+use crate::tree::plan::{After, Aim, Going, How, Names, Plan, Todo};
 use crate::tree::staging::Staging;
 use crate::tree::stat::Record;
 use crate::tree::{Tree, threads};
@@ -36,9 +36,12 @@ impl Tree {
         if hex(&self.state.digest) != change.base {
             return Ok(Begin::Refused(Refused::Base, Some(self.state.manifest.to_text())));
         }
+        if !delta.wanted.is_sorted_by(|a, b| bytes_of(&a.path) < bytes_of(&b.path)) {
+            return Err(Fault::Protocol("the delta is not in order".into()));
+        }
         let aim = match delta.is_empty() && change.base == change.target {
             true => None,
-            false => Some(target(&self.state.manifest, &delta, &change.target)?),
+            false => Some(Aim::announced(&self.state, &delta, &change.target)?),
         };
         let (top, _) = self.place.top()?;
         let stamp = self.place.stamp()?;
@@ -48,8 +51,8 @@ impl Tree {
         if !open.is_empty() {
             return Ok(Begin::Refused(Refused::Drift { paths: open }, None));
         }
-        let target = aim.as_ref().map_or(&self.state.manifest, |(target, _)| target);
-        let leftovers = unfinished.iter().flatten().filter(|p| target.get(p).is_none());
+        let after = After::new(&self.state.manifest, &delta);
+        let leftovers = unfinished.iter().flatten().filter(|path| !after.has(path));
         let removed = removed(&delta, leftovers);
         let drift: HashSet<&Path> = drift.iter().map(PathBuf::as_path).collect();
         let todo = self.todo(&top, &delta, &drift)?;
@@ -123,26 +126,19 @@ impl Tree {
 
     /// How each wanted entry comes to stand. What is right already stays as it is.
     fn todo(&self, top: &OwnedFd, delta: &Delta, drift: &HashSet<&Path>) -> Result<Vec<Todo>> {
-        let mut order: Vec<usize> = (0..delta.wanted.len()).collect();
-        let path = |at: &usize| bytes_of(&delta.wanted[*at].path);
-        order.sort_by(|a, b| path(a).cmp(path(b)));
-        if order.windows(2).any(|two| path(&two[0]) == path(&two[1])) {
-            return Err(Fault::Protocol("the delta wants a path twice".into()));
-        }
-        let parts = threads::split(order.len(), |range| {
+        let parts = threads::split(delta.wanted.len(), |range| {
             let mut dirs = Dirs::new(top);
             let mut buffer = Vec::new();
-            let there = |at: &usize| {
-                let entry = &delta.wanted[*at];
+            let there = |entry: &Entry| {
                 self.there(&mut dirs, entry, drift.contains(entry.path.as_path()), &mut buffer)
             };
-            order[range].iter().map(there).collect::<Result<Vec<_>>>()
+            delta.wanted[range].iter().map(there).collect::<Result<Vec<_>>>()
         });
         let mut names = Names::default();
-        let mut todo = Vec::with_capacity(order.len());
-        let mut order = order.into_iter();
+        let mut todo = Vec::with_capacity(delta.wanted.len());
         for part in parts {
-            for (there, wanted) in part?.into_iter().zip(&mut order) {
+            for there in part? {
+                let wanted = todo.len();
                 let how = there.unwrap_or_else(|| names.next(&delta.wanted[wanted].kind));
                 todo.push(Todo { wanted, how });
             }

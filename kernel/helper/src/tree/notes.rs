@@ -5,14 +5,14 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crabbox_tree::{Delta, Entry, Manifest, bytes_of, hex};
+use crabbox_tree::{Delta, Entry, Hash, Manifest, hex};
 
 use crate::tree::fault::Result;
 use crate::tree::guard::Doubt;
 use crate::tree::place;
-use crate::tree::plan::merged;
+use crate::tree::plan::Aim;
 use crate::tree::stat::{Look, Record};
 use crate::tree::state::{Boot, State};
 use crate::tree::{Tree, place::Place};
@@ -58,14 +58,19 @@ impl Tree {
         }
         let read = self.place.read(STATE)?;
         let known = read.and_then(|(bytes, _)| State::from_bytes(&bytes, self.place.boot));
-        self.state = known.unwrap_or_else(|| State::unseen(Manifest::default()));
+        let (mut state, named) = known.unwrap_or_else(|| {
+            let state = State::unseen(Manifest::default());
+            let digest = state.digest;
+            (state, digest)
+        });
         if now.done.is_some()
             && let Some((text, _)) = self.place.read(DONE)?
-            && let Some(delta) = text.strip_prefix(self.ground(now.state).as_bytes())
+            && let Some(delta) = text.strip_prefix(ground(&named, now.state).as_bytes())
             && let Ok(delta) = Delta::from_text(delta)
         {
-            self.state = self.state.after(&delta)?;
+            state = state.after(delta);
         }
+        self.state = state;
         if now.shell.is_some() {
             self.state = State::unseen(self.state.manifest.with(&self.shell_manifest()));
         }
@@ -74,25 +79,18 @@ impl Tree {
         Ok(())
     }
 
-    /// Which state a change was made on, in the words of the note: its digest and its file.
-    fn ground(&self, state: Option<Look>) -> String {
-        let Look { ino, mtime: (secs, nanos), .. } = state.unwrap_or_default();
-        format!("{} {ino} {secs} {nanos}\n", hex(&self.state.digest))
-    }
-
     /// The words that a change starting now is noted with; `None` when the whole state is to be written.
-    pub(super) fn small_change(&self, paths: usize) -> Option<String> {
+    pub(super) fn small_change(&self, paths: usize) -> Option<Vec<u8>> {
         let seen = self.seen?;
         let plain = seen.state.is_some() && seen.done.is_none() && seen.shell.is_none();
-        (plain && paths <= SMALL).then(|| self.ground(seen.state))
+        (plain && paths <= SMALL).then(|| ground(&self.state.digest, seen.state).into_bytes())
     }
 
-    /// Writes the state down: as a change, when there are words for it, else whole.
-    pub(super) fn save(&mut self, change: Option<(String, &Delta)>) -> Result<()> {
+    /// Writes the state down: as a change, when there is a note of it, else whole.
+    pub(super) fn save(&mut self, change: Option<&[u8]>) -> Result<()> {
         match change {
-            Some((mut words, delta)) => {
-                words.extend(delta.to_text().into_iter().map(char::from));
-                self.place.write(DONE, words.as_bytes())?;
+            Some(note) => {
+                self.place.write(DONE, note)?;
                 self.seen = Some(Seen::now(&self.place));
                 Ok(())
             }
@@ -145,10 +143,16 @@ impl Tree {
     }
 }
 
+/// Which state a change was made on, in the words of the note: its digest and its file.
+fn ground(digest: &Hash, state: Option<Look>) -> String {
+    let Look { ino, mtime: (secs, nanos), .. } = state.unwrap_or_default();
+    format!("{} {ino} {secs} {nanos}\n", hex(digest))
+}
+
 /// The entries that the notes of some tree speak of, for what that is worth.
 pub(super) fn rumours(notes: &OwnedFd, boot: Boot) -> Option<Vec<Entry>> {
     let (bytes, _) = place::read(notes, STATE).ok()??;
-    let mut entries = State::from_bytes(&bytes, boot)?.manifest.into_entries();
+    let mut entries = State::from_bytes(&bytes, boot)?.0.manifest.into_entries();
     if let Ok(Some((text, _))) = place::read(notes, DONE)
         && let Some(line) = text.iter().position(|b| *b == b'\n')
         && let Ok(delta) = Delta::from_text(&text[line + 1..])
@@ -160,30 +164,10 @@ pub(super) fn rumours(notes: &OwnedFd, boot: Boot) -> Option<Vec<Entry>> {
 
 impl State {
     /// The state after a change, of whose entries nothing has been looked at.
-    fn after(&self, delta: &Delta) -> Result<Self> {
-        let manifest = merged(&self.manifest, delta)?;
-        let mut fresh: Vec<_> =
-            delta.wanted.iter().map(|e| (e.path.as_path(), Record::default())).collect();
-        fresh.sort_by(|(a, _), (b, _)| bytes_of(a).cmp(bytes_of(b)));
-        let digest = manifest.digest();
-        Ok(Self { records: self.carried(&manifest, &fresh), manifest, digest })
-    }
-
-    /// The records of another manifest's entries: fresh ones, which come in order, else those known here.
-    pub(super) fn carried(&self, manifest: &Manifest, fresh: &[(&Path, Record)]) -> Vec<Record> {
-        let mut old = self.manifest.entries().iter().zip(&self.records).peekable();
-        let mut fresh = fresh.iter().peekable();
-        manifest
-            .entries()
-            .iter()
-            .map(|entry| {
-                let path = bytes_of(&entry.path);
-                while old.next_if(|(old, _)| bytes_of(&old.path) < path).is_some() {}
-                let known = old.next_if(|(old, _)| old.path == entry.path).map(|(_, r)| *r);
-                while fresh.next_if(|(new, _)| bytes_of(new) < path).is_some() {}
-                let new = fresh.next_if(|(new, _)| *new == entry.path).map(|(_, r)| *r);
-                new.or(known).unwrap_or_default()
-            })
-            .collect()
+    fn after(mut self, delta: Delta) -> Self {
+        let aim = Aim::of(&self, &delta);
+        let fresh = delta.wanted.into_iter().map(|entry| (entry, Record::default()));
+        self.change(&delta.removed, fresh, aim);
+        self
     }
 }

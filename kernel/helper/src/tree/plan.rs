@@ -1,19 +1,22 @@
 //! What a flight will do: which paths go, and how each wanted entry comes to stand.
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crabbox_tree::{Delta, Entry, Hash, Kind, Manifest, bytes_of, hex, shown};
+use crabbox_tree::{Delta, Entry, Groups, Hash, Kind, Manifest, between, bytes_of, hex, shown};
 
 use crate::tree::fault::{Fault, Result};
 use crate::tree::stat::{Look, Moment};
+use crate::tree::state::State;
 
 /// What a flight will do.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) delta: Delta,
-    /// What the tree will hold, and its digest; `None` when that is what it holds already.
-    pub(crate) aim: Option<(Manifest, Hash)>,
+    /// What the tree will be; `None` when that is what it is already.
+    pub(crate) aim: Option<Aim>,
     /// Paths to be removed, in order.
     pub(crate) removed: Vec<PathBuf>,
     /// What to do for each wanted entry, in the order of paths.
@@ -86,49 +89,104 @@ impl Plan {
     }
 }
 
-/// The manifest a delta leads to, when it is one a tree can hold and the one that was announced.
-pub(crate) fn target(base: &Manifest, delta: &Delta, announced: &str) -> Result<(Manifest, Hash)> {
-    let target = merged(base, delta)?;
-    let digest = target.digest();
-    if hex(&digest) != announced {
-        return Err(Fault::Protocol("the delta does not lead where it says".into()));
-    }
-    let mut last: &[u8] = b"";
-    for entry in &delta.wanted {
-        if has_below(&target, &entry.path) {
-            return Err(impossible(&entry.path));
-        }
-        let dir = entry.path.parent().map_or(&b""[..], bytes_of);
-        if dir == last {
-            continue;
-        }
-        last = dir;
-        if let Some(file) = above(&entry.path).find(|d| target.get(d).is_some()) {
-            return Err(impossible(file));
-        }
-    }
-    Ok((target, digest))
+/// What a tree will be: what its digest is made of, and the digest.
+#[derive(Debug)]
+pub(crate) struct Aim {
+    pub(crate) groups: Groups,
+    pub(crate) digest: Hash,
 }
 
-/// The manifest a delta leads to.
-pub(crate) fn merged(base: &Manifest, delta: &Delta) -> Result<Manifest> {
-    let wanted = Manifest::new(delta.wanted.clone())?;
-    let gone: HashSet<&Path> = delta.removed.iter().map(PathBuf::as_path).collect();
-    let mut entries = Vec::with_capacity(base.entries().len() + wanted.entries().len());
-    let mut wanted = wanted.into_entries().into_iter().peekable();
-    for old in base.entries() {
-        let path = bytes_of(&old.path);
-        while let Some(new) = wanted.next_if(|new| bytes_of(&new.path) < path) {
-            entries.push(new);
-        }
-        match wanted.next_if(|new| new.path == old.path) {
-            Some(new) => entries.push(new),
-            None if gone.contains(old.path.as_path()) => {}
-            None => entries.push(old.clone()),
-        }
+impl Aim {
+    /// What a delta makes of a state.
+    pub(crate) fn of(state: &State, delta: &Delta) -> Self {
+        let after = After::new(&state.manifest, delta);
+        let paths = delta.removed.iter().chain(delta.wanted.iter().map(|e| &e.path));
+        let within = |from: &[u8], until: Option<&[u8]>| after.within(from, until);
+        let groups = state.groups().clone().changed(paths.map(PathBuf::as_path), within);
+        Self { digest: groups.digest(), groups }
     }
-    entries.extend(wanted);
-    Ok(Manifest::new(entries)?)
+
+    /// The same when it is something a tree can hold, and what was announced.
+    pub(crate) fn announced(state: &State, delta: &Delta, announced: &str) -> Result<Self> {
+        let aim = Self::of(state, delta);
+        if hex(&aim.digest) != announced {
+            return Err(Fault::Protocol("the delta does not lead where it says".into()));
+        }
+        let after = After::new(&state.manifest, delta);
+        let mut last: &[u8] = b"";
+        for entry in &delta.wanted {
+            if after.has_below(&entry.path) {
+                return Err(impossible(&entry.path));
+            }
+            let dir = entry.path.parent().map_or(&b""[..], bytes_of);
+            if dir == last {
+                continue;
+            }
+            last = dir;
+            if let Some(file) = above(&entry.path).find(|dir| after.has(dir)) {
+                return Err(impossible(file));
+            }
+        }
+        Ok(aim)
+    }
+}
+
+/// What a manifest will hold after a delta, without making it.
+pub(crate) struct After<'a> {
+    base: &'a Manifest,
+    /// Which entries of the base go or are replaced, in order.
+    gone: Vec<usize>,
+    /// What comes, in order.
+    wanted: &'a [Entry],
+}
+
+impl<'a> After<'a> {
+    pub(crate) fn new(base: &'a Manifest, delta: &'a Delta) -> Self {
+        let touched = delta.removed.iter().chain(delta.wanted.iter().map(|e| &e.path));
+        let gone: BTreeSet<usize> = touched.filter_map(|path| base.find(path)).collect();
+        Self { base, gone: gone.into_iter().collect(), wanted: &delta.wanted }
+    }
+
+    /// Whether it has an entry at a path.
+    pub(crate) fn has(&self, path: &Path) -> bool {
+        let wanted = self.wanted.binary_search_by(|e| bytes_of(&e.path).cmp(bytes_of(path)));
+        wanted.is_ok()
+            || self.base.find(path).is_some_and(|at| self.gone.binary_search(&at).is_err())
+    }
+
+    /// Whether it has entries below a path.
+    pub(crate) fn has_below(&self, dir: &Path) -> bool {
+        // What is below comes after the slash, and before the byte after the slash.
+        let [from, until] = [b'/', b'/' + 1].map(|end| [bytes_of(dir), &[end]].concat());
+        let (base, gone, wanted) = self.parts(&from, Some(&until));
+        base.len() > gone.len() || !wanted.is_empty()
+    }
+
+    /// The entries from one path on and before another.
+    fn within(&self, from: &[u8], until: Option<&[u8]>) -> Vec<Cow<'a, Entry>> {
+        let (base, gone, mut wanted) = self.parts(from, until);
+        let mut all = Vec::with_capacity(base.len() + wanted.len());
+        for at in base.filter(|at| gone.binary_search(at).is_err()) {
+            let kept = &self.base.entries()[at];
+            while let Some((new, rest)) = wanted.split_first()
+                && bytes_of(&new.path) < bytes_of(&kept.path)
+            {
+                all.push(Cow::Borrowed(new));
+                wanted = rest;
+            }
+            all.push(Cow::Borrowed(kept));
+        }
+        all.extend(wanted.iter().map(Cow::Borrowed));
+        all
+    }
+
+    /// What is between two paths: of the base, of what goes, of what comes.
+    fn parts(&self, from: &[u8], until: Option<&[u8]>) -> (Range<usize>, &[usize], &'a [Entry]) {
+        let base = between(self.base.entries(), from, until);
+        let gone = |at: usize| self.gone.partition_point(|gone| *gone < at);
+        let gone = gone(base.start)..gone(base.end);
+        (base, &self.gone[gone], &self.wanted[between(self.wanted, from, until)])
+    }
 }
 
 fn impossible(path: &Path) -> Fault {

@@ -5,37 +5,81 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use crabbox_tree::{Entry, Hash, Kind, Manifest, bytes_of};
+use crabbox_tree::{Entry, Groups, Hash, Kind, Manifest, bytes_of};
 
+use crate::tree::plan::Aim;
 use crate::tree::stat::{Look, Record};
 
-const MAGIC: &[u8; 16] = b"crabbox-state 1\n";
+const MAGIC: &[u8; 16] = b"crabbox-state 2\n";
+/// The same with a digest of another kind.
+const BEFORE: &[u8; 16] = b"crabbox-state 1\n";
 /// A boot of the machine: what was remembered before it is not believed.
 pub(crate) type Boot = [u8; 16];
 
 /// What is known of a tree.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct State {
     pub(crate) manifest: Manifest,
     /// How each of its entries looked.
     pub(crate) records: Vec<Record>,
     /// The manifest's digest.
     pub(crate) digest: Hash,
+    /// What the digest is made of, once that was needed.
+    groups: OnceLock<Groups>,
 }
 
 impl State {
     /// A manifest of which nothing has been looked at.
     pub(crate) fn unseen(manifest: Manifest) -> Self {
         let records = vec![Record::default(); manifest.entries().len()];
-        let digest = manifest.digest();
-        Self { manifest, records, digest }
+        let groups = manifest.groups();
+        Self { manifest, records, digest: groups.digest(), groups: groups.into() }
+    }
+
+    /// What the digest is made of.
+    pub(crate) fn groups(&self) -> &Groups {
+        self.groups.get_or_init(|| self.manifest.groups())
+    }
+
+    /// Makes it what was aimed at: without what was removed, with entries as they were just seen. Both come in order.
+    pub(crate) fn change(
+        &mut self,
+        removed: &[PathBuf],
+        fresh: impl IntoIterator<Item = (Entry, Record)>,
+        aim: Aim,
+    ) {
+        let old = std::mem::take(&mut self.manifest).into_entries();
+        let mut entries = Vec::with_capacity(old.len());
+        let mut records = Vec::with_capacity(old.len());
+        let mut put = |(entry, record)| {
+            entries.push(entry);
+            records.push(record);
+        };
+        let mut fresh = fresh.into_iter().peekable();
+        let mut removed = removed.iter().peekable();
+        for (entry, record) in old.into_iter().zip(std::mem::take(&mut self.records)) {
+            let path = bytes_of(&entry.path);
+            while let Some(new) = fresh.next_if(|(new, _)| bytes_of(&new.path) < path) {
+                put(new);
+            }
+            while removed.next_if(|gone| bytes_of(gone) < path).is_some() {}
+            match fresh.next_if(|(new, _)| bytes_of(&new.path) == path) {
+                Some(new) => put(new),
+                None if removed.next_if(|gone| bytes_of(gone) == path).is_some() => {}
+                None => put((entry, record)),
+            }
+        }
+        fresh.for_each(put);
+        let manifest = Manifest::of_sorted(entries);
+        *self = Self { manifest, records, digest: aim.digest, groups: aim.groups.into() };
     }
 
     /// The record of a path.
-    pub(crate) fn find(&self, path: &std::path::Path) -> Option<usize> {
-        self.manifest.entries().binary_search_by(|e| bytes_of(&e.path).cmp(bytes_of(path))).ok()
+    pub(crate) fn find(&self, path: &Path) -> Option<usize> {
+        self.manifest.find(path)
     }
 
     /// Its bytes.
@@ -55,18 +99,20 @@ impl State {
         out
     }
 
-    /// Reads them; `None` when they are not whole. Records of another boot count as not looked at.
-    pub(crate) fn from_bytes(bytes: &[u8], boot: Boot) -> Option<Self> {
+    /// Reads them, and the digest as they name it; `None` when they are not whole. Records of another boot count as
+    /// not looked at.
+    pub(crate) fn from_bytes(bytes: &[u8], boot: Boot) -> Option<(Self, Hash)> {
         let (body, sum) = bytes.split_last_chunk::<8>()?;
         if checksum(body) != u64::from_le_bytes(*sum) {
             return None;
         }
         let mut cursor = Cursor(body);
-        if cursor.array::<16>()? != *MAGIC {
+        let magic = cursor.array::<16>()?;
+        if ![MAGIC, BEFORE].contains(&&magic) {
             return None;
         }
         let same_boot = cursor.array::<16>()? == boot;
-        let digest = cursor.array::<32>()?;
+        let named = cursor.array::<32>()?;
         let count = usize::try_from(cursor.u64()?).ok()?;
         let mut entries = Vec::with_capacity(count.min(body.len() / 64));
         let mut records = Vec::with_capacity(count.min(body.len() / 64));
@@ -76,11 +122,11 @@ impl State {
             records.push(if same_boot { record } else { Record::default() });
         }
         let manifest = Manifest::new(entries).ok()?;
-        (manifest.entries().len() == records.len() && cursor.0.is_empty()).then_some(Self {
-            manifest,
-            records,
-            digest,
-        })
+        if manifest.entries().len() != records.len() || !cursor.0.is_empty() {
+            return None;
+        }
+        let digest = if magic == *MAGIC { named } else { manifest.digest() };
+        Some((Self { manifest, records, digest, groups: OnceLock::new() }, named))
     }
 }
 
@@ -184,7 +230,7 @@ fn checksum(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use crabbox_tree::content_hash;
+    use crabbox_tree::{Delta, content_hash};
 
     use super::*;
 
@@ -205,19 +251,55 @@ mod tests {
     fn a_state_survives_its_file_and_no_damaged_byte() {
         let (state, boot) = (state(), [3; 16]);
         let bytes = state.to_bytes(boot);
-        assert_eq!(State::from_bytes(&bytes, boot), Some(state));
+        let parts = |state: &State| (state.manifest.clone(), state.records.clone(), state.digest);
+        let (read, named) = State::from_bytes(&bytes, boot).unwrap();
+        assert_eq!((parts(&read), named), (parts(&state), state.digest));
+        assert_eq!(read.groups(), state.groups());
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x20;
-            assert_eq!(State::from_bytes(&damaged, boot), None, "byte {at}");
-            assert_eq!(State::from_bytes(&bytes[..at], boot), None, "cut at {at}");
+            assert!(State::from_bytes(&damaged, boot).is_none(), "byte {at}");
+            assert!(State::from_bytes(&bytes[..at], boot).is_none(), "cut at {at}");
         }
+    }
+
+    #[test]
+    fn a_state_of_the_version_before_is_read_and_gets_its_digest_anew() {
+        let (state, boot) = (state(), [3; 16]);
+        let mut bytes = state.to_bytes(boot);
+        bytes.truncate(bytes.len() - 8);
+        bytes[..16].copy_from_slice(BEFORE);
+        bytes[32..64].copy_from_slice(&[7; 32]);
+        let sum = checksum(&bytes).to_le_bytes();
+        bytes.extend(sum);
+        let (read, named) = State::from_bytes(&bytes, boot).unwrap();
+        assert_eq!((read.digest, named), (state.digest, [7; 32]));
+    }
+
+    #[test]
+    fn a_changed_state_is_as_one_made_anew() {
+        let mut state = state();
+        let kind = Kind::File { size: 1, sha256: content_hash(b"x"), exec: false };
+        let entry = |path: &str| Entry { path: path.into(), kind: kind.clone() };
+        let delta = Delta {
+            removed: vec!["b/c".into(), "never".into()],
+            wanted: vec![entry("a"), entry("b"), entry("z")],
+            recipes: Vec::new(),
+        };
+        let wanted = delta.apply(&state.manifest).unwrap();
+        let aim = Aim::of(&state, &delta);
+        let fresh = delta.wanted.into_iter().map(|entry| (entry, Record::default()));
+        state.change(&delta.removed, fresh, aim);
+        assert_eq!((&state.manifest, state.digest), (&wanted, wanted.digest()));
+        assert_eq!(state.groups(), &wanted.groups());
+        assert_eq!(state.records.len(), 4);
     }
 
     #[test]
     fn after_another_boot_no_look_is_believed() {
         let state = state();
-        let read = State::from_bytes(&state.to_bytes([3; 16]), [4; 16]).unwrap();
-        assert_eq!(read, State::unseen(state.manifest));
+        let (read, _) = State::from_bytes(&state.to_bytes([3; 16]), [4; 16]).unwrap();
+        assert_eq!((&read.manifest, read.digest), (&state.manifest, state.digest));
+        assert_eq!(read.records, [Record::default(); 3]);
     }
 }

@@ -3,33 +3,39 @@
 //! Three things are remembered, each believed only as long as the file system vouches for it: which files
 //! there are ([`learn`] asks git once, [`renew`] follows directory times, ignore files, git's settings and
 //! git's own index), what is in them ([`mod@refresh`] reads a file again when its stat differs), and the
-//! manifest's digest. Whatever changed at the moment of a scan or later is looked at again, as a second
+//! manifest's digest. [`mod@glance`] finds out what changed, which mostly is nothing, and then all is said. Whatever changed at the moment of a scan or later is looked at again, as a second
 //! change may hide within the same tick of the clock. Everything else is asked for as without an index.
 
 pub(super) mod content;
-mod file;
+pub(super) mod file;
 mod git_index;
+mod glance;
 mod judge;
 mod learn;
 pub(super) mod record;
 pub(super) mod refresh;
 mod renew;
+mod sink;
+mod source;
 mod staged;
 mod walk;
 mod witness;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crabbox_tree::{Hash, content_hash, hex};
+use crabbox_tree::{Delta, Entry, Groups, Hash, content_hash, hex};
 
 use crate::error::Result;
 use crate::sync::checkout::{self, Checkout};
-use crate::sync::excludes::{Excludes, fingerprint};
+use crate::sync::excludes::{Excludes, LeftOut, fingerprint};
 use crate::sync::manifest::{self, bytes_of, unreadable};
-use crate::sync::{Keep, Lazy, LocalTree, ScanOptions, SyncRules, TreeKind};
+use crate::sync::{Change, Keep, Lazy, LocalTree, ScanOptions, SyncRules, TreeKind};
 
+use file::Opened;
+use glance::Glance;
 use record::{Record, Stat, What};
 use refresh::{Only, Recipes, Seen, Trust, is_gone, refresh};
 use renew::Since;
@@ -67,6 +73,28 @@ struct Facts {
     dirs: Vec<Dir>,
 }
 
+/// What a scan comes to.
+#[derive(Debug, Default)]
+struct Sums {
+    files: u64,
+    bytes: u64,
+    /// Tracked files that are gone, besides those that git's index lacks.
+    gone: u64,
+    left_out: LeftOut,
+    notes: Vec<String>,
+    /// Whether something has to be looked at although nobody tells that it changed.
+    doubtful: bool,
+}
+
+/// What is kept between scans, without the directories and files themselves.
+#[derive(Debug)]
+struct Front {
+    head: Head,
+    facts: Option<Facts>,
+    digest: Hash,
+    sums: Sums,
+}
+
 /// What is kept between scans.
 #[derive(Debug, Default)]
 struct Kept {
@@ -75,6 +103,8 @@ struct Kept {
     records: Vec<Record>,
     recipes: Recipes,
     digest: Hash,
+    /// What the digest is made of.
+    groups: Option<Groups>,
 }
 
 /// The place of one tree's index, and the moment the scan begins.
@@ -101,9 +131,8 @@ pub(super) fn look_afresh(dir: &Path, rules: &SyncRules) -> Result<LocalTree> {
     let found = checkout::find(dir, rules)?;
     let mut scan = Scan::of(found, None);
     scan.refresh(i64::MIN, None)?;
-    let mut tree = scan.into_tree()?;
-    tree.digest = tree.manifest.digest();
-    Ok(tree)
+    let digest = scan.groups(None).digest();
+    Ok(scan.into_tree(digest, None))
 }
 
 /// Reads what changed in a tree since the last scan, and remembers what it is now.
@@ -115,9 +144,8 @@ pub(super) fn look(
 ) -> Result<LocalTree> {
     let dir = std::fs::canonicalize(dir).map_err(|e| unreadable(dir).because(&e))?;
     let Some(shelf) = Shelf::open(keep.dir, &dir) else { return look_afresh(&dir, rules) };
-    let mut kept = file::read(&shelf.file).filter(|kept| kept.head.dir == dir).unwrap_or_default();
-    let hint = options.hint.filter(|hint| Some(&hint.token) == kept.head.token.as_ref());
-    let only = hint.filter(|_| !rules.checksum).map(|hint| Only::new(hint.changed.clone()));
+    let index = file::open(&shelf.file).filter(|index| index.front.head.dir == dir);
+    let token = index.as_ref().and_then(|index| index.front.head.token.clone());
     let mut head = Head {
         dir,
         moment: shelf.moment,
@@ -125,6 +153,21 @@ pub(super) fn look(
         token: options.token.map(str::to_owned),
         ..Head::default()
     };
+    let hint = options.hint.filter(|hint| Some(&hint.token) == token.as_ref());
+    let unheard = hint.is_none() && head.token.is_some() && head.token != token;
+    let (mut kept, only) = match index {
+        Some(index) => match glance::glance(&index, &head, rules, hint)? {
+            Glance::Still if !unheard => return unchanged(index, &shelf),
+            Glance::Still => (index.read(), Some(Only::default())),
+            Glance::Changed(only) => (index.read(), Some(only)),
+            Glance::Doubt => {
+                let only = hint.filter(|_| !rules.checksum);
+                (index.read(), only.map(|hint| Only::new(hint.changed.clone())))
+            }
+        },
+        None => (None, None),
+    };
+    let mut kept = kept.take().unwrap_or_default();
     let known = Scan::known(&mut kept, &head, rules, only.as_ref())?;
     let warm = known.is_some();
     let mut scan = match known {
@@ -134,28 +177,55 @@ pub(super) fn look(
     head.rules = fingerprint(&scan.root, rules)?;
     let moment = if rules.checksum { i64::MIN } else { kept.head.moment };
     scan.refresh(moment, only.as_ref().filter(|_| warm))?;
-    if hint.is_none() && options.token.is_some() && head.token != kept.head.token {
-        scan.seen.news = true;
-    }
-    finish(scan, head, &kept, &shelf)
+    scan.seen.news |= unheard;
+    finish(scan, head, kept, &shelf)
+}
+
+/// The tree of an index that still holds.
+fn unchanged(index: Opened, shelf: &Shelf) -> Result<LocalTree> {
+    let index = Arc::new(index);
+    let Front { head, facts, digest, sums } = &index.front;
+    let root = facts.as_ref().map_or(&head.dir, |facts| &facts.place.root);
+    let deleted = facts.as_ref().map_or(Ok(0), |facts| facts.staged.count(root))?;
+    let (parts, cuts) = (index.clone(), index.clone());
+    let manifest = move || parts.records().ok_or_else(|| parts.damaged()).and_then(manifest::of);
+    Ok(LocalTree {
+        root: root.clone(),
+        kind: TreeKind::Git,
+        manifest: Arc::new(Lazy::new(Box::new(manifest))),
+        digest: *digest,
+        change: None,
+        files: sums.files,
+        bytes: sums.bytes,
+        recipes: Arc::new(Lazy::new(Box::new(move || cuts.recipes()))),
+        index: Some(index.clone()),
+        moment: shelf.moment,
+        token: head.token.clone(),
+        tracked_deletions: sums.gone + deleted,
+        left_out: sums.left_out,
+        notes: sums.notes.clone(),
+    })
 }
 
 /// Makes the tree, and writes the index if it has news.
-fn finish(scan: Scan, head: Head, kept: &Kept, shelf: &Shelf) -> Result<LocalTree> {
-    let (news, differs) = (scan.seen.news, scan.seen.differs);
-    // An index that cannot be written is only missed.
-    let draft = (news || differs).then(|| scan.draft(&head, shelf)).and_then(std::io::Result::ok);
-    let mut tree = scan.into_tree()?;
-    tree.moment = shelf.moment;
-    tree.digest = if differs { tree.manifest.digest() } else { kept.digest };
-    tree.token.clone_from(&kept.head.token);
-    if let Some(draft) = draft {
-        match draft.finish(&tree.digest, &shelf.file) {
-            Ok(()) => tree.token = head.token,
+fn finish(mut scan: Scan, head: Head, kept: Kept, shelf: &Shelf) -> Result<LocalTree> {
+    let Seen { news, differs, .. } = scan.seen;
+    let change = kept.groups.as_ref().map(|_| kept.digest).and_then(|from| scan.change(from));
+    let groups = scan.groups(kept.groups);
+    let (digest, mut token) = (groups.digest(), kept.head.token);
+    if news || differs {
+        let facts = scan.facts.take();
+        let sums = scan.sums(facts.as_ref(), head.moment);
+        let front = Front { head, facts, digest, sums };
+        let rest = (&groups, &scan.recipes);
+        match sink::write(&shelf.folder, &shelf.file, &front, &scan.records, rest) {
+            Ok(()) => token = front.head.token,
+            // An index that cannot be written is only missed.
             Err(error) => tracing::debug!(%error, "the index was not written"),
         }
     }
-    Ok(tree)
+    let tree = scan.into_tree(digest, change);
+    Ok(LocalTree { moment: shelf.moment, token, ..tree })
 }
 
 /// A scan under way: which files there are, then what is in them.
@@ -168,6 +238,8 @@ struct Scan {
     /// What git said, when it was asked.
     asked: Option<Checkout>,
     real: Vec<bool>,
+    /// What was sent and is gone.
+    gone: Vec<PathBuf>,
     seen: Seen,
     tracked_deletions: u64,
 }
@@ -188,7 +260,8 @@ impl Scan {
             real: facts.as_ref().map(|facts| walk::real(&facts.dirs)).unwrap_or_default(),
             facts,
             asked: Some(found),
-            seen: Seen { news: true, differs: true },
+            gone: Vec::new(),
+            seen: Seen { news: true, differs: true, changed: Vec::new() },
             tracked_deletions: 0,
         };
         learn::sort(&mut scan.records);
@@ -216,9 +289,13 @@ impl Scan {
         let Some(renewed) = renew::renew(&mut facts, &mut kept.records, &since, excludes)? else {
             return Ok(None);
         };
-        let seen =
-            Seen { news: renewed.news || other_rules, differs: renewed.differs || other_rules };
+        let seen = Seen {
+            news: renewed.news || other_rules,
+            differs: renewed.differs || other_rules,
+            changed: Vec::new(),
+        };
         Ok(Some(Self {
+            gone: renewed.gone,
             real: walk::real(&facts.dirs),
             root,
             kind: TreeKind::Git,
@@ -250,9 +327,7 @@ impl Scan {
     /// Brings contents up to date.
     fn refresh(&mut self, moment: i64, only: Option<&Only>) -> Result<()> {
         let trust = Trust { root: &self.root, moment, real: &self.real, only };
-        let seen = refresh(&mut self.records, &mut self.recipes, &trust)?;
-        self.seen.news |= seen.news;
-        self.seen.differs |= seen.differs;
+        self.seen.add(refresh(&mut self.records, &mut self.recipes, &trust)?);
         if self.seen.differs {
             let used: HashSet<Hash> = self.records.iter().filter_map(content_of).collect();
             self.recipes.retain(|content, _| used.contains(content));
@@ -277,44 +352,88 @@ impl Scan {
         }
     }
 
-    fn draft(&self, head: &Head, shelf: &Shelf) -> std::io::Result<file::Draft> {
-        let mut draft = file::Draft::begin(&shelf.folder)?;
-        draft.write(head, self.facts.as_ref(), &self.records, &self.recipes)?;
-        Ok(draft)
+    /// What is sent otherwise than before; `None` when the files were asked for anew.
+    fn change(&self, from: Hash) -> Option<Change> {
+        if self.asked.is_some() {
+            return None;
+        }
+        let mut delta = Delta { removed: self.gone.clone(), ..Delta::default() };
+        for path in &self.seen.changed {
+            match self.find(path).and_then(|at| self.records[at].entry()) {
+                Some(entry) => delta.wanted.push(entry),
+                None => delta.removed.push(path.clone()),
+            }
+        }
+        delta.removed.sort_by(|a, b| bytes_of(a).cmp(bytes_of(b)));
+        delta.wanted.sort_by(|a, b| bytes_of(&a.path).cmp(bytes_of(&b.path)));
+        Some(Change { from, delta })
     }
 
-    fn into_tree(self) -> Result<LocalTree> {
+    fn find(&self, path: &Path) -> Option<usize> {
+        self.records.binary_search_by(|r| bytes_of(&r.path).cmp(bytes_of(path))).ok()
+    }
+
+    /// What the digest is made of, from what it was made of before.
+    fn groups(&self, before: Option<Groups>) -> Groups {
+        let entries = |records: &[Record]| -> Vec<Cow<'_, Entry>> {
+            records.iter().filter_map(Record::entry).map(Cow::Owned).collect()
+        };
+        let Some(before) = before.filter(|_| self.asked.is_none()) else {
+            return Groups::of(self.records.iter().filter_map(Record::entry).map(Cow::Owned));
+        };
+        let place = |path: &[u8]| self.records.partition_point(|r| bytes_of(&r.path) < path);
+        let changed = self.gone.iter().chain(&self.seen.changed).map(PathBuf::as_path);
+        before.changed(changed, |from, until| {
+            let end = until.map_or(self.records.len(), place);
+            entries(&self.records[place(from).min(end)..end])
+        })
+    }
+
+    fn sums(&self, facts: Option<&Facts>, moment: i64) -> Sums {
+        let sent = self.records.iter().filter_map(Record::sent);
+        let (files, bytes) = sent.fold((0, 0), |(files, bytes), len| (files + 1, bytes + len));
+        let mut notes = Vec::new();
+        manifest::note_special(&self.records, &mut notes);
+        let looked_at = |record: &&Record| record.tracked || record.rule.is_none();
+        let mut seen = self.records.iter().filter(looked_at);
+        let dirs = facts.map_or(&[][..], |facts| &facts.dirs);
+        Sums {
+            files,
+            bytes,
+            gone: self.records.iter().filter(|record| is_gone(record)).count() as u64,
+            left_out: learn::count_left_out(&self.records, &self.real),
+            notes,
+            doubtful: seen.any(|record| record.is_doubtful(moment))
+                || dirs.iter().any(|dir| dir.stat.is_racy(moment)),
+        }
+    }
+
+    fn into_tree(self, digest: Hash, change: Option<Change>) -> LocalTree {
         let left_out = match &self.asked {
             Some(asked) => asked.left_out,
             None => learn::count_left_out(&self.records, &self.real),
         };
         let mut notes = self.asked.map(|asked| asked.notes).unwrap_or_default();
         manifest::note_special(&self.records, &mut notes);
-        let records = self.records;
-        let (manifest, files, bytes) = if self.seen.differs {
-            let manifest = manifest::of(records)?;
-            let (files, bytes) = (manifest.entries().len() as u64, manifest.bytes());
-            (Lazy::new(Box::new(move || manifest)), files, bytes)
-        } else {
-            let sent = records.iter().filter_map(Record::sent);
-            let (files, bytes) = sent.fold((0, 0), |(files, bytes), len| (files + 1, bytes + len));
-            let make = || manifest::of(records).expect("an index names paths inside its tree only");
-            (Lazy::new(Box::new(make)), files, bytes)
-        };
-        Ok(LocalTree {
+        let (records, recipes) = (self.records, self.recipes);
+        let sent = records.iter().filter_map(Record::sent);
+        let (files, bytes) = sent.fold((0, 0), |(files, bytes), len| (files + 1, bytes + len));
+        LocalTree {
             root: self.root,
             kind: self.kind,
-            manifest: Arc::new(manifest),
-            digest: Hash::default(),
+            manifest: Arc::new(Lazy::new(Box::new(move || manifest::of(records)))),
+            digest,
+            change,
             files,
             bytes,
-            recipes: self.recipes,
+            recipes: Arc::new(Lazy::new(Box::new(move || recipes))),
+            index: None,
             moment: i64::MIN,
             token: None,
             tracked_deletions: self.tracked_deletions,
             left_out,
             notes,
-        })
+        }
     }
 }
 

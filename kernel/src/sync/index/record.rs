@@ -120,6 +120,8 @@ pub(in crate::sync) struct Record {
     pub(in crate::sync) committed: bool,
     /// Which rule leaves it out.
     pub(in crate::sync) rule: Option<Rule>,
+    /// Whether anybody ever looked at it: of what git alone spoke of, nobody can tell that it did not change.
+    pub(in crate::sync) looked: bool,
 }
 
 impl Record {
@@ -133,12 +135,18 @@ impl Record {
             tracked,
             committed: false,
             rule: None,
+            looked: false,
         }
+    }
+
+    /// Whether it may have changed although nobody told: within the tick of the last look, or through another name.
+    pub(in crate::sync) fn is_doubtful(&self, moment: i64) -> bool {
+        !self.looked || self.stat.shared || self.stat.is_racy(moment)
     }
 
     /// Takes over what another record of the same path remembers.
     pub(in crate::sync) fn learn_from(&mut self, old: Self) {
-        (self.stat, self.what) = (old.stat, old.what);
+        (self.stat, self.what, self.looked) = (old.stat, old.what, old.looked);
     }
 
     /// Length of what is sent of it.
@@ -160,6 +168,11 @@ impl Record {
             What::Nothing | What::Special(_) => return None,
         };
         Some(Entry { path: self.path, kind })
+    }
+
+    /// The same, while the record is still needed.
+    pub(in crate::sync) fn entry(&self) -> Option<Entry> {
+        self.sent().and_then(|_| self.clone().into_entry())
     }
 }
 

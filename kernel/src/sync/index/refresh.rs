@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crabbox_tree::{Chunk, Hash, WHOLE};
+use crabbox_tree::{Chunk, Hash, WHOLE, bytes_of};
 use rustix::fs::{FileType, Mode, OFlags};
 
 use super::record::{Record, Stat, What};
+use super::walk::Dir;
 use crate::error::{KernelError, Result};
 use crate::sync::excludes::Rule;
 use crate::sync::manifest::{read_file, unreadable};
@@ -34,34 +35,76 @@ pub(in crate::sync) struct Trust<'a> {
     pub(in crate::sync) only: Option<&'a Only>,
 }
 
-/// Paths of which one, or one below it, may have changed.
-pub(in crate::sync) struct Only(Vec<PathBuf>);
+/// What may have changed.
+#[derive(Default)]
+pub(in crate::sync) struct Only {
+    /// These paths, and what is below them.
+    paths: Vec<PathBuf>,
+    /// These directories, without what is below them.
+    dirs: Vec<PathBuf>,
+}
 
 impl Only {
-    pub(in crate::sync) fn new(mut paths: Vec<PathBuf>) -> Self {
-        paths.sort();
-        Self(paths)
+    pub(in crate::sync) fn new(paths: Vec<PathBuf>) -> Self {
+        Self { paths, dirs: Vec::new() }
     }
 
-    /// Whether a path is named, or stands below one that is.
-    pub(in crate::sync) fn covers(&self, path: &Path) -> bool {
-        !self.0.is_empty()
-            && path.ancestors().any(|at| self.0.binary_search_by(|p| p.as_path().cmp(at)).is_ok())
+    pub(super) fn with_dirs(self, dirs: Vec<PathBuf>) -> Self {
+        Self { dirs, ..self }
     }
 
-    /// Whether a directory may hold something that is named, or is named.
-    pub(in crate::sync) fn touches(&self, dir: &Path) -> bool {
-        self.covers(dir) || self.0.iter().any(|p| p.parent() == Some(dir))
+    /// Which of some paths, sorted by their bytes, are named, or stand below one that is.
+    fn covers<T>(&self, sorted: &[T], path_of: impl Fn(&T) -> &Path) -> Vec<bool> {
+        let mut covered = vec![false; sorted.len()];
+        let place = |path: &[u8]| sorted.partition_point(|item| bytes_of(path_of(item)) < path);
+        for path in &self.paths {
+            let path = bytes_of(path);
+            if path.is_empty() {
+                covered.fill(true);
+                continue;
+            }
+            // What is below comes after the slash, and before the byte after the slash.
+            let below = [b'/', b'/' + 1].map(|end| place(&[path, &[end]].concat()));
+            covered[below[0]..below[1]].fill(true);
+            let at = place(path);
+            if sorted.get(at).is_some_and(|item| bytes_of(path_of(item)) == path) {
+                covered[at] = true;
+            }
+        }
+        covered
+    }
+
+    /// Which of some directories are named, stand below a name, or hold one directly.
+    pub(super) fn touches(&self, sorted: &[Dir]) -> Vec<bool> {
+        let mut touched = self.covers(sorted, |dir| &dir.path);
+        let holders = self.paths.iter().map(|path| path.parent().unwrap_or(path));
+        for dir in holders.chain(self.dirs.iter().map(PathBuf::as_path)) {
+            let found = sorted.binary_search_by(|d| bytes_of(&d.path).cmp(bytes_of(dir)));
+            if let Ok(at) = found {
+                touched[at] = true;
+            }
+        }
+        touched
     }
 }
 
 /// What a look found.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(in crate::sync) struct Seen {
     /// Something was learned that is worth remembering.
     pub(in crate::sync) news: bool,
     /// What is sent is no longer the same.
     pub(in crate::sync) differs: bool,
+    /// The paths of which something else is sent now, or nothing any more.
+    pub(in crate::sync) changed: Vec<PathBuf>,
+}
+
+impl Seen {
+    pub(super) fn add(&mut self, more: Self) {
+        self.news |= more.news;
+        self.differs |= more.differs;
+        self.changed.extend(more.changed);
+    }
 }
 
 /// Opens a directory for looks below it.
@@ -76,13 +119,14 @@ pub(in crate::sync) fn refresh(
     recipes: &mut Recipes,
     trust: &Trust<'_>,
 ) -> Result<Seen> {
-    let (seen, linked) = look_through(records, recipes, trust)?;
+    let (mut seen, linked) = look_through(records, recipes, trust)?;
     if !linked || trust.only.is_none() {
         return Ok(seen);
     }
     // Whoever told of the new name did not tell of the old ones.
     let (more, _) = look_through(records, recipes, &Trust { only: None, ..*trust })?;
-    Ok(Seen { news: seen.news || more.news, differs: seen.differs || more.differs })
+    seen.add(more);
+    Ok(seen)
 }
 
 /// Looks at records once; also says whether a file among them has further names that it had not.
@@ -101,18 +145,27 @@ fn look_through(
         news: AtomicBool::new(false),
         differs: AtomicBool::new(false),
         linked: AtomicBool::new(false),
+        changed: Mutex::default(),
     };
-    let work = Mutex::new(records.chunks_mut(BATCH));
+    let told = match trust.only {
+        Some(only) => only.covers(records, |record| &record.path),
+        None => vec![true; records.len()],
+    };
+    let work = Mutex::new(records.chunks_mut(BATCH).zip(told.chunks(BATCH)));
     on_all_processors(|| {
         let mut buffer = Vec::new();
         while !look.has_failed() {
-            let Some(batch) = locked(&work).next() else { break };
-            for record in batch {
-                look.at(record, &mut buffer);
+            let Some((batch, told)) = locked(&work).next() else { break };
+            for (record, told) in batch.iter_mut().zip(told) {
+                look.at(record, *told, &mut buffer);
             }
         }
     });
-    let seen = Seen { news: look.news.into_inner(), differs: look.differs.into_inner() };
+    let seen = Seen {
+        news: look.news.into_inner(),
+        differs: look.differs.into_inner(),
+        changed: look.changed.into_inner().unwrap_or_else(PoisonError::into_inner),
+    };
     let linked = look.linked.into_inner();
     if let Some((_, error)) = look.failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
@@ -170,6 +223,7 @@ struct Look<'a> {
     news: AtomicBool,
     differs: AtomicBool,
     linked: AtomicBool,
+    changed: Mutex<Vec<PathBuf>>,
 }
 
 impl Look<'_> {
@@ -177,8 +231,14 @@ impl Look<'_> {
         locked(&self.failed).is_some()
     }
 
-    fn at(&self, record: &mut Record, buffer: &mut Vec<u8>) {
-        if let Err(error) = self.try_at(record, buffer) {
+    /// Something else is sent of a path now.
+    fn differs(&self, record: &Record) {
+        self.differs.store(true, Ordering::Relaxed);
+        locked(&self.changed).push(record.path.clone());
+    }
+
+    fn at(&self, record: &mut Record, told: bool, buffer: &mut Vec<u8>) {
+        if let Err(error) = self.try_at(record, told, buffer) {
             let mut failed = locked(&self.failed);
             if failed.as_ref().is_none_or(|(path, _)| record.path < *path) {
                 *failed = Some((record.path.clone(), error));
@@ -186,18 +246,17 @@ impl Look<'_> {
         }
     }
 
-    fn try_at(&self, record: &mut Record, buffer: &mut Vec<u8>) -> Result<()> {
+    fn try_at(&self, record: &mut Record, told: bool, buffer: &mut Vec<u8>) -> Result<()> {
         if record.rule.is_some() && !record.tracked {
             if record.what != What::Nothing {
                 (record.stat, record.what) = (Stat::default(), What::Nothing);
-                self.differs.store(true, Ordering::Relaxed);
+                self.differs(record);
             }
             return Ok(());
         }
         let racy = record.stat.is_racy(self.trust.moment);
-        // A path that only git spoke of was never looked at, and a shared file changes unheard.
-        let heard = !racy && record.stat != Stat::default() && !record.stat.shared;
-        if heard && self.trust.only.is_some_and(|only| !only.covers(&record.path)) {
+        let stands = self.trust.real.get(record.dir as usize).copied().unwrap_or(true);
+        if !told && stands && !record.is_doubtful(self.trust.moment) {
             return Ok(());
         }
         let at_path = |e: &std::io::Error| unreadable(&record.path).because(e);
@@ -205,10 +264,10 @@ impl Look<'_> {
         if now.shared && !record.stat.shared {
             self.linked.store(true, Ordering::Relaxed);
         }
-        let stands = self.trust.real.get(record.dir as usize).copied().unwrap_or(true);
         let wanted = record.rule.is_none() && stands;
         let kind = now.kind().filter(|_| wanted);
         if self.is_known(record, kind) && now.still(&record.stat, self.trust.moment) {
+            record.looked = true;
             return Ok(());
         }
         let (stat, what) = self.describe(&record.path, now, kind, buffer)?;
@@ -216,12 +275,12 @@ impl Look<'_> {
             (!matches!(what, What::Nothing)).then_some((stat.mode & 0o100, stat.size))
         };
         if what != record.what || sent(&stat, &what) != sent(&record.stat, &record.what) {
-            self.differs.store(true, Ordering::Relaxed);
+            self.differs(record);
         }
-        if stat != record.stat || what != record.what || racy {
+        if stat != record.stat || what != record.what || racy || !record.looked {
             self.news.store(true, Ordering::Relaxed);
         }
-        (record.stat, record.what) = (stat, what);
+        (record.stat, record.what, record.looked) = (stat, what, true);
         Ok(())
     }
 

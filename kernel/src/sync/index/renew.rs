@@ -16,12 +16,14 @@ use crate::sync::excludes::Excludes;
 use crate::sync::manifest::bytes_of;
 
 /// What changed in what is known.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Renewed {
     /// Something is worth remembering.
     pub(super) news: bool,
     /// Files came or went.
     pub(super) differs: bool,
+    /// Those that went and were sent.
+    pub(super) gone: Vec<PathBuf>,
 }
 
 /// When something was believed, and which of it is worth a look.
@@ -43,13 +45,12 @@ pub(super) fn renew(
     let Some(head) = facts.place.head() else { return Ok(None) };
     let Some(tracked) = tracked_changes(facts, records, since.moment) else { return Ok(None) };
     let Some(stale) = look_at_dirs(facts, since) else { return Ok(None) };
-    let mut renewed = Renewed { news: tracked.file_changed || stale.news, differs: false };
+    let news = tracked.file_changed || stale.news;
+    let mut renewed = Renewed { news, ..Renewed::default() };
     if stale.any || !tracked.is_empty() {
-        if reshape(facts, records, &tracked, &stale).is_none() {
-            return Ok(None);
-        }
+        let Some(gone) = reshape(facts, records, &tracked, &stale) else { return Ok(None) };
         place(records, &facts.dirs, excludes)?;
-        renewed = Renewed { news: true, differs: true };
+        renewed = Renewed { news: true, differs: true, gone };
     }
     let moved = facts.head != head;
     if moved || (tracked.file_changed && (facts.staged.lacks || tracked.lost)) {
@@ -91,7 +92,7 @@ fn tracked_changes(facts: &mut Facts, records: &[Record], moment: i64) -> Option
             tracked.lost |= gone.committed;
             tracked.gone.insert(gone.path.clone());
         }
-        if old.next_if(|old| old.path == path).is_none() {
+        if old.next_if(|old| bytes_of(&old.path) == bytes_of(&path)).is_none() {
             tracked.new.push(path);
         }
     }
@@ -112,10 +113,10 @@ struct Stale {
 }
 
 fn look_at_dirs(facts: &mut Facts, since: &Since<'_>) -> Option<Stale> {
+    let told = since.only.map(|only| only.touches(&facts.dirs));
     let worth = |at: &usize| {
-        let dir = &facts.dirs[*at];
-        let only = since.only.filter(|_| !dir.stat.is_racy(since.moment));
-        only.is_none_or(|only| only.touches(&dir.path))
+        let told = told.as_ref().is_none_or(|told| told[*at]);
+        told || facts.dirs[*at].stat.is_racy(since.moment)
     };
     let chosen: Vec<usize> = (0..facts.dirs.len()).filter(worth).collect();
     let paths: Vec<&Path> = chosen.iter().map(|at| facts.dirs[*at].path.as_path()).collect();
@@ -132,13 +133,13 @@ fn look_at_dirs(facts: &mut Facts, since: &Since<'_>) -> Option<Stale> {
     Some(stale)
 }
 
-/// Reads stale directories again and gives the records their new shape.
+/// Reads stale directories again and gives the records their new shape. The paths that were sent and are gone.
 fn reshape(
     facts: &mut Facts,
     records: &mut Vec<Record>,
     tracked: &Tracked,
     stale: &Stale,
-) -> Option<()> {
+) -> Option<Vec<PathBuf>> {
     let root = facts.place.root.clone();
     let real = real(&facts.dirs);
     let parents: HashSet<&Path> = tracked.gone.iter().filter_map(|path| path.parent()).collect();
@@ -193,7 +194,8 @@ fn reshape(
     sort(records);
     let tracked =
         records.iter().filter(|record| record.tracked).map(|record| record.path.as_path());
-    arrange(&root, &mut facts.dirs, tracked)
+    arrange(&root, &mut facts.dirs, tracked)?;
+    Some(old.into_values().filter(|old| old.sent().is_some()).map(|old| old.path).collect())
 }
 
 /// Takes out the records that are no longer sure: by path, since most come back.

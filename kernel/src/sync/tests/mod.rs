@@ -134,12 +134,14 @@ fn surroundings() -> std::collections::BTreeMap<String, String> {
 fn same(a: &Result<(LocalTree, Vec<String>)>, b: &Result<(LocalTree, Vec<String>)>) {
     match (a, b) {
         (Ok((a, said)), Ok((b, told))) => {
-            assert_eq!(a.manifest.entries(), b.manifest.entries());
+            assert_eq!(a.manifest().unwrap().entries(), b.manifest().unwrap().entries());
             let rest =
                 |t: &LocalTree| (t.root.clone(), t.kind, t.digest, t.tracked_deletions, t.left_out);
             assert_eq!((rest(a), said), (rest(b), told));
-            assert_eq!(b.digest, b.manifest.digest());
-            for entry in b.manifest.entries().iter().filter(|e| e.size() > crabbox_tree::WHOLE) {
+            assert_eq!(b.digest, b.manifest().unwrap().digest());
+            for entry in
+                b.manifest().unwrap().entries().iter().filter(|e| e.size() > crabbox_tree::WHOLE)
+            {
                 if let Kind::File { sha256, .. } = &entry.kind {
                     assert!(b.recipe(sha256).is_some() && a.recipe(sha256) == b.recipe(sha256));
                 }
@@ -155,7 +157,12 @@ fn tree(root: &Path) -> LocalTree {
 }
 
 fn paths(tree: &LocalTree) -> Vec<String> {
-    tree.manifest.entries().iter().map(|e| e.path.to_string_lossy().into_owned()).collect()
+    tree.manifest()
+        .unwrap()
+        .entries()
+        .iter()
+        .map(|e| e.path.to_string_lossy().into_owned())
+        .collect()
 }
 
 async fn send_with(to: &LocalBox, tree: &LocalTree, rules: SyncRules) -> Result<Pushed> {
@@ -171,7 +178,12 @@ async fn send(to: &LocalBox, from: &Path) -> Pushed {
 async fn mirror(to: &LocalBox, from: &Path) -> Pushed {
     let tree = tree(from);
     let pushed = send_with(to, &tree, SyncRules::default()).await.unwrap();
-    assert_eq!(digest_of(&to.workdir()).unwrap(), tree.manifest.digest(), "{:?}", on_box(to));
+    assert_eq!(
+        digest_of(&to.workdir()).unwrap(),
+        tree.manifest().unwrap().digest(),
+        "{:?}",
+        on_box(to)
+    );
     let again = send(to, from).await;
     assert!(again.skipped, "a second sync finds nothing to do: {again:?}");
     pushed

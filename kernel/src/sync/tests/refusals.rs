@@ -54,8 +54,8 @@ fn the_plan_names_what_is_large() {
     repo.write("a/b/big", vec![0; 3000]);
     repo.write("a/small", vec![0; 10]);
     let rules = SyncRules { fail_files: 1, ..SyncRules::default() };
-    let view =
-        guard::plan_view(&look(repo.root(), &rules, &ScanOptions::default()).unwrap(), &rules, 2);
+    let tree = look(repo.root(), &rules, &ScanOptions::default()).unwrap();
+    let view = guard::plan_view(&tree, &rules, 2).unwrap();
     let list = |l: &[crabbox_schemas::view::SizedPath]| {
         l.iter().map(|s| (s.path.clone(), s.bytes)).collect::<Vec<_>>()
     };
