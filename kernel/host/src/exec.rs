@@ -22,6 +22,8 @@ use crate::spawn::{self, Group, Program, lock};
 const TAIL: usize = 256 * 1024;
 /// Longest a tool may run, whatever it asks for.
 const MAX_TIME: Duration = Duration::from_secs(3600);
+/// The same for one that is talked with; its call ends earlier.
+const MAX_OPEN: Duration = Duration::from_secs(7 * 86_400);
 /// How long output is read after the tool ended.
 const DRAIN: Duration = Duration::from_millis(200);
 
@@ -76,11 +78,8 @@ impl Tools {
         params: ExecParams,
     ) -> Result<Process, RpcError> {
         let running = self.start(vault, &params).await?;
-        let process = Process::new(running, limit(&params), Arc::clone(vault));
-        if let Some(text) = params.stdin.filter(|text| !text.is_empty()) {
-            process.feed(text.as_bytes()).await?;
-        }
-        Ok(process)
+        let limit = Duration::from_millis(params.timeout_ms).min(MAX_OPEN);
+        Ok(Process::new(running, params.stdin.unwrap_or_default(), limit, Arc::clone(vault)))
     }
 
     async fn start(&self, vault: &Vault, params: &ExecParams) -> Result<spawn::Running, RpcError> {

@@ -28,7 +28,7 @@ const FEED: Duration = Duration::from_secs(60);
 
 /// A running tool. Dropping it kills its process group.
 pub(crate) struct Process {
-    stdin: Mutex<Option<ChildStdin>>,
+    stdin: Arc<Mutex<Option<ChildStdin>>>,
     output: Mutex<Output>,
     group: Arc<Group>,
     vault: Arc<Vault>,
@@ -54,9 +54,12 @@ impl Drop for Process {
 }
 
 impl Process {
-    /// Takes over a tool that was just started; it is killed after the time limit.
-    pub(crate) fn new(running: Running, limit: Duration, vault: Arc<Vault>) -> Self {
+    /// Takes over a tool that was just started, and gives it its first input; it is killed after the time limit.
+    pub(crate) fn new(running: Running, input: String, limit: Duration, vault: Arc<Vault>) -> Self {
         let Running { stdin, stdout, stderr, group } = running;
+        let stdin = Arc::new(Mutex::new(Some(stdin)));
+        // Nobody else has the lock yet, so what is written later comes after this.
+        let mut first = Arc::clone(&stdin).try_lock_owned();
         let (pump_out, pieces) = mpsc::channel(WAITING);
         let pump_err = pump_out.clone();
         let late = Arc::clone(&group);
@@ -67,9 +70,15 @@ impl Process {
                 sleep(limit).await;
                 late.signal(Signal::KILL);
             }),
+            tokio::spawn(async move {
+                if let Ok(Some(pipe)) = first.as_deref_mut() {
+                    // A tool need not read all of its input.
+                    let _ = pipe.write_all(input.as_bytes()).await;
+                }
+            }),
         ];
         Self {
-            stdin: Mutex::new(Some(stdin)),
+            stdin,
             output: Mutex::new(Output { pieces, redact: Default::default() }),
             _guard: KillOnDrop(Arc::clone(&group)),
             group,
@@ -134,15 +143,17 @@ impl Process {
     }
 
     /// Writes these bytes, all of them.
-    pub(crate) async fn feed(&self, bytes: &[u8]) -> Result<(), RpcError> {
-        let mut stdin = self.stdin.lock().await;
-        let Some(pipe) = stdin.as_mut() else {
-            return Err(refuse(ErrorKind::InvalidRequest, "the tool's input is at its end"));
+    async fn feed(&self, bytes: &[u8]) -> Result<(), RpcError> {
+        let writing = async {
+            let mut stdin = self.stdin.lock().await;
+            let Some(pipe) = stdin.as_mut() else {
+                return Err(refuse(ErrorKind::InvalidRequest, "the tool's input is at its end"));
+            };
+            let gone = |_| refuse(ErrorKind::Precondition, "the tool reads no more input");
+            pipe.write_all(bytes).await.map_err(gone)
         };
-        let written = timeout(FEED, pipe.write_all(bytes)).await;
         let slow = |_| refuse(ErrorKind::Timeout, "the tool does not read its input");
-        let gone = |_| refuse(ErrorKind::Precondition, "the tool reads no more input");
-        written.map_err(slow)?.map_err(gone)
+        timeout(FEED, writing).await.map_err(slow)?
     }
 
     /// Asks the tool to end, and ends it after the grace.

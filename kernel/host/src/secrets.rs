@@ -117,12 +117,15 @@ impl Secrets {
         let program = Program { path: "/bin/sh".into(), args, env, cwd };
         let running = spawn::start(program).await.map_err(|e| format!("sh cannot start: {e}"))?;
         let _guard = KillOnDrop(Arc::clone(&running.group));
-        let spawn::Running { stdin, stdout, stderr, group } = running;
-        drop((stdin, stderr)); // what it complains about may hold the secret
-        let mut text = String::new();
-        let mut limited = stdout.take(MOST);
-        let printing = async { tokio::join!(limited.read_to_string(&mut text), group.ended()) };
-        let (printed, exit) = timeout(PRINT, printing)
+        let spawn::Running { stdin, stdout, mut stderr, group } = running;
+        drop(stdin);
+        let (mut text, mut limited) = (String::new(), stdout.take(MOST));
+        let printing = async {
+            // What it complains about may hold the secret: it is read and forgotten.
+            let complaints = async { tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await };
+            tokio::join!(limited.read_to_string(&mut text), group.ended(), complaints)
+        };
+        let (printed, exit, _) = timeout(PRINT, printing)
             .await
             .map_err(|_| format!("its command took longer than {} s", PRINT.as_secs()))?;
         printed.map_err(|_| "its command printed no text".to_owned())?;

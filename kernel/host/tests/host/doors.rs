@@ -127,9 +127,9 @@ async fn a_websocket_is_kept_for_the_plugin() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tool_is_talked_with_and_its_output_holds_no_secret() {
     let stage = Stage::new();
-    let script = "read line; echo got $line, $KEY; echo oops >&2; exit 4";
+    let script = "read first; read line; echo got $line, $KEY; echo oops >&2; exit 4";
     let steps = json!([
-        ["exec.open", {"tool": "sh", "args": ["-c", script], "timeoutMs": 10_000, "env": {"KEY": {"$secret": "lent"}}}],
+        ["exec.open", {"tool": "sh", "args": ["-c", script], "stdin": "first\n", "timeoutMs": 10_000, "env": {"KEY": {"$secret": "lent"}}}],
         ["exec.read", {"process": "$process", "timeoutMs": 50}],
         ["exec.write", {"process": "$process", "text": "it\n", "end": true}],
         ["exec.read", {"process": "$process"}],

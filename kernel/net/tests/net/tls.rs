@@ -1,19 +1,22 @@
 //! TLS: servers prove who they are, by the system's certificates or one the test brings.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crabbox_net::Lookup;
 use crabbox_schemas::error::ErrorKind;
-use crabbox_schemas::plugin::HttpParams;
+use crabbox_schemas::plugin::{HttpAuth, HttpParams, WsOpenParams};
+use futures_util::{SinkExt, StreamExt};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use crate::server::{json, serve};
 use crate::stage::{Setup, Stage};
 
-/// A server for `api.example.dev`, and the certificate of the authority that vouches for it.
-async fn server() -> (u16, Vec<u8>) {
+/// What a server for `api.example.dev` proves itself with, and the certificate of the authority that vouches for it.
+fn proof() -> (TlsAcceptor, Vec<u8>) {
     let authority_key = KeyPair::generate().unwrap();
     let mut authority = CertificateParams::new(vec![]).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -32,7 +35,11 @@ async fn server() -> (u16, Vec<u8>) {
             PrivateKeyDer::Pkcs8(key.serialize_der().into()),
         )
         .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    (TlsAcceptor::from(Arc::new(config)), root.der().to_vec())
+}
+
+async fn server() -> (u16, Vec<u8>) {
+    let (acceptor, root) = proof();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -45,7 +52,7 @@ async fn server() -> (u16, Vec<u8>) {
             });
         }
     });
-    (port, root.der().to_vec())
+    (port, root)
 }
 
 fn here() -> Option<Lookup> {
@@ -80,4 +87,37 @@ async fn a_server_is_believed_when_a_trusted_authority_vouches_for_its_name_and_
     });
     let (_, told) = stage.refused(HttpParams::new("GET", &other)).await;
     assert!(told.contains("CA certificates"), "{told}");
+}
+
+#[tokio::test]
+async fn a_websocket_over_tls_proves_itself_the_same_way() {
+    let (acceptor, root) = proof();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(stream) = acceptor.accept(stream).await else { continue };
+            let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+            while let Some(Ok(message)) = socket.next().await {
+                if !message.is_text() || socket.send(message).await.is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    let own = vec![format!("https://api.example.dev:{port}/")];
+    let params = WsOpenParams {
+        call: 0,
+        url: format!("wss://api.example.dev:{port}/logs"),
+        headers: Default::default(),
+        auth: Some(HttpAuth::Bearer("token".into())),
+        protocols: vec![],
+        timeout_ms: None,
+    };
+    let stranger = Stage::new(Setup { own: own.clone(), lookup: here(), ..Setup::default() });
+    assert!(stranger.net.websocket(params.clone(), &stranger.blobs).await.is_err());
+    let stage = Stage::new(Setup { own, roots: vec![root], lookup: here(), ..Setup::default() });
+    let (socket, _) = stage.net.websocket(params, &stage.blobs).await.unwrap();
+    socket.send(Some("hello".into()), None).await.unwrap();
+    assert_eq!(socket.recv(Duration::from_secs(10)).await.text.as_deref(), Some("hello"));
 }
