@@ -315,6 +315,7 @@ impl<'a> Exchange<'a> {
             if let Some(packers) = &self.packers {
                 packers.suit(self.delta, link);
             }
+            log.debug(format!("the change took {link} ms over the link: {} bytes", self.delta));
             return Ok(());
         } else if let Some(seeded) = incoming.note(note::SEEDED) {
             self.skip(seeded?, log);

@@ -7,12 +7,14 @@
 #![warn(missing_docs)]
 
 pub mod block;
+mod by_hash;
 mod delta;
 mod entry;
 pub mod lane;
 mod manifest;
 mod piece;
 
+pub use by_hash::{ByHash, FirstBytes, Hashes};
 pub use delta::Delta;
 pub use entry::{Entry, Hash, Kind, bytes_of, content_hash, hex, is_inside, shown, unhex};
 pub use manifest::Manifest;

@@ -1,9 +1,9 @@
 //! What a flight will do: which paths go, and how each wanted entry comes to stand.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use crabbox_tree::{Delta, Entry, Hash, Kind, Manifest, bytes_of, hex, shown};
+use crabbox_tree::{ByHash, Delta, Entry, Hash, Kind, Manifest, bytes_of, hex, shown};
 
 use crate::tree::fault::{Fault, Result};
 use crate::tree::stat::{Look, Moment};
@@ -93,9 +93,11 @@ pub(crate) fn target(base: &Manifest, delta: &Delta, announced: &str) -> Result<
     if hex(&digest) != announced {
         return Err(Fault::Protocol("the delta does not lead where it says".into()));
     }
+    // In an empty tree all that could stand below a file is wanted, and shows by the file above it.
+    let fresh = base.entries().is_empty();
     let mut last: &[u8] = b"";
     for entry in &delta.wanted {
-        if has_below(&target, &entry.path) {
+        if !fresh && has_below(&target, &entry.path) {
             return Err(impossible(&entry.path));
         }
         let dir = entry.path.parent().map_or(&b""[..], bytes_of);
@@ -113,6 +115,9 @@ pub(crate) fn target(base: &Manifest, delta: &Delta, announced: &str) -> Result<
 /// The manifest a delta leads to.
 pub(crate) fn merged(base: &Manifest, delta: &Delta) -> Result<Manifest> {
     let wanted = Manifest::new(delta.wanted.clone())?;
+    if base.entries().is_empty() {
+        return Ok(wanted);
+    }
     let gone: HashSet<&Path> = delta.removed.iter().map(PathBuf::as_path).collect();
     let mut entries = Vec::with_capacity(base.entries().len() + wanted.entries().len());
     let mut wanted = wanted.into_entries().into_iter().peekable();
@@ -151,7 +156,7 @@ pub(crate) fn has_below(manifest: &Manifest, dir: &Path) -> bool {
 
 /// Names in the staging folder: the content's hash, numbered when it is needed more than once.
 #[derive(Debug, Default)]
-pub(crate) struct Names(HashMap<Hash, usize>);
+pub(crate) struct Names(ByHash<usize>);
 
 impl Names {
     pub(crate) fn next(&mut self, kind: &Kind) -> How {
