@@ -204,3 +204,23 @@ fn an_unknown_base_says_how_to_get_it() {
     git(dir.path(), &["tag", "v1", "HEAD~1"]);
     assert_eq!(Commits::look(dir.path(), "v1").unwrap().base_branch, None);
 }
+
+#[tokio::test]
+async fn a_box_keeps_the_commits_that_were_used_last_and_no_more() {
+    let rig = Rig::new();
+    let first = rig.commits();
+    assert!(rig.deliver(&first).await);
+    for n in 0..40 {
+        commit(&rig.repo(), "new", &format!("{n}"));
+        assert!(rig.deliver(&rig.commits()).await);
+        assert!(!rig.deliver(&first).await, "what is used again and again stays");
+    }
+    let count = |what: &str| format!("ls \"$HOME/it's/a store/{what}\" | wc -l");
+    assert_eq!(on_box(&rig.shell, &count("held")).await, "32");
+    assert_eq!(on_box(&rig.shell, &count("objects/pack\"/*.\"pack")).await, "32");
+    for commits in [&first, &rig.commits()] {
+        rig.checkout(commits).await;
+        assert_eq!(rig.git("rev-parse HEAD").await, commits.head);
+        assert_eq!(rig.git("fsck --connectivity-only --no-dangling").await, "");
+    }
+}

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crabbox_tree::lane::Unpacker;
-use crabbox_tree::{ByHash, Hash, Hashes, Have, Kind, Piece, Recipe, WHOLE, block, content_hash, cut, hex, pieces};
+use crabbox_tree::{
+    ByHash, Hash, Hashes, Have, Kind, Piece, Recipe, WHOLE, block, content_hash, cut, hex, pieces,
+};
 use rustix::fs::{AtFlags, OFlags, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
