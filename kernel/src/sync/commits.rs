@@ -116,7 +116,8 @@ impl Commits {
             "umask 077\ns={store}\ncommand -v git >/dev/null || exit {NO_GIT}\n\
              [ -e \"$s/held/{key}\" ] && {{ touch \"$s/held/{key}\"; exit 0; }}\n\
              if [ ! -e \"$s\" ]; then git init -q --bare --template= \"$s.$$\" && mkdir \"$s.$$/held\" && mv \"$s.$$\" \"$s\" || exit; fi\n\
-             echo {WANT}\ncd \"$s\" && git index-pack --stdin >{key}.$$ && mv {key}.$$ held/{key} || exit\n\
+             echo {WANT}\ncd \"$s\" && git index-pack --stdin >{key}.$$ && mv {key}.$$ held/{key} || {{ c=$?; rm -f {key}.$$; exit $c; }}\n\
+             find objects/pack -name 'tmp_*' -mmin +1440 -exec rm -f {{}} +\n\
              ls -t held | tail -n +{more} | while read -r k; do read -r word p <\"held/$k\"; rm -f \"held/$k\"\n\
              [ -z \"$p\" ] || grep -qs \"$p\" held/* || rm -f \"objects/pack/pack-$p\".*; done\n",
             store = quote(store),
