@@ -62,6 +62,14 @@ pub(crate) fn peak(pid: u32) -> f64 {
     kib.unwrap_or_default() / 1024.0
 }
 
+/// What a process has in memory now, in MiB. Pages it shares with others, as the program's own, count in shares.
+pub(crate) fn share(pid: u32) -> f64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let kib = line.and_then(|rest| rest.trim().split(' ').next()?.parse::<f64>().ok());
+    kib.unwrap_or_default() / 1024.0
+}
+
 /// Runs a step and watches its memory; gives the most it had, in MiB.
 pub(crate) fn peak_of(step: &Step) -> Result<f64> {
     let mut child = step.start()?;

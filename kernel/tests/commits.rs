@@ -7,9 +7,13 @@ mod fakes;
 
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::ports::{ProcessInput, Pty, Remote};
 use crabbox_kernel::run::process::capture;
 use crabbox_kernel::sync::commits::Commits;
-use fakes::shell::Shell;
+use crabbox_schemas::error::ErrorCode;
+use fakes::shell::{Input, Output, Shell};
 
 fn git(dir: &Path, args: &[&str]) -> String {
     #[expect(clippy::disallowed_methods, reason = "the repositories of these tests are real")]
@@ -203,4 +207,108 @@ fn an_unknown_base_says_how_to_get_it() {
     assert!(Commits::look(dir.path(), "--upload-pack=x").is_err());
     git(dir.path(), &["tag", "v1", "HEAD~1"]);
     assert_eq!(Commits::look(dir.path(), "v1").unwrap().base_branch, None);
+}
+
+#[tokio::test]
+async fn a_box_keeps_the_commits_that_were_used_last_and_no_more() {
+    let rig = Rig::new();
+    let first = rig.commits();
+    assert!(rig.deliver(&first).await);
+    for n in 0..40 {
+        commit(&rig.repo(), "new", &format!("{n}"));
+        assert!(rig.deliver(&rig.commits()).await);
+        assert!(!rig.deliver(&first).await, "what is used again and again stays");
+    }
+    let count = |what: &str| format!("ls \"$HOME/it's/a store/{what}\" | wc -l");
+    assert_eq!(on_box(&rig.shell, &count("held")).await, "32");
+    assert_eq!(on_box(&rig.shell, &count("objects/pack\"/*.\"pack")).await, "32");
+    for commits in [&first, &rig.commits()] {
+        rig.checkout(commits).await;
+        assert_eq!(rig.git("rev-parse HEAD").await, commits.head);
+        assert_eq!(rig.git("fsck --connectivity-only --no-dangling").await, "");
+    }
+}
+
+/// What happens to a line after so many bytes.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Cut,
+    Held,
+}
+
+/// A box at the end of such a line.
+struct Frail(Shell, usize, End);
+
+struct FrailInput(Option<Input>, usize, End);
+
+impl Remote for Frail {
+    type Input = FrailInput;
+    type Output = Output;
+
+    async fn start(&self, command: &str, pty: Option<&Pty>) -> Result<(FrailInput, Output)> {
+        let (input, output) = self.0.start(command, pty).await?;
+        Ok((FrailInput(Some(input), self.1, self.2), output))
+    }
+
+    fn peer(&self) -> &str {
+        self.0.peer()
+    }
+
+    async fn close(self) {}
+}
+
+impl ProcessInput for FrailInput {
+    async fn write(&mut self, mut data: Bytes) -> Result<()> {
+        let lost = || KernelError::new(ErrorCode::ConnectionLost, "the line was cut");
+        let input = self.0.as_mut().ok_or_else(lost)?;
+        if data.len() <= self.1 {
+            self.1 -= data.len();
+            return input.write(data).await;
+        }
+        data.truncate(self.1);
+        input.write(data).await?;
+        match self.2 {
+            End::Cut => self.0 = None,
+            End::Held => std::future::pending().await,
+        }
+        Err(lost())
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.0 = None;
+        Ok(())
+    }
+
+    async fn signal(&mut self, _: &str) -> Result<()> {
+        Ok(())
+    }
+
+    async fn resize(&mut self, _: u32, _: u32) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_cut_or_interrupted_anywhere_leaves_nothing_and_the_next_one_is_whole() {
+    for (bytes, end) in [0, 1, 30, 200, 700]
+        .into_iter()
+        .flat_map(|bytes| [End::Cut, End::Held].map(|end| (bytes, end)))
+    {
+        let rig = Rig::new();
+        let commits = rig.commits();
+        let (frail, repo) = (Frail(rig.shell.clone(), bytes, end), rig.repo());
+        let delivery = commits.deliver(&frail, &repo, &rig.store);
+        let patience =
+            std::time::Duration::from_millis(if end == End::Held { 300 } else { 20_000 });
+        match tokio::time::timeout(patience, delivery).await {
+            Ok(done) => assert!(done.is_err() && end == End::Cut, "{bytes} bytes"),
+            Err(_) => assert!(end == End::Held, "{bytes} bytes"),
+        }
+        let held = "ls \"$HOME/it's/a store/held\" 2>/dev/null | wc -l";
+        assert_eq!(on_box(&rig.shell, held).await, "0", "{bytes} bytes");
+        assert!(rig.deliver(&commits).await, "{bytes} bytes");
+        rig.checkout(&commits).await;
+        assert_eq!(rig.git("rev-parse HEAD").await, commits.head);
+        assert_eq!(rig.git("fsck --no-dangling").await, "");
+    }
 }

@@ -4,13 +4,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Child, Output, Stdio};
 
 use crabbox_schemas::error::ErrorCode;
 
 use crate::error::{KernelError, Result};
 use crate::sync::excludes::{Excludes, LeftOut};
-use crate::sync::manifest::unreadable;
+use crate::sync::manifest::{bytes_of, unreadable};
 use crate::sync::{SyncRules, TreeKind, git};
 
 /// How deep repositories inside repositories are followed.
@@ -23,7 +23,7 @@ pub struct Checkout {
     pub root: PathBuf,
     /// What it is.
     pub kind: TreeKind,
-    /// Paths below the top.
+    /// Paths below the top, in the order of their bytes.
     pub paths: Vec<PathBuf>,
     /// Tracked files that are gone.
     pub tracked_deletions: u64,
@@ -33,10 +33,20 @@ pub struct Checkout {
     pub notes: Vec<String>,
 }
 
-/// Finds the work tree around a directory and its files, or the files of the directory itself.
-pub fn find(dir: &Path, rules: &SyncRules) -> Result<Checkout> {
+/// Where the files of a directory are looked for.
+#[derive(Debug)]
+pub struct Place {
+    /// The top of the tree.
+    pub root: PathBuf,
+    /// What kind of tree it is.
+    pub kind: TreeKind,
+    notes: Vec<String>,
+}
+
+/// Finds the work tree around a directory, or the directory itself.
+pub fn place(dir: &Path) -> Result<Place> {
     let dir = std::fs::canonicalize(dir).map_err(|e| unreadable(dir).because(&e))?;
-    let (root, kind, mut notes) = match top(&dir)? {
+    let (root, kind, notes) = match top(&dir)? {
         Top::Git(root) => (root, TreeKind::Git, Vec::new()),
         Top::Plain => (dir, TreeKind::Directory, Vec::new()),
         Top::NoGit => {
@@ -45,10 +55,16 @@ pub fn find(dir: &Path, rules: &SyncRules) -> Result<Checkout> {
             (dir, TreeKind::Directory, notes)
         }
     };
+    Ok(Place { root, kind, notes })
+}
+
+/// Finds the files of a tree.
+pub fn find(place: Place, rules: &SyncRules) -> Result<Checkout> {
+    let Place { root, kind, mut notes } = place;
     let mut search = Search {
         excludes: Excludes::read(&root, rules)?,
         root,
-        paths: BTreeSet::new(),
+        paths: Vec::new(),
         deletions: BTreeSet::new(),
         left_out: LeftOut::default(),
         real_dirs: HashMap::new(),
@@ -59,10 +75,12 @@ pub fn find(dir: &Path, rules: &SyncRules) -> Result<Checkout> {
         TreeKind::Directory => search.walk()?,
     }
     notes.append(&mut search.notes);
+    search.paths.sort_unstable_by(|a, b| bytes_of(a).cmp(bytes_of(b)));
+    search.paths.dedup();
     Ok(Checkout {
         root: search.root,
         kind,
-        paths: search.paths.into_iter().collect(),
+        paths: search.paths,
         tracked_deletions: search.deletions.len() as u64,
         left_out: search.left_out,
         notes,
@@ -86,7 +104,7 @@ fn top(dir: &Path) -> Result<Top> {
     let out = match git(dir, &["rev-parse", "--show-toplevel"]) {
         Ok(out) => out,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Top::NoGit),
-        Err(e) => return Err(KernelError::new(ErrorCode::SyncRead, "cannot start git").because(&e)),
+        Err(e) => return Err(cannot_start(&e)),
     };
     if out.status.success() {
         let line = out.stdout.strip_suffix(b"\n").unwrap_or(&out.stdout);
@@ -119,33 +137,51 @@ fn git(dir: &Path, args: &[&str]) -> std::io::Result<Output> {
     git::command(dir, args).output()
 }
 
-fn list(dir: &Path, args: &[&str]) -> Result<Vec<u8>> {
-    list_and_warnings(dir, args).map(|(names, _)| names)
-}
+/// A list that git makes while we do something else.
+struct List(Option<Child>);
 
-/// What git lists, and what it could not look into.
-fn list_and_warnings(dir: &Path, args: &[&str]) -> Result<(Vec<u8>, Vec<String>)> {
-    let out = git(dir, args)
-        .map_err(|e| KernelError::new(ErrorCode::SyncRead, "cannot start git").because(&e))?;
-    if !out.status.success() {
-        return Err(refused(&out, dir));
+impl List {
+    fn ask(dir: &Path, args: &[&str]) -> Result<Self> {
+        let mut git = git::command(dir, args);
+        let started = git.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        started.map(|child| Self(Some(child))).map_err(|e| cannot_start(&e))
     }
-    let said = String::from_utf8_lossy(&out.stderr);
-    let warnings = said.lines().filter(|l| l.starts_with("warning: could not open directory"));
-    Ok((out.stdout, warnings.map(|line| format!("{line}; nothing in it is sent")).collect()))
+
+    /// What git lists, and what it could not look into.
+    fn hear(mut self, dir: &Path) -> Result<(Vec<u8>, Vec<String>)> {
+        let Some(child) = self.0.take() else { return Ok(Default::default()) };
+        let out = child.wait_with_output().map_err(|e| cannot_start(&e))?;
+        if !out.status.success() {
+            return Err(refused(&out, dir));
+        }
+        let said = String::from_utf8_lossy(&out.stderr);
+        let warnings = said.lines().filter(|l| l.starts_with("warning: could not open directory"));
+        Ok((out.stdout, warnings.map(|line| format!("{line}; nothing in it is sent")).collect()))
+    }
 }
 
-/// Whether a repository has a commit.
-pub(super) fn is_born(dir: &Path) -> bool {
-    git(dir, &["rev-parse", "--quiet", "--verify", "HEAD^{commit}"])
-        .is_ok_and(|o| o.status.success())
+impl Drop for List {
+    /// Nobody wants to know any more.
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
-/// What git's index changes against the last commit.
+fn cannot_start(error: &std::io::Error) -> KernelError {
+    KernelError::new(ErrorCode::SyncRead, "cannot start git").because(error)
+}
+
+/// What git's index changes against the last commit; without one, all of it was added.
 pub(super) fn staged(dir: &Path, how: &[&str]) -> Result<Vec<u8>> {
-    let mut args = vec!["diff", "--cached", "--no-ext-diff", "--no-relative", "-z"];
-    args.extend_from_slice(how);
-    list(dir, &args)
+    ask_staged(dir, how)?.hear(dir).map(|(names, _)| names)
+}
+
+fn ask_staged(dir: &Path, how: &[&str]) -> Result<List> {
+    let fixed = &["diff", "--cached", "--no-ext-diff", "--no-relative", "-z"][..];
+    List::ask(dir, &[fixed, how].concat())
 }
 
 pub(super) fn split(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -155,10 +191,11 @@ pub(super) fn split(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 struct Search {
     root: PathBuf,
     excludes: Excludes,
-    paths: BTreeSet<PathBuf>,
+    paths: Vec<PathBuf>,
     deletions: BTreeSet<PathBuf>,
     left_out: LeftOut,
-    real_dirs: HashMap<PathBuf, bool>,
+    /// By the bytes of their paths.
+    real_dirs: HashMap<Vec<u8>, bool>,
     notes: Vec<String>,
 }
 
@@ -172,27 +209,30 @@ impl Search {
                 format!("{} nests too deeply", dir.display()),
             ));
         }
-        self.tracked(&dir, base, depth)?;
-        let (others, warnings) =
-            list_and_warnings(&dir, &["ls-files", "--others", "--exclude-standard", "-z"])?;
+        // All at once: each of them looks at every file.
+        let tracked = List::ask(&dir, &["ls-files", "--cached", "--stage", "-z"])?;
+        let others = List::ask(&dir, &["ls-files", "--others", "--exclude-standard", "-z"])?;
+        let deleted = List::ask(&dir, &["ls-files", "--deleted", "-z"])?;
+        let unstaged = ask_staged(&dir, &["--name-only", "--diff-filter=D", "-M"])?;
+        self.tracked(&tracked.hear(&dir)?.0, base, depth)?;
+        let (others, warnings) = others.hear(&dir)?;
         self.notes.extend(warnings);
         for name in split(&others) {
             self.untracked(base, name, false, depth)?;
         }
         if self.excludes.has_includes() {
-            for name in split(&list(
-                &dir,
-                &["ls-files", "--others", "--ignored", "--exclude-standard", "-z"],
-            )?) {
+            let ignored = ["ls-files", "--others", "--ignored", "--exclude-standard", "-z"];
+            for name in split(&List::ask(&dir, &ignored)?.hear(&dir)?.0) {
                 self.untracked(base, name, true, depth)?;
             }
         }
-        self.deleted(&dir, base)
+        self.deleted(&deleted.hear(&dir)?.0, base);
+        self.deleted(&unstaged.hear(&dir)?.0, base);
+        Ok(())
     }
 
-    fn tracked(&mut self, dir: &Path, base: &Path, depth: usize) -> Result<()> {
-        let listing = list(dir, &["ls-files", "--cached", "--stage", "-z"])?;
-        for record in split(&listing) {
+    fn tracked(&mut self, listing: &[u8], base: &Path, depth: usize) -> Result<()> {
+        for record in split(listing) {
             let Some(tab) = record.iter().position(|b| *b == b'\t') else { continue };
             let path = base.join(OsStr::from_bytes(&record[tab + 1..]));
             if record.starts_with(b"160000 ") {
@@ -226,19 +266,14 @@ impl Search {
         Ok(())
     }
 
-    fn deleted(&mut self, dir: &Path, base: &Path) -> Result<()> {
-        let mut names = list(dir, &["ls-files", "--deleted", "-z"])?;
-        if is_born(dir) {
-            names.extend(staged(dir, &["--name-only", "--diff-filter=D", "-M"])?);
-        }
-        for name in split(&names) {
+    fn deleted(&mut self, names: &[u8], base: &Path) {
+        for name in split(names) {
             let path = base.join(OsStr::from_bytes(name));
             if !self.stands_in_real_dirs(&path) || self.root.join(&path).symlink_metadata().is_err()
             {
                 self.deletions.insert(path);
             }
         }
-        Ok(())
     }
 
     /// Takes a path unless a rule leaves it out or git's own data is meant.
@@ -249,7 +284,7 @@ impl Search {
         match self.excludes.rule(&path, false, tracked) {
             Some(rule) => self.left_out.count(rule, tracked),
             None => {
-                self.paths.insert(path);
+                self.paths.push(path);
             }
         }
     }
@@ -257,14 +292,14 @@ impl Search {
     /// Whether no directory above a path is a link: a path below one belongs to somebody else.
     fn stands_in_real_dirs(&mut self, path: &Path) -> bool {
         let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) else { return true };
-        if let Some(known) = self.real_dirs.get(parent) {
+        if let Some(known) = self.real_dirs.get(bytes_of(parent)) {
             return *known;
         }
         let here = self.root.join(parent).symlink_metadata();
         let real = self.stands_in_real_dirs(parent)
             && here
                 .map_or_else(|e| e.kind() == std::io::ErrorKind::PermissionDenied, |m| m.is_dir());
-        self.real_dirs.insert(parent.to_owned(), real);
+        self.real_dirs.insert(bytes_of(parent).to_vec(), real);
         real
     }
 
@@ -297,5 +332,5 @@ impl Search {
 }
 
 fn is_git_data(path: &Path) -> bool {
-    path.components().any(|c| c.as_os_str() == ".git")
+    bytes_of(path).split(|b| *b == b'/').any(|name| name == b".git")
 }

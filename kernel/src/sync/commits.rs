@@ -24,6 +24,9 @@ const PIECE: usize = 256 << 10;
 /// How much of what the box says is kept for an error.
 const SAID: usize = 4 << 10;
 
+/// How many packs a box keeps, those used last.
+const KEPT: usize = 32;
+
 /// What the checkout on the box shall know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commits {
@@ -106,15 +109,20 @@ impl Commits {
         packed.await.map_err(|e| failed("cannot pack the commits").because(&e))?
     }
 
-    /// The script that says whether the store lacks the commits, and takes their pack from standard input.
+    /// The script that says whether the store lacks the commits, and takes their pack from standard input. Each pack has
+    /// a note by its key that names it; the oldest notes go, and the packs that no other note names.
     fn receiver(&self, store: &str) -> String {
         let script = format!(
             "umask 077\ns={store}\ncommand -v git >/dev/null || exit {NO_GIT}\n\
-             [ -e \"$s/held/{key}\" ] && exit 0\n\
+             [ -e \"$s/held/{key}\" ] && {{ touch \"$s/held/{key}\"; exit 0; }}\n\
              if [ ! -e \"$s\" ]; then git init -q --bare --template= \"$s.$$\" && mkdir \"$s.$$/held\" && mv \"$s.$$\" \"$s\" || exit; fi\n\
-             echo {WANT}\ncd \"$s\" && git index-pack --stdin >/dev/null && : >held/{key}\n",
+             echo {WANT}\ncd \"$s\" && git index-pack --stdin >{key}.$$ && mv {key}.$$ held/{key} || {{ c=$?; rm -f {key}.$$; exit $c; }}\n\
+             find objects/pack -name 'tmp_*' -mmin +1440 -exec rm -f {{}} +\n\
+             ls -t held | tail -n +{more} | while read -r k; do read -r word p <\"held/$k\"; rm -f \"held/$k\"\n\
+             [ -z \"$p\" ] || grep -qs \"$p\" held/* || rm -f \"objects/pack/pack-$p\".*; done\n",
             store = quote(store),
             key = self.key(),
+            more = KEPT + 1,
         );
         format!("exec sh -c {}", quote(&script))
     }

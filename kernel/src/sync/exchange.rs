@@ -18,6 +18,7 @@ use crate::helper::{Helper, Incoming};
 use crate::ports::{Clock, EventSink};
 use crate::sync::blocks::{Packers, Source, Spoiled};
 use crate::sync::course::Leg;
+use crate::sync::flight::stopped;
 use crate::sync::seed::Seeded;
 use crate::sync::width::Width;
 
@@ -35,6 +36,8 @@ pub(super) struct Log<'a, C> {
     clock: &'a C,
     /// How much longer it may take because it queues.
     queued: &'a Cell<Duration>,
+    /// Who has what is waited for.
+    owner: Option<String>,
     from: u64,
     told: u64,
     pub(super) phases: Vec<SyncPhase>,
@@ -48,7 +51,8 @@ impl<'a, C: Clock> Log<'a, C> {
         queued: &'a Cell<Duration>,
     ) -> Self {
         let from = clock.monotonic_ms();
-        Self { events, clock, queued, from, told: from, phases: Vec::new(), started: None }
+        let (owner, phases, started) = (None, Vec::new(), None);
+        Self { events, clock, queued, owner, from, told: from, phases, started }
     }
 
     /// What was done since the last step, which took so many milliseconds; a step that comes again goes on.
@@ -85,7 +89,20 @@ impl<'a, C: Clock> Log<'a, C> {
 
     fn queue(&mut self, owner: String, patience: Duration) {
         self.queued.set(patience);
+        self.owner = Some(owner.clone());
         self.events.emit(Event::Waiting { owner });
+    }
+
+    /// What the user interrupted.
+    pub(super) fn interrupted(&self) -> KernelError {
+        match &self.owner {
+            Some(owner) => {
+                let what =
+                    format!("interrupted while waiting for the work tree, in use by {owner}");
+                KernelError::new(ErrorCode::Cancelled, what)
+            }
+            None => stopped(),
+        }
     }
 
     fn progress(&mut self, done: u64, total: u64) {
@@ -310,9 +327,10 @@ impl<'a> Exchange<'a> {
         if let Some(waiting) = incoming.note::<Waiting>(note::WAITING) {
             log.queue(waiting?.owner, self.patience);
         } else if let Some(need) = incoming.note::<Need>(note::NEED) {
+            log.owner = None;
             let link = log.step("check").saturating_sub(need?.ms);
             self.send_what_is_missing()?;
-            if let Some(packers) = &self.packers {
+            if let Some(packers) = self.packers.as_ref().filter(|_| !self.width.is_near()) {
                 packers.suit(self.delta, link);
             }
             return Ok(());

@@ -127,10 +127,11 @@ pub async fn fly(
     };
     let error = tokio::select! {
         biased;
-        () = stop.reaches(Urgency::Gentle) => stopped(),
-        () = time_is_over => late(limit),
+        () = stop.reaches(Urgency::Gentle) => None,
+        () = time_is_over => Some(late(limit)),
         done = pilot.run(helper) => return done.map_err(|error| pilot.judge(error)),
     };
+    let error = error.unwrap_or_else(|| pilot.log.interrupted());
     tokio::select! {
         biased;
         landed = pilot.call_off(helper, &error) => landed.map_err(|error| pilot.judge(error)),

@@ -11,6 +11,10 @@ const LARGE: u64 = 8 << 20;
 /// A link with such a round trip carries less in one channel's window than most links could.
 const LONG_MS: u64 = 20;
 
+/// One with such a round trip carries whatever is packed as fast as it can be packed. How fast it took the change says
+/// little about it: both ends are busy with that very change.
+const NEAR_MS: u64 = 5;
+
 /// The question for further ways. It goes with the flight and waits for nothing; the time to its answer says how long
 /// the link is.
 #[derive(Debug, Default)]
@@ -21,6 +25,7 @@ pub(super) struct Width {
     is_large: bool,
     /// How further ways are opened; the link is long.
     feed: Option<Feed>,
+    is_near: bool,
 }
 
 impl Width {
@@ -52,8 +57,15 @@ impl Width {
     /// Takes the answer.
     pub(super) fn hear(&mut self, answer: Result<Value>, now_ms: u64) {
         let Some((_, asked_ms)) = self.asked.take() else { return };
+        let took = now_ms.saturating_sub(asked_ms);
         let feed = answer.ok().and_then(|value| serde_json::from_value(value).ok());
-        self.feed = feed.filter(|_| now_ms.saturating_sub(asked_ms) >= LONG_MS);
+        self.feed = feed.filter(|_| took >= LONG_MS);
+        self.is_near = took < NEAR_MS;
+    }
+
+    /// Whether the other end is so near that denser blocks could not pay.
+    pub(super) fn is_near(&self) -> bool {
+        self.is_near
     }
 
     /// Opens further ways to a long link, once it is what everything waits for.

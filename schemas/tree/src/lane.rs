@@ -15,6 +15,8 @@ use crate::block::{self, Block, HEAD};
 
 /// How far back a block may refer within its lane, as a power of two. Bytes.
 const WINDOW: u32 = 23;
+/// Repetitions far apart are looked for at one place in so many, as a power of two, and count from this length on.
+const SPARSE: (u32, u32) = (9, 128);
 /// What a flushed stream may need besides its content. Bytes.
 const SLACK: usize = 1 << 10;
 /// Codecs of a block that begins its lane, and of one that goes on.
@@ -72,6 +74,8 @@ fn encoder(level: i32) -> io::Result<Encoder<'static>> {
     let mut encoder = Encoder::new(level)?;
     encoder.set_parameter(CParameter::WindowLog(WINDOW))?;
     encoder.set_parameter(CParameter::EnableLongDistanceMatching(true))?;
+    encoder.set_parameter(CParameter::LdmHashRateLog(SPARSE.0))?;
+    encoder.set_parameter(CParameter::LdmMinMatch(SPARSE.1))?;
     encoder.set_parameter(CParameter::ContentSizeFlag(false))?;
     Ok(encoder)
 }

@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 pub mod block;
+mod by_hash;
 mod delta;
 mod digest;
 mod entry;
@@ -14,6 +15,7 @@ pub mod lane;
 mod manifest;
 mod piece;
 
+pub use by_hash::{ByHash, FirstBytes, Hashes};
 pub use delta::Delta;
 pub use digest::Groups;
 pub use entry::{Entry, Hash, Kind, bytes_of, content_hash, hex, is_inside, shown, unhex};

@@ -1,9 +1,7 @@
 //! Pieces: the contents a delta needs, in an order both ends derive alike, and how large files are cut.
 
-use std::collections::{HashMap, HashSet};
-
 use crate::entry::{Hash, Kind, content_hash};
-use crate::{Delta, TreeError};
+use crate::{ByHash, Delta, Hashes, TreeError};
 
 /// Contents up to this size travel whole; larger ones are cut into chunks. Bytes.
 pub const WHOLE: u64 = 1 << 20;
@@ -44,9 +42,9 @@ pub struct Piece {
 
 /// The distinct pieces of a delta's contents, in order of first appearance. Empty files need none.
 pub fn pieces(delta: &Delta) -> Result<Vec<Piece>, TreeError> {
-    let recipes: HashMap<&Hash, &Recipe> = delta.recipes.iter().map(|r| (&r.content, r)).collect();
-    let mut seen = HashSet::new();
-    let mut pieces = Vec::new();
+    let recipes: ByHash<&Recipe> = delta.recipes.iter().map(|r| (r.content, r)).collect();
+    let mut seen = Hashes::default();
+    let mut pieces = Vec::with_capacity(delta.wanted.len());
     for (index, entry) in delta.wanted.iter().enumerate() {
         let Kind::File { size, sha256, .. } = entry.kind else { continue };
         if size <= WHOLE {

@@ -1,13 +1,12 @@
 //! Content that is on the box already: in files that go, in the store, in other files of this tree and of others.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use crabbox_tree::{Entry, Hash, Kind, WHOLE, content_hash, hex};
+use crabbox_tree::{Entry, Hash, Hashes, Kind, WHOLE, content_hash, hex};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, statat, unlinkat};
 
 use crate::tree::check::content_of;
@@ -36,7 +35,7 @@ pub(crate) struct Finder<'a> {
 impl Finder<'_> {
     /// Brings contents into the staging folder, each proved by its hash, and takes what was found off the list.
     /// Those in files that go are not brought yet: the files are marked to go there.
-    pub(crate) fn find(&self, wanted: &mut HashSet<Hash>, going: &mut [Going]) -> Result<()> {
+    pub(crate) fn find(&self, wanted: &mut Hashes, going: &mut [Going]) -> Result<()> {
         self.promised(wanted, going);
         if let Some(store) = self.place.store.as_ref().filter(|store| !store.is_empty()) {
             self.claimed(store, wanted)?;
@@ -51,8 +50,8 @@ impl Finder<'_> {
     }
 
     /// Contents that files have which are to go: they will move.
-    fn promised(&self, wanted: &mut HashSet<Hash>, going: &mut [Going]) {
-        let mut first = HashSet::new();
+    fn promised(&self, wanted: &mut Hashes, going: &mut [Going]) {
+        let mut first = Hashes::default();
         let chosen: Vec<usize> = (0..going.len())
             .filter(|at| wanted.contains(&going[*at].sha256) && first.insert(going[*at].sha256))
             .collect();
@@ -79,7 +78,7 @@ impl Finder<'_> {
     }
 
     /// Contents in the store.
-    fn claimed(&self, store: &Store, wanted: &mut HashSet<Hash>) -> Result<()> {
+    fn claimed(&self, store: &Store, wanted: &mut Hashes) -> Result<()> {
         let hashes: Vec<Hash> = wanted.iter().copied().collect();
         take_off(wanted, &hashes, |range| {
             let claim = |hash: &Hash| {
@@ -91,8 +90,8 @@ impl Finder<'_> {
     }
 
     /// Contents in other files of some tree: copied.
-    fn copied(&self, top: &OwnedFd, entries: &[Entry], wanted: &mut HashSet<Hash>) -> Result<()> {
-        let mut seen = HashSet::new();
+    fn copied(&self, top: &OwnedFd, entries: &[Entry], wanted: &mut Hashes) -> Result<()> {
+        let mut seen = Hashes::default();
         let files: Vec<(&Path, u64, Hash)> = entries
             .iter()
             .filter_map(|entry| match entry.kind {
@@ -149,7 +148,7 @@ impl Finder<'_> {
     }
 
     /// Other trees under the same work root, the latest first, with what they may have of these contents.
-    fn others(&self, wanted: &HashSet<Hash>) -> Vec<(OwnedFd, Vec<Entry>)> {
+    fn others(&self, wanted: &Hashes) -> Vec<(OwnedFd, Vec<Entry>)> {
         let mut trees = self.neighbours();
         trees.sort_by_key(|(look, ..)| std::cmp::Reverse(look.mtime));
         let read = |(_, meta, top): (Look, OwnedFd, OwnedFd)| {
@@ -192,13 +191,13 @@ impl Finder<'_> {
     }
 }
 
-fn has(entry: &Entry, wanted: &HashSet<Hash>) -> bool {
+fn has(entry: &Entry, wanted: &Hashes) -> bool {
     matches!(&entry.kind, Kind::File { sha256, .. } if wanted.contains(sha256))
 }
 
 /// Takes those hashes off the list that `get` finds: it is asked for ranges of them, on a few threads.
 fn take_off(
-    wanted: &mut HashSet<Hash>,
+    wanted: &mut Hashes,
     hashes: &[Hash],
     get: impl Fn(Range<usize>) -> Result<Vec<bool>> + Sync,
 ) -> Result<()> {

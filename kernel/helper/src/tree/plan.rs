@@ -1,11 +1,13 @@
 //! What a flight will do: which paths go, and how each wanted entry comes to stand.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crabbox_tree::{Delta, Entry, Groups, Hash, Kind, Manifest, between, bytes_of, hex, shown};
+use crabbox_tree::{
+    ByHash, Delta, Entry, Groups, Hash, Kind, Manifest, between, bytes_of, hex, shown,
+};
 
 use crate::tree::fault::{Fault, Result};
 use crate::tree::stat::{Look, Moment};
@@ -113,9 +115,11 @@ impl Aim {
             return Err(Fault::Protocol("the delta does not lead where it says".into()));
         }
         let after = After::new(&state.manifest, delta);
+        // In an empty tree all that could stand below a file is wanted, and shows by the file above it.
+        let fresh = state.manifest.entries().is_empty();
         let mut last: &[u8] = b"";
         for entry in &delta.wanted {
-            if after.has_below(&entry.path) {
+            if !fresh && after.has_below(&entry.path) {
                 return Err(impossible(&entry.path));
             }
             let dir = entry.path.parent().map_or(&b""[..], bytes_of);
@@ -209,7 +213,7 @@ pub(crate) fn has_below(manifest: &Manifest, dir: &Path) -> bool {
 
 /// Names in the staging folder: the content's hash, numbered when it is needed more than once.
 #[derive(Debug, Default)]
-pub(crate) struct Names(HashMap<Hash, usize>);
+pub(crate) struct Names(ByHash<usize>);
 
 impl Names {
     pub(crate) fn next(&mut self, kind: &Kind) -> How {

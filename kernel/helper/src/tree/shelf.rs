@@ -1,6 +1,5 @@
 //! The staging folder: the content a flight needs, each piece checked before it counts.
 
-use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -8,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crabbox_tree::lane::Unpacker;
-use crabbox_tree::{Hash, Have, Kind, Piece, Recipe, WHOLE, block, content_hash, cut, hex, pieces};
+use crabbox_tree::{
+    ByHash, Hash, Hashes, Have, Kind, Piece, Recipe, WHOLE, block, content_hash, cut, hex, pieces,
+};
 use rustix::fs::{AtFlags, OFlags, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
@@ -30,14 +31,14 @@ pub(crate) struct Shelf {
     place: Arc<Place>,
     /// The delta's pieces.
     pub(crate) pieces: Vec<Piece>,
-    index: HashMap<Hash, usize>,
+    index: ByHash<usize>,
     /// Whether each piece is here, or not needed.
     here: Vec<AtomicBool>,
     /// Small contents that are needed.
-    whole: HashSet<Hash>,
+    whole: Hashes,
     pub(crate) partials: Vec<Partial>,
     /// Where each chunk belongs: which partial, and its number there.
-    spots: HashMap<Hash, Vec<(usize, usize)>>,
+    spots: ByHash<Vec<(usize, usize)>>,
     pub(crate) received: AtomicU64,
 }
 
@@ -52,16 +53,16 @@ impl Shelf {
             pieces,
             index,
             here,
-            whole: HashSet::new(),
+            whole: Hashes::default(),
             partials: Vec::new(),
-            spots: HashMap::new(),
+            spots: ByHash::default(),
             received: AtomicU64::new(0),
         })
     }
 
     /// Finds what is on the box already, when there is somebody to look for it, and notes what is missing.
     pub(crate) fn fill(&mut self, plan: &mut Plan, finder: Option<&Finder<'_>>) -> Result<()> {
-        let mut needed: HashMap<Hash, u64> = HashMap::new();
+        let mut needed = ByHash::<u64>::default();
         for (entry, _) in plan.moves() {
             if let Kind::File { size, sha256, .. } = &entry.kind {
                 needed.insert(*sha256, *size);
@@ -78,7 +79,7 @@ impl Shelf {
             finder.find(&mut missing, &mut plan.going)?;
             needed.retain(|hash, _| missing.contains(hash));
         }
-        let (small, large): (HashMap<_, _>, HashMap<_, _>) =
+        let (small, large): (ByHash<_>, ByHash<_>) =
             needed.into_iter().partition(|(_, size)| *size <= WHOLE);
         self.whole = small.into_keys().collect();
         self.need(large.into_keys().collect(), &plan.delta.recipes)?;
@@ -89,8 +90,8 @@ impl Shelf {
     }
 
     /// Notes which pieces are missing.
-    fn need(&mut self, mut large: HashSet<Hash>, recipes: &[Recipe]) -> Result<()> {
-        let miss = |here: &[AtomicBool], index: &HashMap<Hash, usize>, hash: &Hash| {
+    fn need(&mut self, mut large: Hashes, recipes: &[Recipe]) -> Result<()> {
+        let miss = |here: &[AtomicBool], index: &ByHash<usize>, hash: &Hash| {
             if let Some(at) = index.get(hash) {
                 here[*at].store(false, Ordering::Relaxed);
             }
@@ -278,9 +279,9 @@ pub(crate) fn fresh(dir: impl AsFd, name: &str) -> rustix::io::Result<std::os::f
 }
 
 /// Looks through what an earlier flight left: which needed contents are whole; the rest goes to the store.
-fn sift(place: &Place, needed: &HashMap<Hash, u64>, reuse: bool) -> Result<HashSet<Hash>> {
+fn sift(place: &Place, needed: &ByHash<u64>, reuse: bool) -> Result<Hashes> {
     let failed = || Fault::of("look through the staging folder");
-    let mut whole = HashSet::new();
+    let mut whole = Hashes::default();
     let mut buffer = Vec::new();
     for (name, _) in list(place.staging.as_fd()).map_err(failed())? {
         let text = name.to_string_lossy();

@@ -22,15 +22,14 @@ use crate::sync::{SyncRules, TreeKind};
 /// What is known of a work tree, and its files; `None` when it has to be asked for every time.
 pub(super) fn learn(
     checkout: &Checkout,
-    dir: &Path,
+    gathered: Option<(Facts, Vec<Record>)>,
     rules: &SyncRules,
-    env: &BTreeMap<String, String>,
 ) -> Result<Option<(Facts, Vec<Record>)>> {
     let plain = checkout.kind == TreeKind::Git && checkout.notes.is_empty();
     if !plain || !rules.include.is_empty() || checkout.left_out.repositories > 0 {
         return Ok(None);
     }
-    let Some((mut facts, mut records)) = gather(&checkout.root, dir, env) else { return Ok(None) };
+    let Some((mut facts, mut records)) = gathered else { return Ok(None) };
     let excludes = Excludes::read(&checkout.root, rules)?;
     place(&mut records, &facts.dirs, || Ok(excludes))?;
     if !agree(&records, &facts.dirs, checkout) {
@@ -40,7 +39,12 @@ pub(super) fn learn(
     Ok(Some((facts, records)))
 }
 
-fn gather(root: &Path, dir: &Path, env: &BTreeMap<String, String>) -> Option<(Facts, Vec<Record>)> {
+/// What can be seen without git's lists, of a tree that was found from `dir`.
+pub(super) fn gather(
+    root: &Path,
+    dir: &Path,
+    env: &BTreeMap<String, String>,
+) -> Option<(Facts, Vec<Record>)> {
     let place = Place::find(root)?;
     let head = place.head()?;
     let (index, tracked) = read_index(&place)?;

@@ -128,7 +128,7 @@ impl Shelf {
 
 /// Reads a tree and remembers nothing.
 pub(super) fn look_afresh(dir: &Path, rules: &SyncRules) -> Result<LocalTree> {
-    let found = checkout::find(dir, rules)?;
+    let found = checkout::find(checkout::place(dir)?, rules)?;
     let mut scan = Scan::of(found, None);
     scan.refresh(i64::MIN, None)?;
     let digest = scan.groups(None).digest();
@@ -310,8 +310,16 @@ impl Scan {
 
     /// The files as git or a walk names them now, and what can be learned for the next time.
     fn asked(kept: &mut Kept, dir: &Path, rules: &SyncRules, keep: Keep<'_>) -> Result<Self> {
-        let found = checkout::find(dir, rules)?;
-        let learned = learn::learn(&found, dir, rules, keep.env)?;
+        let place = checkout::place(dir)?;
+        let (root, is_git) = (place.root.clone(), place.kind == TreeKind::Git);
+        // Git's lists and our own look at the same directories, side by side.
+        let (found, gathered) = std::thread::scope(|scope| {
+            let look = || is_git.then(|| learn::gather(&root, dir, keep.env)).flatten();
+            let look = scope.spawn(look);
+            (checkout::find(place, rules), look.join().ok().flatten())
+        });
+        let found = found?;
+        let learned = learn::learn(&found, gathered, rules)?;
         let mut scan = Self::of(found, learned);
         let old = std::mem::take(&mut kept.records).into_iter();
         let mut old: HashMap<_, _> = old.map(|record| (record.path.clone(), record)).collect();

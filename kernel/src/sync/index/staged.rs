@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::record::{Record, Stat};
 use super::refresh::open_top;
 use crate::error::Result;
-use crate::sync::checkout::{is_born, split, staged};
+use crate::sync::checkout::{split, staged};
 
 /// What git said of its index against the last commit.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -22,10 +22,6 @@ pub(super) struct Staged {
 impl Staged {
     /// Asks git, and marks the records that the last commit holds.
     pub(super) fn ask(root: &Path, records: &mut [Record]) -> Result<Self> {
-        if !is_born(root) {
-            records.iter_mut().for_each(|record| record.committed = false);
-            return Ok(Self::default());
-        }
         let listing = staged(root, &["--name-status", "--no-renames"])?;
         let (mut added, mut lacks) = (HashSet::new(), false);
         let mut words = split(&listing);
