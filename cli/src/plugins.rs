@@ -76,9 +76,12 @@ impl Context {
             && let Some(made_it) = self.shelf.pinned(pin, self.programs())?
             && let Some(same) = made_it.into_iter().find(|e| e.provider.name == entry.provider.name)
         {
+            self.policy().check_revoked(&pin.id, &pin.digest)?;
             return Ok(Cow::Owned(same));
         }
         if self.retired.get().is_some_and(|all| all.iter().any(|e| std::ptr::eq(e, entry))) {
+            let pin = entry.pin()?;
+            self.policy().check_revoked(&pin.id, &pin.digest)?;
             return Ok(Cow::Borrowed(entry));
         }
         self.required(entry)?;

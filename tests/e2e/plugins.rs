@@ -112,6 +112,12 @@ fn leases_of_a_plugin_that_was_removed_can_be_used_and_stopped() {
     fs::remove_dir_all(shelf.join("rack")).unwrap();
     assert!(!run(&room, &repo, &["providers"]).out().contains("rack"));
     ends(&room, &repo, &["plugin", "gc"], 0);
+    let claims = run(&room, &repo, &["claims", "list", "--json"]).expect(0).out();
+    let digest = claims.split("\"digest\": \"").nth(1).unwrap().split('"').next().unwrap();
+    room.configure(&format!("plugins:\n  revoked: [\"{digest}\"]\n"));
+    let revoked = run(&room, &repo, &["stop", "--json", "keepsake"]).expect(2);
+    assert!(revoked.out().contains("plugin_untrusted"), "{revoked}");
+    room.configure("plugins:\n  policy: first-party\n");
     let used = run(&room, &repo, &["run", "-q", "--id", "keepsake", "--", "cat", "hello.txt"]);
     assert_eq!(used.expect(0).out(), "hello\n");
     let stopped = run(&room, &repo, &["stop", "--json", "keepsake"]).expect(0);

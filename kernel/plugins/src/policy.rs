@@ -11,7 +11,7 @@ pub enum Rule {
     /// Any.
     #[default]
     All,
-    /// Those signed by a publisher whose key is known, and those of this crabbox.
+    /// Those signed by a publisher whose key is known, the administrator's, and those of this crabbox.
     Signed,
     /// Those on the list, and those of this crabbox.
     Allowlist,
@@ -44,16 +44,22 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Whether files may run at all, be it only to end a lease they made.
+    pub fn check_revoked(&self, id: &str, files: &str) -> Result<()> {
+        match self.revoked.iter().any(|digest| digest == files) {
+            true => Err(refused(id, "`plugins.revoked` names these files")),
+            false => Ok(()),
+        }
+    }
+
     /// Whether a plugin may be agreed to or run; the error says which rule stands against it.
     pub fn check(&self, entry: &Entry, files: Option<&str>, signed: bool) -> Result<()> {
         let id = &entry.manifest.id;
-        if files.is_some_and(|files| self.revoked.iter().any(|digest| digest == files)) {
-            return Err(refused(id, "`plugins.revoked` names these files"));
-        }
+        files.map_or(Ok(()), |files| self.check_revoked(id, files))?;
         let ours = entry.place == Place::Bundled;
         match self.rule {
             Rule::All => Ok(()),
-            Rule::Signed if ours || signed => Ok(()),
+            Rule::Signed if ours || signed || entry.place == Place::System => Ok(()),
             Rule::Allowlist if self.allow.is_empty() => Err(KernelError::new(
                 ErrorCode::Config,
                 "`plugins.policy` is allowlist, but `plugins.allow` is empty",
