@@ -1,7 +1,7 @@
 //! Tests a provider plugin: plays the kernel, good and bad, and says in words what a plugin does wrong.
 //!
 //! A [`Bench`] starts the plugin anew for every check; a [`Peer`] is the kernel's end of the wire and answers what the
-//! plugin asks: the journal remembers, sleep costs no time, secrets are canaries. [`test`] runs every check that
+//! plugin asks: the journal remembers, sleep costs no time, secrets are canaries. [`test()`] runs every check that
 //! applies and gives a [`Report`].
 
 mod bench;
