@@ -89,7 +89,7 @@ impl Context {
             self.develops(entry)?;
         }
         if entry.runtime.is_none() {
-            return Err(nothing_runs(entry));
+            return Err(entry.unusable());
         }
         match vet(entry, &self.shelf, &self.policy(), self.programs())? {
             Verdict::Run(vetted) => Ok(Cow::Owned(*vetted)),
@@ -187,15 +187,6 @@ fn untrusted(proposal: &Proposal) -> KernelError {
     };
     KernelError::new(ErrorCode::PluginUntrusted, format!("plugin {} {what}", proposal.id))
         .hint(format!("to agree: {}", proposal.command()))
-}
-
-fn nothing_runs(entry: &Entry) -> KernelError {
-    let has: Vec<_> = entry.manifest.artifacts.iter().map(|a| a.runtime.word()).collect();
-    KernelError::new(
-        ErrorCode::Unsupported,
-        format!("plugin {} has nothing that runs here", entry.manifest.id),
-    )
-    .hint(format!("it has {}; ask its publisher for this machine's", has.join(", ")))
 }
 
 fn rival(name: &str, one: &Entry, other: &Entry) -> KernelError {

@@ -65,9 +65,6 @@ pub struct Entry {
     pub(crate) digest: Arc<OnceLock<String>>,
 }
 
-/// Where programs are that plugins need: those of bundled plugins, and runners.
-pub(crate) type Programs<'a> = &'a Path;
-
 impl Entry {
     /// Which plugin this is, with the digest of what is run: all files of a user's plugin, the program of one that
     /// came with crabbox. Computed once, on first use.
@@ -111,6 +108,16 @@ impl Entry {
         .hint("reinstall crabbox; in a source checkout build the whole workspace")
     }
 
+    /// That it has no artifact for this machine.
+    pub fn unusable(&self) -> KernelError {
+        let has: Vec<_> = self.manifest.artifacts.iter().map(|a| a.runtime.word()).collect();
+        KernelError::new(
+            ErrorCode::Unsupported,
+            format!("plugin {} has nothing that runs here", self.manifest.id),
+        )
+        .hint(format!("it has {}; ask its publisher for this machine's", has.join(", ")))
+    }
+
     /// Every name it answers to.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.provider.aliases.iter().chain([&self.provider.name]).map(String::as_str)
@@ -121,11 +128,11 @@ impl Entry {
     }
 }
 
-/// The artifact that runs here, and how: runtime, program, arguments.
+/// The artifact that runs here, and how: runtime, program, arguments. `programs` is the folder of crabbox's own.
 pub(crate) fn runnable(
     manifest: &Manifest,
     folder: &Path,
-    programs: Programs<'_>,
+    programs: &Path,
 ) -> Option<(Runtime, PathBuf, Vec<String>)> {
     let usable = |artifact: &&Artifact| match artifact.runtime {
         Runtime::Stdio => artifact.target.as_deref().is_none_or(is_this_machine),
@@ -182,16 +189,5 @@ impl Catalog {
         self.entries.retain(|entry| {
             choices.iter().all(|(name, id)| !entry.answers_to(name) || entry.manifest.id == *id)
         });
-    }
-
-    /// Puts an entry in the place of the same plugin's same provider.
-    pub fn replace(&mut self, new: Entry) {
-        let same = |old: &&mut Entry| {
-            old.manifest.id == new.manifest.id && old.provider.name == new.provider.name
-        };
-        match self.entries.iter_mut().find(same) {
-            Some(old) => *old = new,
-            None => self.entries.push(new),
-        }
     }
 }

@@ -85,12 +85,7 @@ impl Candidate {
         let files = &self.content.digest;
         policy.check(entry, Some(files), self.signature.is_some())?;
         if entry.runtime.is_none() {
-            let has: Vec<_> = entry.manifest.artifacts.iter().map(|a| a.runtime.word()).collect();
-            return Err(KernelError::new(
-                ErrorCode::Unsupported,
-                format!("plugin {} has nothing that runs here", entry.manifest.id),
-            )
-            .hint(format!("it has {}; ask its publisher for this machine's", has.join(", "))));
+            return Err(entry.unusable());
         }
         let signer = self.signature.as_ref().map(|signature| match signature.is_new {
             true => format!("{}, seen for the first time", signature.key),

@@ -30,7 +30,7 @@ pub use manifest::read as read_manifest;
 pub use manifest::{FILE as MANIFEST_FILE, check_protocols};
 pub use package::{EXTENSION, pack};
 pub use policy::{Policy, Rule};
-pub use require::{check_lock, check_version, parse as parse_requirement};
+pub use require::{check_lock, check_version};
 pub use settings::{Flag, FlagKind, check as check_settings, hide_secrets};
 pub use shelf::{Shelf, Standing};
 pub use vet::{Proposal, Verdict, vet};

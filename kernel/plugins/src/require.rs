@@ -26,7 +26,7 @@ pub fn check_version(manifest: &Manifest, requires: &[String]) -> Result<()> {
 }
 
 /// A line as plugin id and range of versions.
-pub fn parse(line: &str) -> Result<(&str, VersionReq)> {
+fn parse(line: &str) -> Result<(&str, VersionReq)> {
     let (id, range) = line.split_once('@').unwrap_or((line, "*"));
     let range = VersionReq::parse(range).map_err(|e| {
         KernelError::new(ErrorCode::Config, format!("`plugins.requires`: {line} names no versions"))

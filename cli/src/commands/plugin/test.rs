@@ -80,7 +80,7 @@ fn test(ctx: &Context, args: &Args, entry: &Entry) -> Result<Report> {
     let config = settings(entry, &args.set)?;
     check_settings(entry, &config)?;
     let state = tempfile::tempdir()
-        .map_err(|e| failed("cannot make a folder in", &std::path::PathBuf::from("TMPDIR"), &e))?;
+        .map_err(|e| failed("cannot make a folder in", std::path::Path::new("TMPDIR"), &e))?;
     let user = UserFacts {
         home: ctx.env.get("HOME").cloned().unwrap_or_default(),
         path: ctx.env.get("PATH").cloned().unwrap_or_default(),
