@@ -133,6 +133,9 @@ impl Outside {
         let (wish, stop) = signals::watch().map_err(|e| {
             KernelError::new(ErrorCode::Internal, "cannot watch for signals").because(&e)
         })?;
+        if !cli.global.plugin_dev.is_empty() {
+            catalog.problems.iter().for_each(|problem| terminal.warn(&problem.to_string()));
+        }
         let values = settings.values();
         let choices = values.plugins.prefer.iter();
         let choices = choices.filter_map(|choice| choice.split_once('='));

@@ -245,7 +245,7 @@ pub struct PluginRow {
     pub place: String,
     /// `stdio`, `wasm`, `wasi-stdio` or `native`; in words when nothing of it runs here.
     pub runtime: String,
-    /// `yes`, `asks`, `asks: changed` or `no: policy`.
+    /// `yes`, `asks`, `asks: changed`, `no: policy` or `no: unusable files`.
     pub standing: String,
     /// How strongly its grants are kept to: `enforced`, `partial` or `advisory`.
     pub grants: String,

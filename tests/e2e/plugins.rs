@@ -98,6 +98,11 @@ fn a_dropped_in_provider_has_flags_help_and_completions_and_runs_once_agreed_to(
     let changed =
         run(&room, &repo, &["run", "--json", "--provider", "rack", "--", "true"]).expect(2);
     assert!(changed.json()["error"]["message"].as_str().unwrap().contains("was changed"));
+    std::os::unix::fs::symlink("/etc/passwd", shelf.join("rack/link")).unwrap();
+    let list = run(&room, &repo, &["plugin", "list"]).expect(0).out();
+    assert!(list.contains("crabbox/local") && list.contains("no: unusable files"), "{list}");
+    let nowhere = run(&room, &repo, &["providers", "--plugin-dev", "/no/such/folder"]).expect(0);
+    assert!(nowhere.err().contains("/no/such/folder"), "{nowhere}");
 }
 
 #[test]

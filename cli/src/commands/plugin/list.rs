@@ -60,7 +60,11 @@ fn row(ctx: &Context, all: &[&Entry]) -> Result<PluginRow> {
 
 fn standing(ctx: &Context, entry: &Entry) -> Result<&'static str> {
     let files = match entry.place {
-        Place::User => Some(ctx.shelf.digest(&entry.folder)?),
+        Place::User => match ctx.shelf.digest(&entry.folder) {
+            Ok(files) => Some(files),
+            // Whoever wants to use it is told why; the others are listed all the same.
+            Err(_) => return Ok("no: unusable files"),
+        },
         _ => None,
     };
     if ctx.policy().check(entry, files.as_deref(), true).is_err() {
