@@ -26,6 +26,7 @@ case "$(uname -s)" in
     command -v strace >/dev/null || missing+=(strace)
     command -v python3 >/dev/null || missing+=(python3)
     command -v node >/dev/null || missing+=(nodejs)
+    command -v go >/dev/null || missing+=(golang-go)
     if [ ${#missing[@]} -gt 0 ]; then
       step "installing ${missing[*]}"
       if command -v apt-get >/dev/null; then

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crabbox_tests::{Ended, Room};
 
@@ -9,8 +10,7 @@ use crabbox_tests::{Ended, Room};
 fn made(lang: &str, name: &str) -> (Room, PathBuf, PathBuf) {
     let room = Room::new();
     let repo = room.repo("app");
-    let folder = room.at(name);
-    ends(&room, &repo, &["plugin", "new", "--lang", lang, &folder.display().to_string()], 0);
+    let folder = room.template(lang, name);
     (room, repo, folder)
 }
 
@@ -41,6 +41,7 @@ fn agreement(refused: &Ended) -> Vec<String> {
     words.split(' ').map(str::to_owned).collect()
 }
 
+/// It runs commands, passes the test kit, and says what it is when it is started by hand.
 fn a_template_works_unmodified(lang: &str, program: &str) {
     let (room, repo, folder) = made(lang, "rack");
     let dev = format!("--plugin-dev={}", folder.display());
@@ -59,6 +60,11 @@ fn a_template_works_unmodified(lang: &str, program: &str) {
     let by_hand = room.call(folder.join(program)).run().expect(64);
     assert!(by_hand.out().is_empty() && !by_hand.err().is_empty(), "{by_hand}");
     room.assert_no_claims();
+    let kit = ["plugin", "test", "--json", "--patience", "10", &folder.display().to_string()];
+    let kit = room.crabbox(&repo, kit).limit(Duration::from_secs(180)).run().expect(0);
+    let provider = &kit.json()["providers"][0];
+    assert_eq!(provider["failed"], 0, "{kit}");
+    assert!(provider["passed"].as_u64() >= Some(45), "{kit}");
 }
 
 #[test]
@@ -69,6 +75,35 @@ fn the_python_template_works_unmodified() {
 #[test]
 fn the_node_template_works_unmodified() {
     a_template_works_unmodified("node", "provider.mjs");
+}
+
+#[test]
+fn the_go_template_works_once_built() {
+    a_template_works_unmodified("go", "provider");
+}
+
+#[test]
+fn the_rust_template_works_once_built() {
+    a_template_works_unmodified("rust", "provider");
+}
+
+#[test]
+fn a_package_leaves_out_what_a_build_can_make_again() {
+    let (room, repo, folder) = made("python", "rack");
+    let package = room.at("rack.cbxplugin");
+    let pack = |room: &Room| {
+        let out = package.display().to_string();
+        ends(room, &repo, &["plugin", "pack", &folder.display().to_string(), "--output", &out], 0);
+        fs::read(&package).unwrap()
+    };
+    let before = pack(&room);
+    fs::create_dir(folder.join("target")).unwrap();
+    fs::write(folder.join("target/CACHEDIR.TAG"), "Signature: 8a477f597d28d172789f06886806bc55")
+        .unwrap();
+    fs::write(folder.join("target/large"), "x").unwrap();
+    assert_eq!(pack(&room), before);
+    fs::remove_file(folder.join("target/CACHEDIR.TAG")).unwrap();
+    assert_ne!(pack(&room), before, "an ordinary folder is part of the plugin");
 }
 
 #[test]

@@ -6,6 +6,7 @@ pub mod netns;
 mod process;
 mod room;
 mod sshd;
+mod template;
 pub mod tree;
 
 pub use process::{Call, Ended, Running};
