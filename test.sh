@@ -11,7 +11,7 @@ as_root() {
 }
 
 # Tools the tests drive for real: an SSH server, its key maker, git, bubblewrap for isolated local boxes, network
-# namespaces for links that die, strace to count programs, and the languages of the plugin templates.
+# namespaces for links that die, strace to count programs, the languages of the plugin templates, an OCI registry.
 missing=()
 command -v git >/dev/null || missing+=(git)
 command -v ssh-keygen >/dev/null || missing+=(openssh-client)
@@ -27,6 +27,7 @@ case "$(uname -s)" in
     command -v python3 >/dev/null || missing+=(python3)
     command -v node >/dev/null || missing+=(nodejs)
     command -v go >/dev/null || missing+=(golang-go)
+    command -v docker-registry >/dev/null || missing+=(docker-registry)
     if [ ${#missing[@]} -gt 0 ]; then
       step "installing ${missing[*]}"
       if command -v apt-get >/dev/null; then

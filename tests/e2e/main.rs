@@ -8,6 +8,7 @@ mod counted;
 mod daemon;
 mod detach;
 mod errors;
+mod fetch;
 mod inspection;
 mod interruption;
 mod kept;

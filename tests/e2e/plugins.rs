@@ -235,3 +235,21 @@ fn a_repository_can_require_a_plugin_and_lock_it_but_not_bring_it() {
     let old = run(&room, &repo, &go).expect(2);
     assert_eq!(old.json()["error"]["errorKind"], "precondition", "{old}");
 }
+
+#[test]
+fn one_question_is_asked_by_hand_and_nothing_can_be_changed_so() {
+    let (room, repo, folder) = made("python", "rack");
+    let dev = format!("--plugin-dev={}", folder.display());
+    let _ = run(&room, &repo, &["warmup", "-q", &dev, "--provider", "rack", "--slug", "blue"])
+        .expect(0);
+    let listed = run(&room, &repo, &["plugin", &dev, "run", "rack", "run.list"]).expect(0).json();
+    let lease = listed["leases"][0].clone();
+    let id = format!(r#"{{"id": {}, "purpose": "inspect"}}"#, lease["leaseId"]);
+    let found = run(&room, &repo, &["plugin", &dev, "run", "rack", "run.status", &id]).expect(0);
+    assert_eq!(found.json()["lease"], lease);
+    let refused = run(&room, &repo, &["plugin", &dev, "run", "rack", "run.stop"]).expect(2);
+    let _ = refused.says(&["not asked by hand", "run.list"]);
+    let typo = run(&room, &repo, &["plugin", &dev, "run", "rack", "run.list", "[1]"]).expect(2);
+    let _ = typo.says(&["no JSON object"]);
+    let _ = run(&room, &repo, &["stop", &dev, lease["leaseId"].as_str().unwrap()]).expect(0);
+}

@@ -41,7 +41,7 @@ pub struct Item {
 }
 
 /// Digest of one file: `sha256:` and hex.
-pub(crate) fn of_file(path: &Path) -> std::io::Result<String> {
+pub fn of_file(path: &Path) -> std::io::Result<String> {
     let mut file = File::open(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 64 * 1024];

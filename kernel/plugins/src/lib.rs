@@ -21,7 +21,7 @@ mod sign;
 mod vet;
 
 pub use catalog::{Catalog, Entry, Place};
-pub use digest::{Content, content, of_grants};
+pub use digest::{Content, content, of_file as digest_of_file, of_grants};
 pub use discover::{Places, discover, load};
 pub use grants::{Level, Line, lines};
 pub use install::Candidate;
