@@ -34,5 +34,6 @@ mod stubborn_trees;
 mod survive;
 mod sync;
 mod vanished;
+mod walls;
 mod watch;
 mod wide;

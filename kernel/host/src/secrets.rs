@@ -114,7 +114,7 @@ impl Secrets {
         let env = self.env.iter().map(|(name, value)| (name.clone(), value.into())).collect();
         let args = vec!["-c".to_owned(), command.to_owned()];
         let cwd = if self.home.is_dir() { self.home.clone() } else { PathBuf::from("/") };
-        let program = Program { path: "/bin/sh".into(), args, env, cwd };
+        let program = Program { path: "/bin/sh".into(), args, env, cwd, confined: None };
         let running = spawn::start(program).await.map_err(|e| format!("sh cannot start: {e}"))?;
         let _guard = KillOnDrop(Arc::clone(&running.group));
         let spawn::Running { stdin, stdout, mut stderr, group } = running;
