@@ -38,7 +38,7 @@ const TABLE: &[(&str, &[&str])] = &[
         ],
     ),
     ("crabbox-tests", &["crabbox-schemas", "crabbox-wire", "crabbox-plugin-sdk", "crabbox-cli"]),
-    ("crabbox-bench", &["crabbox-tests", "crabbox-kernel"]),
+    ("crabbox-bench", &["crabbox-tests", "crabbox-kernel", "crabbox-plugin-sdk"]),
 ];
 
 /// Crate, and what it must never pull in directly.
