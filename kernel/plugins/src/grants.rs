@@ -37,7 +37,7 @@ pub struct Line {
 
 /// Every grant in words, and at the end what the runtime itself allows.
 pub fn lines(grants: &Grants, runtime: Runtime) -> Vec<Line> {
-    let sandboxed = matches!(runtime, Runtime::Wasm | Runtime::WasiStdio);
+    let sandboxed = runtime.is_sandboxed();
     let by_host = |text: String| Line { text, level: Level::Enforced };
     let own = if sandboxed { Level::Enforced } else { Level::Advisory };
     let mut lines = Vec::new();
