@@ -11,37 +11,46 @@ use crate::{Call, DelegatedRun, Failure, Output, SshLease};
 
 /// A provider as the session sees it.
 pub(crate) trait Behaviour: Send + Sync {
-    fn kind(&self) -> ProviderKind;
-    fn idempotent_acquire(&self) -> bool;
-    fn methods(&self) -> &'static [&'static str];
-    /// Runs one of [`Behaviour::methods`].
+    /// Runs one of the methods that were offered.
     fn answer(&self, call: &Call, name: &str, params: Value) -> Result<Value, Failure>;
+}
+
+/// What one of the two roles offers.
+pub(crate) struct Role {
+    pub(crate) kind: ProviderKind,
+    pub(crate) methods: &'static [&'static str],
 }
 
 pub(crate) struct Boxes<P>(pub(crate) P);
 pub(crate) struct Runs<P>(pub(crate) P);
 
+pub(crate) const BOXES: Role = Role {
+    kind: ProviderKind::SshLease,
+    methods: &[
+        method::CONFIG_VALIDATE,
+        method::DOCTOR,
+        method::LEASE_ACQUIRE,
+        method::LEASE_RESOLVE,
+        method::LEASE_LIST,
+        method::LEASE_RELEASE,
+        method::LEASE_TOUCH,
+    ],
+};
+
+pub(crate) const RUNS: Role = Role {
+    kind: ProviderKind::DelegatedRun,
+    methods: &[
+        method::CONFIG_VALIDATE,
+        method::DOCTOR,
+        method::RUN_WARMUP,
+        method::RUN_START,
+        method::RUN_LIST,
+        method::RUN_STATUS,
+        method::RUN_STOP,
+    ],
+};
+
 impl<P: SshLease> Behaviour for Boxes<P> {
-    fn kind(&self) -> ProviderKind {
-        ProviderKind::SshLease
-    }
-
-    fn idempotent_acquire(&self) -> bool {
-        self.0.idempotent_acquire()
-    }
-
-    fn methods(&self) -> &'static [&'static str] {
-        &[
-            method::CONFIG_VALIDATE,
-            method::DOCTOR,
-            method::LEASE_ACQUIRE,
-            method::LEASE_RESOLVE,
-            method::LEASE_LIST,
-            method::LEASE_RELEASE,
-            method::LEASE_TOUCH,
-        ]
-    }
-
     fn answer(&self, call: &Call, name: &str, params: Value) -> Result<Value, Failure> {
         let provider = &self.0;
         match name {
@@ -66,26 +75,6 @@ impl<P: SshLease> Behaviour for Boxes<P> {
 }
 
 impl<P: DelegatedRun> Behaviour for Runs<P> {
-    fn kind(&self) -> ProviderKind {
-        ProviderKind::DelegatedRun
-    }
-
-    fn idempotent_acquire(&self) -> bool {
-        self.0.idempotent_acquire()
-    }
-
-    fn methods(&self) -> &'static [&'static str] {
-        &[
-            method::CONFIG_VALIDATE,
-            method::DOCTOR,
-            method::RUN_WARMUP,
-            method::RUN_START,
-            method::RUN_LIST,
-            method::RUN_STATUS,
-            method::RUN_STOP,
-        ]
-    }
-
     fn answer(&self, call: &Call, name: &str, params: Value) -> Result<Value, Failure> {
         let provider = &self.0;
         match name {

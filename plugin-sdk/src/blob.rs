@@ -2,13 +2,11 @@
 
 use std::io;
 
-use crabbox_schemas::plugin::{
-    BlobBytes, BlobFacts, BlobParams, BlobReadParams, BlobWriteParams, callback,
-};
+use crabbox_schemas::plugin::{BlobBytes, BlobFacts, BlobParams, BlobReadParams, BlobWriteParams};
 use crabbox_wire::payload::{self, MAX_CHUNK};
-use serde_json::Value;
 
 use crate::call::bytes_of;
+use crate::doors::{BlobCreate, BlobDrop, BlobRead, BlobSeal, BlobWrite};
 use crate::{Call, Failure};
 
 /// A blob that is being written. Anything that writes to an [`io::Write`] can fill it.
@@ -31,7 +29,7 @@ impl Call {
     /// Begins a blob. It lives as long as the session.
     pub fn create_blob(&self) -> Result<BlobWriter<'_>, Failure> {
         let params = BlobParams { call: self.id(), blob: None };
-        let facts: BlobFacts = self.ask(callback::BLOB_CREATE, &params)?;
+        let facts: BlobFacts = self.ask::<BlobCreate>(&params)?;
         Ok(BlobWriter { call: self, name: facts.blob, pending: Vec::new() })
     }
 
@@ -43,13 +41,13 @@ impl Call {
     /// Size and SHA-256 of a sealed blob; seals it if it is not yet.
     pub fn seal_blob(&self, name: &str) -> Result<BlobFacts, Failure> {
         let params = BlobParams { call: self.id(), blob: Some(name.to_owned()) };
-        self.ask(callback::BLOB_SEAL, &params)
+        self.ask::<BlobSeal>(&params)
     }
 
     /// Removes a blob before the session ends.
     pub fn drop_blob(&self, name: &str) -> Result<(), Failure> {
         let params = BlobParams { call: self.id(), blob: Some(name.to_owned()) };
-        self.ask::<_, Value>(callback::BLOB_DROP, &params).map(drop)
+        self.ask::<BlobDrop>(&params).map(drop)
     }
 }
 
@@ -68,7 +66,7 @@ impl BlobWriter<'_> {
             let (text, b64) = payload::pack(&piece);
             let (call, blob) = (self.call.id(), self.name.clone());
             let params = BlobWriteParams { call, blob, text, b64 };
-            self.call.ask::<_, Value>(callback::BLOB_WRITE, &params)?;
+            self.call.ask::<BlobWrite>(&params)?;
         }
         Ok(())
     }
@@ -94,8 +92,7 @@ impl io::Read for BlobReader<'_> {
             off: self.offset,
             max: into.len().min(MAX_CHUNK) as u64,
         };
-        let read: BlobBytes =
-            self.call.ask(callback::BLOB_READ, &params).map_err(io::Error::other)?;
+        let read: BlobBytes = self.call.ask::<BlobRead>(&params).map_err(io::Error::other)?;
         let bytes = bytes_of(read.text, read.b64).map_err(io::Error::other)?.unwrap_or_default();
         let count = bytes.len().min(into.len());
         into[..count].copy_from_slice(&bytes[..count]);

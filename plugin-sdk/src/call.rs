@@ -1,22 +1,19 @@
 //! One open call: its bounds, the wish to stop it, and everything the host does on its behalf.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crabbox_schemas::error::{ErrorKind, Outcome, Resource};
 use crabbox_schemas::plugin::{
     AttemptEvent, CallContext, KvParams, KvResult, LogEvent, ProgressEvent, PromptParams,
-    PromptResult, ResourceParams, SecretParams, SecretResult, SleepParams, SleepResult, callback,
-    event,
+    ResourceParams, SecretParams, SleepParams,
 };
 use crabbox_wire::payload;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use crate::Failure;
-use crate::control::Control;
-use crate::link::Link;
+use crate::doors::{
+    Ask, Door, Event, Forget, KvDelete, KvGet, KvList, KvPut, Record, Reveal, Sleep,
+};
+use crate::host::Host;
 
 /// How long a single wait may be at most, so that sums of instants cannot overflow.
 const LONGEST: u64 = 10 * 365 * 24 * 3600 * 1000;
@@ -26,13 +23,11 @@ const LONGEST: u64 = 10 * 365 * 24 * 3600 * 1000;
 /// Callbacks block until the host answers; they fail with kind `cancelled` when the call is cancelled
 /// while they wait. After a cancel new callbacks still work until the grace period ends, so that a
 /// provider can clean up.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Call {
-    id: u64,
     context: CallContext,
     deadline: Instant,
-    control: Arc<Control>,
-    link: Arc<Link>,
+    host: Host,
 }
 
 /// Why a sleep ended.
@@ -86,19 +81,14 @@ pub struct Attempt<'a> {
 }
 
 impl Call {
-    pub(crate) fn new(
-        id: u64,
-        context: CallContext,
-        control: Arc<Control>,
-        link: Arc<Link>,
-    ) -> Self {
+    pub(crate) fn new(context: CallContext, host: Host) -> Self {
         let deadline = Instant::now() + Duration::from_millis(context.deadline_ms.min(LONGEST));
-        Self { id, context, deadline, control, link }
+        Self { context, deadline, host }
     }
 
     /// The number the kernel gave this call.
     pub fn id(&self) -> u64 {
-        self.id
+        self.host.id()
     }
 
     /// Names one logical attempt; equal on every retry of it.
@@ -123,20 +113,20 @@ impl Call {
 
     /// Whether the work should stop: the kernel cancelled the call, or its deadline has passed.
     pub fn cancelled(&self) -> bool {
-        self.control.cancelled().is_some() || self.time_left().is_zero()
+        self.host.cancelled().is_some() || self.time_left().is_zero()
     }
 
     /// The call's last moment: until then clean-up may go on.
     pub fn last_moment(&self) -> Instant {
         let grace = Duration::from_millis(self.context.grace_ms.min(LONGEST));
         let natural = self.deadline + grace;
-        self.control.cancelled().map_or(natural, |until| until.min(natural))
+        self.host.cancelled().map_or(natural, |until| until.min(natural))
     }
 
     /// Fails with kind `cancelled` or `timeout` once the work should stop; call it between steps.
     /// Its outcome is `uncertain`; a provider that knows better says so.
     pub fn check(&self) -> Result<(), Failure> {
-        if self.control.cancelled().is_some() {
+        if self.host.cancelled().is_some() {
             return Err(Failure::cancelled("cancelled", Outcome::Uncertain));
         }
         if self.time_left().is_zero() {
@@ -150,8 +140,8 @@ impl Call {
         if self.cancelled() {
             return Ok(Woken::Cancel);
         }
-        let params = SleepParams { call: self.id, ms: millis(time) };
-        match self.ask::<_, SleepResult>(callback::SLEEP, &params) {
+        let params = SleepParams { call: self.id(), ms: millis(time) };
+        match self.ask::<Sleep>(&params) {
             Ok(slept) if slept.woken == "time" => Ok(Woken::Time),
             Ok(_) => Ok(Woken::Cancel),
             Err(failure) if failure.kind() == ErrorKind::Cancelled => Ok(Woken::Cancel),
@@ -162,54 +152,56 @@ impl Call {
     /// Writes a resource into the kernel's journal; returns when it is on disk. Until then the
     /// provider does nothing else: a crash would lose the resource.
     pub fn record(&self, resource: &Resource) -> Result<(), Failure> {
-        self.resource(callback::RESOURCE_RECORD, resource)
+        self.resource::<Record>(resource)
     }
 
     /// Takes a resource that is gone out of the journal.
     pub fn forget(&self, resource: &Resource) -> Result<(), Failure> {
-        self.resource(callback::RESOURCE_FORGET, resource)
+        self.resource::<Forget>(resource)
     }
 
-    fn resource(&self, method: &str, resource: &Resource) -> Result<(), Failure> {
-        let params = ResourceParams { call: self.id, resource: resource.clone() };
-        self.ask::<_, Value>(method, &params).map(drop)
+    fn resource<D: Door<Params = ResourceParams>>(
+        &self,
+        resource: &Resource,
+    ) -> Result<(), Failure> {
+        let params = ResourceParams { call: self.id(), resource: resource.clone() };
+        self.ask::<D>(&params).map(drop)
     }
 
     /// The value of a secret the settings name; needs the grant.
     pub fn secret(&self, name: &str) -> Result<String, Failure> {
-        let params = SecretParams { call: self.id, name: name.to_owned() };
-        self.ask::<_, SecretResult>(callback::SECRET_REVEAL, &params).map(|secret| secret.value)
+        let params = SecretParams { call: self.id(), name: name.to_owned() };
+        self.ask::<Reveal>(&params).map(|secret| secret.value)
     }
 
     /// Reads a small value kept for this plugin.
     pub fn kv_get(&self, key: &str) -> Result<Option<String>, Failure> {
-        self.kv(callback::KV_GET, key, None, None).map(|found| found.value)
+        self.kv::<KvGet>(key, None, None).map(|found| found.value)
     }
 
     /// Keeps a small value for this plugin, for ever or for a while.
     pub fn kv_put(&self, key: &str, value: &str, ttl: Option<Duration>) -> Result<(), Failure> {
-        self.kv(callback::KV_PUT, key, Some(value.to_owned()), ttl).map(drop)
+        self.kv::<KvPut>(key, Some(value.to_owned()), ttl).map(drop)
     }
 
     /// Forgets a value.
     pub fn kv_delete(&self, key: &str) -> Result<(), Failure> {
-        self.kv(callback::KV_DELETE, key, None, None).map(drop)
+        self.kv::<KvDelete>(key, None, None).map(drop)
     }
 
     /// The keys that begin with a prefix.
     pub fn kv_list(&self, prefix: &str) -> Result<Vec<String>, Failure> {
-        self.kv(callback::KV_LIST, prefix, None, None).map(|found| found.keys)
+        self.kv::<KvList>(prefix, None, None).map(|found| found.keys)
     }
 
-    fn kv(
+    fn kv<D: Door<Params = KvParams, Answer = KvResult>>(
         &self,
-        method: &str,
         key: &str,
         value: Option<String>,
         ttl: Option<Duration>,
     ) -> Result<KvResult, Failure> {
         let ttl_ms = ttl.map(millis);
-        self.ask(method, &KvParams { call: self.id, key: key.to_owned(), value, ttl_ms })
+        self.ask::<D>(&KvParams { call: self.id(), key: key.to_owned(), value, ttl_ms })
     }
 
     /// Asks the person a yes-or-no question; `unsupported` when nobody is there.
@@ -250,12 +242,12 @@ impl Call {
     }
 
     fn question(&self, params: PromptParams) -> Result<String, Failure> {
-        self.ask::<_, PromptResult>(callback::PROMPT, &params).map(|result| result.answer)
+        self.ask::<Ask>(&params).map(|result| result.answer)
     }
 
     fn asking(&self, kind: &str, message: &str) -> PromptParams {
         let (kind, message) = (kind.to_owned(), message.to_owned());
-        let call = self.id;
+        let call = self.id();
         PromptParams { call, kind, message, choices: Vec::new(), url: None, code: None }
     }
 
@@ -268,50 +260,46 @@ impl Call {
             Level::Error => "error",
         };
         let message = message.to_owned();
-        self.tell(event::LOG, &LogEvent { call: self.id, level: level.to_owned(), message });
+        self.tell(&LogEvent { call: self.id(), level: level.to_owned(), message });
     }
 
     /// Says how far the work is.
     pub fn progress(&self, progress: &Progress<'_>) {
         let params = ProgressEvent {
-            call: self.id,
+            call: self.id(),
             phase: progress.phase.to_owned(),
             done: progress.done,
             total: progress.total,
             message: progress.message.map(str::to_owned),
         };
-        self.tell(event::PROGRESS, &params);
+        self.tell(&params);
     }
 
     /// Says which machine was tried and how that went.
     pub fn attempt(&self, attempt: &Attempt<'_>) {
         let params = AttemptEvent {
-            call: self.id,
+            call: self.id(),
             region: attempt.region.map(str::to_owned),
             server_type: attempt.server_type.map(str::to_owned),
             market: attempt.market.map(str::to_owned),
             category: attempt.category.map(|kind| kind.word().to_owned()),
             message: attempt.message.to_owned(),
         };
-        self.tell(event::ATTEMPT, &params);
+        self.tell(&params);
     }
 
-    pub(crate) fn control(&self) -> &Control {
-        &self.control
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
     }
 
-    pub(crate) fn tell(&self, method: &str, params: &impl Serialize) {
-        self.link.notify(method, params);
+    pub(crate) fn tell(&self, event: &impl Event) {
+        self.host.tell(event);
     }
 
-    pub(crate) fn ask<P: Serialize, R: DeserializeOwned>(
-        &self,
-        method: &str,
-        params: &P,
-    ) -> Result<R, Failure> {
-        let answer = self.link.request(method, params, self.last_moment())?;
+    pub(crate) fn ask<D: Door>(&self, params: &D::Params) -> Result<D::Answer, Failure> {
+        let answer = self.host.ask::<D>(params, self.last_moment())?;
         serde_json::from_value(answer).map_err(|error| {
-            Failure::internal(format!("the host's answer to {method} does not fit"))
+            Failure::internal(format!("the host's answer to {} does not fit", D::NAME))
                 .outcome(Outcome::Uncertain)
                 .because(&error)
         })

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use crabbox_schemas::plugin::{
     BasicAuth, Capture, HeaderAuth, HttpAuth, HttpBody, HttpParams, HttpResult, Part, SecretText,
-    callback,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::call::millis;
+use crate::doors::HttpSend;
 use crate::{Call, ErrorKind, Failure, HttpStream};
 
 /// Most characters of a service's own words in a failure.
@@ -154,7 +154,7 @@ impl<'a> HttpRequest<'a> {
         let (call, params) = self.ready()?;
         let path = params.url.split(['?', '#']).next().unwrap_or_default();
         let what = format!("{} {path}", params.method);
-        Ok(Reply { what, result: call.ask(callback::HTTP, &params)? })
+        Ok(Reply { what, result: call.ask::<HttpSend>(&params)? })
     }
 
     /// Sends the request and waits for the answer's head; the body is read bit by bit.

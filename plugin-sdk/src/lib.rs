@@ -11,20 +11,34 @@
 mod behaviour;
 mod blob;
 mod call;
+#[cfg(target_family = "wasm")]
+pub mod component;
+#[cfg(not(target_family = "wasm"))]
 mod control;
+mod doors;
 mod failure;
+#[cfg(not(target_family = "wasm"))]
+mod host;
 mod http;
 mod label;
+#[cfg(not(target_family = "wasm"))]
 mod link;
 mod output;
 mod plugin;
 mod provider;
+#[cfg(feature = "relay")]
+pub mod relay;
+#[cfg(not(target_family = "wasm"))]
 mod serve;
+#[cfg(not(target_family = "wasm"))]
 mod session;
 mod stream;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod tool;
+
+#[cfg(target_family = "wasm")]
+use component as host;
 
 pub use blob::{BlobReader, BlobWriter};
 pub use call::{Attempt, Call, Level, Progress, Woken};
@@ -34,6 +48,7 @@ pub use label::label_value;
 pub use output::{Channel, Output};
 pub use plugin::Plugin;
 pub use provider::{DelegatedRun, SecretRef, SshLease, settings};
+#[cfg(not(target_family = "wasm"))]
 pub use serve::{serve_delegated_run, serve_ssh_lease};
 pub use stream::{HttpStream, Message, Next, Socket};
 pub use tool::{Process, Tool};
@@ -49,3 +64,30 @@ pub use crabbox_schemas::plugin::{
     ResolveParams, RunStartParams, RunStartResult, SecretText, ServerEvent, Sigv4Auth, TouchParams,
     UserFacts, WsOpenParams,
 };
+
+/// Makes the component of a plugin: `component!(plugin)`, where `plugin` is a function that gives the [`Plugin`]. It
+/// is written once in a provider's library and means something only when that is built for WebAssembly.
+#[macro_export]
+macro_rules! component {
+    ($plugin:path) => {
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            struct Component;
+
+            impl $crate::component::Guest for Component {
+                fn initialize(params: String) -> Result<String, $crate::component::RpcError> {
+                    $crate::component::initialize($plugin(), &params)
+                }
+
+                fn handle(
+                    method: String,
+                    params: String,
+                ) -> Result<String, $crate::component::RpcError> {
+                    $crate::component::handle(&method, &params)
+                }
+            }
+
+            $crate::component::bindings::export!(Component with_types_in $crate::component::bindings);
+        };
+    };
+}

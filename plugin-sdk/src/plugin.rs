@@ -1,28 +1,38 @@
 //! A plugin before it is opened: its manifest, and how to make the provider from its settings.
 
 use std::fmt;
-use std::io::{Read, Write};
 use std::sync::Arc;
 
+use crabbox_schemas::error::ErrorKind;
 use crabbox_schemas::manifest::{Grants, Manifest, ProviderEntry};
 use crabbox_schemas::plugin::{
-    InitializeParams, InitializeResult, Instance, Limits, PROTOCOLS, PluginIdentity, ProviderOffer,
+    InitializeParams, InitializeResult, Instance, PROTOCOLS, PluginIdentity, ProviderOffer,
 };
 
-use crate::behaviour::{Behaviour, Boxes, Runs};
-use crate::{DelegatedRun, Failure, SshLease, session};
+use serde_json::Value;
 
-type Opener = dyn FnOnce(Instance) -> Result<Arc<dyn Behaviour>, Failure> + Send;
+use crate::behaviour::{BOXES, Behaviour, Boxes, RUNS, Role, Runs, pack};
+use crate::{DelegatedRun, Failure, SshLease};
+
+/// A provider that was opened, and what it says of itself.
+pub(crate) struct Opened {
+    pub(crate) provider: Arc<dyn Behaviour>,
+    pub(crate) methods: Vec<String>,
+    /// The result of `initialize`.
+    pub(crate) hello: Value,
+}
+
+type Opener = dyn FnOnce(Value) -> Result<Opened, Failure> + Send;
 
 /// A plugin that is ready to serve one kernel.
 pub struct Plugin {
-    manifest: Result<Manifest, toml::de::Error>,
-    open: Box<Opener>,
+    /// Takes the params of `initialize`.
+    pub(crate) open: Box<Opener>,
 }
 
 impl fmt::Debug for Plugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Plugin").field("manifest", &self.manifest).finish_non_exhaustive()
+        f.write_str("Plugin")
     }
 }
 
@@ -32,8 +42,14 @@ impl Plugin {
         manifest: &str,
         open: impl FnOnce(Instance) -> Result<P, Failure> + Send + 'static,
     ) -> Self {
-        let open = |instance| open(instance).map(|p| Arc::new(Boxes(p)) as Arc<dyn Behaviour>);
-        Self { manifest: toml::from_str(manifest), open: Box::new(open) }
+        let manifest = toml::from_str(manifest);
+        Self::new(move |params| {
+            introduce(manifest, params, &BOXES, |instance| {
+                let provider = open(instance)?;
+                let idempotent = provider.idempotent_acquire();
+                Ok((Arc::new(Boxes(provider)) as Arc<dyn Behaviour>, idempotent))
+            })
+        })
     }
 
     /// A plugin whose provider runs commands itself. `manifest` is the text of its `crabbox-plugin.toml`.
@@ -41,48 +57,71 @@ impl Plugin {
         manifest: &str,
         open: impl FnOnce(Instance) -> Result<P, Failure> + Send + 'static,
     ) -> Self {
-        let open = |instance| open(instance).map(|p| Arc::new(Runs(p)) as Arc<dyn Behaviour>);
-        Self { manifest: toml::from_str(manifest), open: Box::new(open) }
+        let manifest = toml::from_str(manifest);
+        Self::new(move |params| {
+            introduce(manifest, params, &RUNS, |instance| {
+                let provider = open(instance)?;
+                let idempotent = provider.idempotent_acquire();
+                Ok((Arc::new(Runs(provider)) as Arc<dyn Behaviour>, idempotent))
+            })
+        })
+    }
+
+    pub(crate) fn new(
+        open: impl FnOnce(Value) -> Result<Opened, Failure> + Send + 'static,
+    ) -> Self {
+        Self { open: Box::new(open) }
     }
 
     /// Serves one kernel over any pair of pipes until it closes its end. An error means that the
     /// kernel broke the protocol.
+    #[cfg(not(target_family = "wasm"))]
     pub fn serve(
         self,
-        input: impl Read,
-        output: impl Write + Send + 'static,
+        input: impl std::io::Read,
+        output: impl std::io::Write + Send + 'static,
     ) -> Result<(), Failure> {
-        session::run(self, input, output)
+        crate::session::run(self, input, output)
     }
+}
 
-    pub(crate) fn initialize(
-        self,
-        params: InitializeParams,
-    ) -> Result<(Arc<dyn Behaviour>, Limits, InitializeResult), Failure> {
-        let manifest = self.manifest.map_err(|error| {
-            Failure::internal("the plugin's manifest is broken").because(&error)
-        })?;
-        let protocol = choose(&params.protocols)?;
-        let entry = entry(&manifest, &params.instance.provider)?;
-        let provider = (self.open)(params.instance)?;
-        if provider.kind() != entry.kind {
-            let message = format!("{} is not what the manifest says it is", entry.name);
-            return Err(Failure::internal(message));
-        }
-        let result = InitializeResult {
-            protocol,
-            plugin: PluginIdentity { id: manifest.id.clone(), version: manifest.version.clone() },
-            provider: ProviderOffer {
-                name: entry.name.clone(),
-                kind: entry.kind,
-                features: entry.features.clone(),
-                idempotent_acquire: provider.idempotent_acquire(),
-            },
-            methods: provider.methods().iter().map(|&name| name.to_owned()).collect(),
-            requires: requires(&manifest.grants),
-        };
-        Ok((provider, params.limits, result))
+/// Opens the provider that is wanted, in the role its manifest gives it.
+fn introduce(
+    manifest: Result<Manifest, toml::de::Error>,
+    params: Value,
+    role: &Role,
+    open: impl FnOnce(Instance) -> Result<(Arc<dyn Behaviour>, bool), Failure>,
+) -> Result<Opened, Failure> {
+    let params: InitializeParams = serde_json::from_value(params).map_err(|e| unfit(&e))?;
+    let manifest = manifest
+        .map_err(|error| Failure::internal("the plugin's manifest is broken").because(&error))?;
+    let protocol = choose(&params.protocols)?;
+    let entry = entry(&manifest, &params.instance.provider)?;
+    let (provider, idempotent_acquire) = open(params.instance)?;
+    if role.kind != entry.kind {
+        let message = format!("{} is not what the manifest says it is", entry.name);
+        return Err(Failure::internal(message));
     }
+    let methods: Vec<String> = role.methods.iter().map(|&name| name.to_owned()).collect();
+    let hello = InitializeResult {
+        protocol,
+        plugin: PluginIdentity { id: manifest.id.clone(), version: manifest.version.clone() },
+        provider: ProviderOffer {
+            name: entry.name.clone(),
+            kind: entry.kind,
+            features: entry.features.clone(),
+            idempotent_acquire,
+        },
+        methods: methods.clone(),
+        requires: requires(&manifest.grants),
+    };
+    Ok(Opened { provider, methods, hello: pack(hello)? })
+}
+
+/// Params that are not what they should be.
+pub(crate) fn unfit(error: &serde_json::Error) -> Failure {
+    let message = format!("the params do not fit: {error}");
+    Failure::breach(-32602, ErrorKind::InvalidRequest, message)
 }
 
 /// The newest version both sides know.

@@ -11,10 +11,11 @@ use crabbox_schemas::plugin::{CallContext, CancelParams, CreditParams, Limits, m
 use crabbox_wire::{Frame, Id, LineReader};
 use serde_json::{Value, json};
 
-use crate::behaviour::{Behaviour, pack};
+use crate::behaviour::Behaviour;
 use crate::control::{Control, lock};
+use crate::host::Host;
 use crate::link::Link;
-use crate::plugin::Plugin;
+use crate::plugin::{Opened, Plugin, unfit};
 use crate::{Call, Failure};
 
 /// Time calls get to clean up when the kernel is gone.
@@ -53,6 +54,7 @@ struct Session {
 /// What exists after `initialize`.
 struct Open {
     provider: Arc<dyn Behaviour>,
+    methods: Vec<String>,
     calls: Arc<Calls>,
 }
 
@@ -98,7 +100,7 @@ impl Session {
             }
             (_, None) => Err(invalid("initialize comes first")),
             (_, Some(_)) if self.closing => Err(invalid("the session is shut down")),
-            (_, Some(open)) if open.provider.methods().contains(&name) => {
+            (_, Some(open)) if open.methods.iter().any(|own| own == name) => {
                 match open.start(&self.link, &id, name, params, self.limits) {
                     Ok(()) => return,
                     Err(failure) => Err(failure),
@@ -113,13 +115,13 @@ impl Session {
         let Some(plugin) = self.plugin.take() else {
             return Err(invalid("initialize comes once"));
         };
-        let params = serde_json::from_value(params).map_err(|error| unfit(&error))?;
-        let (provider, limits, result) = plugin.initialize(params)?;
-        self.limits = limits;
-        self.link.set_max_line(limits.max_line);
-        self.open =
-            Some(Open { provider, calls: Arc::new(Calls::new(limits.max_inflight.max(1))) });
-        pack(result)
+        let limits = params.get("limits").cloned().unwrap_or_else(|| json!({}));
+        self.limits = serde_json::from_value(limits).map_err(|error| unfit(&error))?;
+        let Opened { provider, methods, hello } = (plugin.open)(params)?;
+        self.link.set_max_line(self.limits.max_line);
+        let calls = Arc::new(Calls::new(self.limits.max_inflight.max(1)));
+        self.open = Some(Open { provider, methods, calls });
+        Ok(hello)
     }
 
     fn notified(&self, name: &str, params: Value) {
@@ -155,7 +157,7 @@ impl Open {
         let context = params.get("ctx").cloned().unwrap_or_default();
         let context: CallContext = serde_json::from_value(context).map_err(|e| unfit(&e))?;
         let control = Arc::new(Control::new(limits.output_window));
-        let call = Call::new(number, context, control.clone(), link.clone());
+        let call = Call::new(context, Host::new(number, control.clone(), link.clone()));
         let task = Task {
             call,
             name: name.to_owned(),
@@ -300,8 +302,4 @@ fn invalid(message: &str) -> Failure {
 
 fn unknown(method: &str) -> Failure {
     Failure::breach(-32601, Kind::Unsupported, format!("no method {method}"))
-}
-
-fn unfit(error: &serde_json::Error) -> Failure {
-    Failure::breach(-32602, Kind::InvalidRequest, format!("the params do not fit: {error}"))
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use crabbox_schemas::plugin::{
     HttpAuth, HttpCloseParams, HttpOpened, HttpParams, HttpRead, HttpReadParams, ServerEvent,
-    WsCloseParams, WsMessage, WsOpenParams, WsOpened, WsRecvParams, WsSendParams, callback,
+    WsCloseParams, WsMessage, WsOpenParams, WsOpened, WsRecvParams, WsSendParams,
 };
 use crabbox_wire::payload;
-use serde_json::Value;
 
 use crate::call::{bytes_of, millis};
+use crate::doors::{HttpClose, HttpOpen, HttpReadOn, WsClose, WsOpen, WsRecv, WsSend};
 use crate::{Call, Failure};
 
 /// What came next.
@@ -35,7 +35,7 @@ pub struct HttpStream<'a> {
 
 impl<'a> HttpStream<'a> {
     pub(crate) fn open(call: &'a Call, params: &HttpParams) -> Result<Self, Failure> {
-        let opened = call.ask(callback::HTTP_OPEN, params)?;
+        let opened = call.ask::<HttpOpen>(params)?;
         Ok(Self { call, opened, events: VecDeque::new(), ended: false })
     }
 
@@ -80,7 +80,7 @@ impl<'a> HttpStream<'a> {
     fn read(&self, events: bool, wait: Duration) -> Result<HttpRead, Failure> {
         let (call, stream) = (self.call.id(), self.opened.stream.clone());
         let params = HttpReadParams { call, stream, events, timeout_ms: Some(millis(wait)) };
-        self.call.ask(callback::HTTP_READ, &params)
+        self.call.ask::<HttpReadOn>(&params)
     }
 }
 
@@ -88,7 +88,7 @@ impl Drop for HttpStream<'_> {
     fn drop(&mut self) {
         let params = HttpCloseParams { call: self.call.id(), stream: self.opened.stream.clone() };
         // It is closed with the call anyway.
-        let _ = self.call.ask::<_, Value>(callback::HTTP_CLOSE, &params);
+        let _ = self.call.ask::<HttpClose>(&params);
     }
 }
 
@@ -125,7 +125,7 @@ impl Call {
     /// The same with header fields and subprotocols.
     pub fn websocket_with(&self, mut params: WsOpenParams) -> Result<Socket<'_>, Failure> {
         params.call = self.id();
-        let opened = self.ask(callback::WS_OPEN, &params)?;
+        let opened = self.ask::<WsOpen>(&params)?;
         Ok(Socket { call: self, opened, closed: None })
     }
 }
@@ -148,9 +148,7 @@ impl Socket<'_> {
 
     fn send(&self, text: Option<String>, b64: Option<String>) -> Result<(), Failure> {
         let (call, socket) = (self.call.id(), self.opened.socket.clone());
-        self.call
-            .ask::<_, Value>(callback::WS_SEND, &WsSendParams { call, socket, text, b64 })
-            .map(drop)
+        self.call.ask::<WsSend>(&WsSendParams { call, socket, text, b64 }).map(drop)
     }
 
     /// The next message. After the end, [`closed`](Self::closed) says how it ended.
@@ -160,7 +158,7 @@ impl Socket<'_> {
         }
         let (call, socket) = (self.call.id(), self.opened.socket.clone());
         let params = WsRecvParams { call, socket, timeout_ms: Some(millis(wait)) };
-        let message: WsMessage = self.call.ask(callback::WS_RECV, &params)?;
+        let message: WsMessage = self.call.ask::<WsRecv>(&params)?;
         self.closed = message.closed;
         Ok(match (message.text, message.b64, message.closed) {
             (Some(text), ..) => Next::Item(Message::Text(text)),
@@ -182,6 +180,6 @@ impl Drop for Socket<'_> {
     fn drop(&mut self) {
         let params = WsCloseParams { call: self.call.id(), socket: self.opened.socket.clone() };
         // It is closed with the call anyway.
-        let _ = self.call.ask::<_, Value>(callback::WS_CLOSE, &params);
+        let _ = self.call.ask::<WsClose>(&params);
     }
 }

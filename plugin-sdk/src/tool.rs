@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use crabbox_schemas::plugin::{
     ExecKillParams, ExecOpened, ExecParams, ExecRead, ExecReadParams, ExecResult, ExecWriteParams,
-    SecretText, callback,
+    SecretText,
 };
 use crabbox_wire::payload::{self, MAX_CHUNK};
-use serde_json::Value;
 
 use crate::call::{bytes_of, millis};
+use crate::doors::{ExecKill, ExecOpen, ExecReadOn, ExecRun, ExecWrite};
 use crate::{Call, Channel, Failure, Next};
 
 /// How long a tool may run when nobody says.
@@ -79,12 +79,12 @@ impl<'a> Tool<'a> {
 
     /// Runs it to its end.
     pub fn run(self) -> Result<ExecResult, Failure> {
-        self.call.ask(callback::EXEC, &self.params)
+        self.call.ask::<ExecRun>(&self.params)
     }
 
     /// Starts it, to be talked with.
     pub fn open(self) -> Result<Process<'a>, Failure> {
-        let opened: ExecOpened = self.call.ask(callback::EXEC_OPEN, &self.params)?;
+        let opened: ExecOpened = self.call.ask::<ExecOpen>(&self.params)?;
         Ok(Process { call: self.call, name: opened.process, exit_code: None })
     }
 }
@@ -97,7 +97,7 @@ impl Process<'_> {
         }
         let (call, process) = (self.call.id(), self.name.clone());
         let params = ExecReadParams { call, process, timeout_ms: Some(millis(wait)) };
-        let read: ExecRead = self.call.ask(callback::EXEC_READ, &params)?;
+        let read: ExecRead = self.call.ask::<ExecReadOn>(&params)?;
         self.exit_code = read.exit_code;
         let channel =
             if read.ch.as_deref() == Some("stderr") { Channel::Stderr } else { Channel::Stdout };
@@ -124,14 +124,14 @@ impl Process<'_> {
     fn feed(&self, text: Option<String>, b64: Option<String>, end: bool) -> Result<(), Failure> {
         let (call, process) = (self.call.id(), self.name.clone());
         let params = ExecWriteParams { call, process, text, b64, end };
-        self.call.ask::<_, Value>(callback::EXEC_WRITE, &params).map(drop)
+        self.call.ask::<ExecWrite>(&params).map(drop)
     }
 
     /// Asks it to end, and ends its process group after the grace.
     pub fn kill(&self, grace: Duration) -> Result<(), Failure> {
         let (call, process) = (self.call.id(), self.name.clone());
         let params = ExecKillParams { call, process, grace_ms: millis(grace) };
-        self.call.ask::<_, Value>(callback::EXEC_KILL, &params).map(drop)
+        self.call.ask::<ExecKill>(&params).map(drop)
     }
 
     /// Its exit status, 128 + number for a signal, once everything was read.

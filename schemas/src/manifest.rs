@@ -104,6 +104,11 @@ pub enum Runtime {
 }
 
 impl Runtime {
+    /// Whether it can do no more than crabbox lets it.
+    pub fn is_sandboxed(self) -> bool {
+        matches!(self, Self::Wasm | Self::WasiStdio)
+    }
+
     /// The word in the manifest.
     pub fn word(self) -> &'static str {
         match self {

@@ -14,6 +14,7 @@ use crabbox_net::{Blobs, Net, Setting};
 use crabbox_plugins::{Entry, check_protocols, check_settings};
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::manifest::Runtime;
 use crabbox_schemas::plugin::{BareParams, Limits, UserFacts, method};
 use rustix::process::Signal;
 use serde_json::{Map, Value};
@@ -167,7 +168,10 @@ impl Session {
 
 fn environment(options: &OpenOptions<'_>, folder: &Path) -> BTreeMap<String, OsString> {
     let granted = options.entry.manifest.grants.env.iter().map(String::as_str);
-    let names = ["LANG", "LC_ALL", "TZ", "TMPDIR"].into_iter().chain(granted);
+    // A runner keeps what it compiled with the user's other caches; its guest does not see the name.
+    let runs = options.entry.runtime.is_some_and(Runtime::is_sandboxed);
+    let cache = runs.then_some("XDG_CACHE_HOME");
+    let names = ["LANG", "LC_ALL", "TZ", "TMPDIR"].into_iter().chain(cache).chain(granted);
     let mut env: BTreeMap<String, OsString> =
         names.filter_map(|name| Some((name.to_owned(), options.env.get(name)?.into()))).collect();
     let ours: [(&str, OsString); 5] = [

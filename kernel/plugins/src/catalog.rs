@@ -9,10 +9,11 @@ use crabbox_kernel::lease::acquire::OWN_LEASE_IDS;
 use crabbox_kernel::ports::About;
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::ErrorCode;
-use crabbox_schemas::manifest::{Artifact, Manifest, ProviderEntry, Runtime};
+use crabbox_schemas::manifest::{Manifest, ProviderEntry, Runtime};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use crate::artifact::{COMPILER, RUNNER, Run, runnable};
 use crate::digest;
 use crate::settings::Flag;
 
@@ -58,7 +59,9 @@ pub struct Entry {
     pub place: Place,
     /// How it is run; nothing of a plugin without an artifact for this machine.
     pub runtime: Option<Runtime>,
-    /// The program that is run.
+    /// The artifact's file: a program, or what a runner runs.
+    pub artifact: PathBuf,
+    /// The program that is run: the artifact itself, or its runner.
     pub program: PathBuf,
     /// The arguments it is run with.
     pub args: Vec<String>,
@@ -67,7 +70,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Which plugin this is, with the digest of what is run: all files of a user's plugin, the program of one that
+    /// Which plugin this is, with the digest of what is run: all files of a user's plugin, the artifact of one that
     /// came with crabbox. Computed once, on first use.
     pub fn pin(&self) -> Result<PluginPin> {
         let digest = match self.digest.get() {
@@ -75,7 +78,7 @@ impl Entry {
             None => {
                 let digest = match self.place {
                     Place::User => digest::content(&self.folder)?.digest,
-                    _ => digest::of_file(&self.program).map_err(|e| self.missing(&e))?,
+                    _ => digest::of_file(&self.artifact).map_err(|e| self.missing(&e))?,
                 };
                 self.digest.get_or_init(|| digest).clone()
             }
@@ -103,7 +106,7 @@ impl Entry {
         let name = &self.provider.name;
         KernelError::new(
             ErrorCode::PluginFault,
-            format!("cannot read the {name} plugin's program {}", self.program.display()),
+            format!("cannot read the {name} plugin's program {}", self.artifact.display()),
         )
         .because(error)
         .hint("reinstall crabbox; in a source checkout build the whole workspace")
@@ -116,7 +119,29 @@ impl Entry {
             ErrorCode::Unsupported,
             format!("plugin {} has nothing that runs here", self.manifest.id),
         )
-        .hint(format!("it has {}; ask its publisher for this machine's", has.join(", ")))
+        .hint(match self.manifest.artifacts.iter().any(|a| a.runtime.is_sandboxed()) {
+            true => format!(
+                "it has {}; WebAssembly needs {RUNNER} and {COMPILER} beside crabbox",
+                has.join(", ")
+            ),
+            false => format!("it has {}; ask its publisher for this machine's", has.join(", ")),
+        })
+    }
+
+    /// The same provider by another of its plugin's artifacts.
+    pub fn by(&self, runtime: Runtime, programs: &Path) -> Option<Self> {
+        let run = runnable(&self.manifest, &self.folder, programs, Some(runtime))?;
+        let mut other = self.clone();
+        other.digest = Arc::default();
+        other.runs(run);
+        Some(other)
+    }
+
+    pub(crate) fn runs(&mut self, run: Run) {
+        self.runtime = run.runtime;
+        self.artifact = run.artifact;
+        self.program = run.program;
+        self.args = run.args;
     }
 
     /// Whether its boxes existed before crabbox and have names of their own.
@@ -132,32 +157,6 @@ impl Entry {
     fn answers_to(&self, name: &str) -> bool {
         self.names().any(|own| own.eq_ignore_ascii_case(name))
     }
-}
-
-/// The artifact that runs here, and how: runtime, program, arguments. `programs` is the folder of crabbox's own.
-pub(crate) fn runnable(
-    manifest: &Manifest,
-    folder: &Path,
-    programs: &Path,
-) -> Option<(Runtime, PathBuf, Vec<String>)> {
-    let usable = |artifact: &&Artifact| match artifact.runtime {
-        Runtime::Stdio => artifact.target.as_deref().is_none_or(is_this_machine),
-        _ => false,
-    };
-    let artifact = manifest.artifacts.iter().find(usable)?;
-    let beside = folder.join(&artifact.path);
-    let program = if beside.is_file() { beside } else { programs.join(&artifact.path) };
-    Some((artifact.runtime, program, artifact.args.clone()))
-}
-
-/// Whether programs for a target triple run here.
-fn is_this_machine(triple: &str) -> bool {
-    let system = match std::env::consts::OS {
-        "macos" => "darwin",
-        other => other,
-    };
-    let mut parts = triple.split('-');
-    parts.next() == Some(std::env::consts::ARCH) && parts.any(|part| part == system)
 }
 
 /// Every provider that was found.

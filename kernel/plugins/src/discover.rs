@@ -7,7 +7,8 @@ use std::sync::{Arc, OnceLock};
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_schemas::error::ErrorCode;
 
-use crate::catalog::{Catalog, Entry, Place, runnable};
+use crate::artifact::runnable;
+use crate::catalog::{Catalog, Entry, Place};
 use crate::index::{Index, Known};
 use crate::manifest;
 
@@ -88,10 +89,7 @@ pub fn load(folder: &Path, place: Place, programs: &Path) -> Result<Vec<Entry>> 
 
 fn entries(known: Known, folder: &Path, place: Place, programs: &Path) -> Vec<Entry> {
     let manifest = Arc::new(known.manifest);
-    let (runtime, program, args) = match runnable(&manifest, folder, programs) {
-        Some((runtime, program, args)) => (Some(runtime), program, args),
-        None => (None, PathBuf::new(), Vec::new()),
-    };
+    let run = runnable(&manifest, folder, programs, None).unwrap_or_default();
     let digest = Arc::new(OnceLock::new());
     let pairs = manifest.providers.iter().zip(known.settings);
     let entry =
@@ -102,9 +100,10 @@ fn entries(known: Known, folder: &Path, place: Place, programs: &Path) -> Vec<En
             flags,
             folder: folder.to_owned(),
             place,
-            runtime,
-            program: program.clone(),
-            args: args.clone(),
+            runtime: run.runtime,
+            artifact: run.artifact.clone(),
+            program: run.program.clone(),
+            args: run.args.clone(),
             digest: Arc::clone(&digest),
         };
     pairs.map(entry).collect()

@@ -43,7 +43,7 @@ pub fn lines(grants: &Grants, runtime: Runtime) -> Vec<Line> {
 }
 
 fn behind(grants: &Grants, runtime: Runtime, walls: Walls) -> Vec<Line> {
-    let sandboxed = matches!(runtime, Runtime::Wasm | Runtime::WasiStdio);
+    let sandboxed = runtime.is_sandboxed();
     let walls = if runtime == Runtime::Stdio { walls } else { Walls::None };
     let confined = Confined::of(&grants.powers, walls);
     let by_host = |text: String| Line { text, level: Level::Enforced };

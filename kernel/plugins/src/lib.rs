@@ -4,10 +4,12 @@
 //! installed, dropped in and agreed to. What may run is run from the shelf's read-only copy, which is named by the
 //! digest of its files: a folder that changes later has to be agreed to again.
 
+mod artifact;
 mod catalog;
 mod digest;
 mod discover;
 mod grants;
+mod imports;
 mod index;
 mod install;
 mod lock;
@@ -21,10 +23,12 @@ mod sign;
 mod vet;
 mod walls;
 
+pub use artifact::{COMPILER, RUNNER};
 pub use catalog::{Catalog, Entry, Place};
 pub use digest::{Content, content, of_file as digest_of_file, of_grants};
 pub use discover::{Places, discover, load};
 pub use grants::{Level, Line, lines};
+pub use imports::{Import, Power, check_imports, imports};
 pub use install::Candidate;
 pub use lock::read as read_lock;
 pub use manifest::read as read_manifest;

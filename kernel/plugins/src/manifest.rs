@@ -53,7 +53,11 @@ fn problem(manifest: &Manifest) -> Option<String> {
     let bad_path = paths
         .filter(|path| !is_inside(path))
         .map(|path| format!("{path:?} is not a path below its folder"));
-    bad_name.chain(bad_path).next()
+    let memory = manifest.artifacts.iter().filter_map(|artifact| artifact.memory_mib);
+    let bad_memory = memory
+        .filter(|mib| !(1..=512).contains(mib))
+        .map(|mib| format!("memory-mib {mib} is not between 1 and 512"));
+    bad_name.chain(bad_path).chain(bad_memory).next()
 }
 
 /// Whether a path names a file below the folder it is in.

@@ -8,6 +8,7 @@ use crabbox_schemas::manifest::Runtime;
 use crate::catalog::{Entry, Place};
 use crate::digest::of_grants;
 use crate::grants::{Line, lines};
+use crate::imports::check_imports;
 use crate::policy::Policy;
 use crate::shelf::{Shelf, Standing};
 use crate::{discover, sign};
@@ -91,6 +92,7 @@ pub(crate) fn propose(
     is_change: bool,
 ) -> Result<Proposal> {
     let manifest = &entry.manifest;
+    check_imports(manifest, &entry.folder)?;
     let runtime = entry.runtime.unwrap_or(Runtime::Stdio);
     let mut asked = lines(&manifest.grants, runtime);
     if is_change {

@@ -109,3 +109,5 @@ fn remember(mut lease: Lease, known: Option<&Lease>) -> Lease {
 fn target(lease: &Lease) -> Option<&str> {
     lease.labels.get("target").map(String::as_str)
 }
+
+crabbox_plugin_sdk::component!(plugin);

@@ -1,7 +1,7 @@
 //! `plugin trust` and `plugin verify`: agreeing without being asked, and checking what was agreed to.
 
 use crabbox_kernel::error::{KernelError, Result};
-use crabbox_plugins::of_grants;
+use crabbox_plugins::{check_imports, of_grants};
 use crabbox_schemas::error::ErrorCode;
 
 use crate::context::Context;
@@ -53,6 +53,7 @@ pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
         .hint(format!("they are {is}; look at them with `crabbox plugin info {id}`")));
     }
     ctx.policy().check(entry, Some(&found), false)?;
+    check_imports(&entry.manifest, &entry.folder)?;
     ctx.shelf.agree(&entry.folder, &entry.manifest, &found)?;
     ctx.terminal.out(&format!("{id} {} may run", entry.manifest.version));
     Ok(0)
