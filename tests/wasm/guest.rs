@@ -57,13 +57,13 @@ impl Guest {
                      (alias outer 1 $rpc-error (type $e)) (export "rpc-error" (type $e' (eq $e)))
                      (export "{function}" (func (param "params" string) (result (result string (error $e')))))))
                    (core func $ask (canon lower (func $host "{function}")
-                     (memory $libc "memory") (realloc (func $libc "realloc"))))"#
+                     (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))"#
             )
         });
         let looks = self.looks.then_some(
             r#"(import "crabbox:plugin/control@1.0.0" (instance $control
                  (export "cancelled" (func (result (option u64))))))
-               (core func $cancelled (canon lower (func $control "cancelled") (memory $libc "memory")))"#,
+               (core func $cancelled (canon lower (func $control "cancelled") (memory (core memory $libc "memory"))))"#,
         );
         let (asks, looks) = (asks.unwrap_or_default(), looks.unwrap_or_default());
         let given = [("ask", !asks.is_empty()), ("cancelled", !looks.is_empty())];
@@ -102,15 +102,15 @@ impl Guest {
                   (i32.store8 (i32.const 1024) (i32.const 0))
                   (i32.store (i32.const 1028) (i32.const 2048)) (i32.store (i32.const 1032) (i32.const {length}))
                   (i32.const 1024))
-                (func (export "handle") (param $method i32) (param i32) (param $ptr i32) (param $len i32) (result i32)
+                (func $handle (export "handle") (param $method i32) (param i32) (param $ptr i32) (param $len i32) (result i32)
                   {body}
                   (i32.const 1024)))
               (core instance $main (instantiate $Main
                 (with "libc" (instance $libc)) {with}))
               (func $initialize (param "params" string) (result (result string (error $rpc-error)))
-                (canon lift (core func $main "initialize") (memory $libc "memory") (realloc (func $libc "realloc"))))
+                (canon lift (core func $main "initialize") (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
               (func $handle (param "method" string) (param "params" string) (result (result string (error $rpc-error)))
-                (canon lift (core func $main "handle") (memory $libc "memory") (realloc (func $libc "realloc"))))
+                (canon lift (core func $main "handle") (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
               (export "initialize" (func $initialize))
               (export "handle" (func $handle)))"#,
             with = match with.is_empty() {

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod cache;
+mod consent;
 mod guest;
 mod powers;
 mod provider;
