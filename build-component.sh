@@ -13,10 +13,14 @@ if ! ls "$(rustc --print sysroot)/lib/rustlib/$target" >/dev/null 2>&1; then
     exit 3
   }
 fi
+# A guest for tests, in plain Rust.
+mkdir -p "$out/$target"
+rustc --edition 2024 --target "$target" -O -C panic=abort -C strip=symbols -o "$out/$target/wasi-stdio-guest.wasm" tests/fixtures/wasi-stdio/main.rs
 for provider in ssh; do
   cargo rustc --quiet --package "crabbox-provider-$provider" --lib --profile guest --target "$target" --crate-type cdylib
   for profile in "$@"; do
     mkdir -p "$out/$profile"
+    cp "$out/$target/wasi-stdio-guest.wasm" "$out/$profile/"
     cp "$out/$target/guest/crabbox_provider_$provider.wasm" "$out/$profile/crabbox-provider-$provider.wasm"
   done
 done

@@ -140,6 +140,11 @@ impl Outside {
         let choices = values.plugins.prefer.iter();
         let choices = choices.filter_map(|choice| choice.split_once('='));
         catalog.prefer(&choices.map(|(p, id)| (p.to_owned(), id.to_owned())).collect::<Vec<_>>());
+        for choice in &values.plugins.runtime {
+            catalog
+                .choose(choice, exe.parent().unwrap_or(Path::new("/")))
+                .map_err(|e| e.at("config"))?;
+        }
         Ok(Context {
             shelf,
             pin: OnceCell::new(),

@@ -25,6 +25,7 @@ pub(crate) trait Door {
 
 /// An event.
 pub(crate) trait Event: Serialize {
+    #[cfg_attr(target_family = "wasm", expect(dead_code, reason = "a component imports functions"))]
     const NAME: &'static str;
 
     /// The function a component imports for it.

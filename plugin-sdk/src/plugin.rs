@@ -17,6 +17,10 @@ use crate::{DelegatedRun, Failure, SshLease};
 /// A provider that was opened, and what it says of itself.
 pub(crate) struct Opened {
     pub(crate) provider: Arc<dyn Behaviour>,
+    #[cfg_attr(
+        target_family = "wasm",
+        expect(dead_code, reason = "the runner looks at the hello")
+    )]
     pub(crate) methods: Vec<String>,
     /// The result of `initialize`.
     pub(crate) hello: Value,

@@ -278,8 +278,20 @@ pub struct PluginInfo {
     pub grants_digest: String,
     /// What it asks for, in words.
     pub asks: Vec<PluginGrant>,
+    /// What its WebAssembly imports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub imports: Vec<PluginImport>,
     /// Its manifest.
     pub manifest: Manifest,
+}
+
+/// One import of a WebAssembly file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PluginImport {
+    /// Its whole name.
+    pub name: String,
+    /// What that means.
+    pub means: String,
 }
 
 /// One grant in words.

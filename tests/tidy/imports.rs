@@ -24,6 +24,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("crabbox-plugin-sdk", &["crabbox-schemas", "crabbox-wire"]),
     ("crabbox-provider-local", &["crabbox-plugin-sdk"]),
     ("crabbox-provider-ssh", &["crabbox-plugin-sdk"]),
+    ("crabbox-wasm-runner", &["crabbox-schemas", "crabbox-plugin-sdk"]),
+    ("crabbox-wasm-compile", &["crabbox-wasm-runner"]),
     (
         "crabbox-cli",
         &[
@@ -60,7 +62,10 @@ const NEVER: &[(&str, &[&str])] = &[
             "indicatif",
         ],
     ),
-    ("crabbox-plugin-sdk", &["clap", "russh", "reqwest"]),
+    ("crabbox-plugin-sdk", &["clap", "russh", "reqwest", "wasmtime"]),
+    ("crabbox-plugins", &["wasmtime"]),
+    ("crabbox-host", &["wasmtime"]),
+    ("crabbox-cli", &["wasmtime"]),
 ];
 
 #[expect(clippy::disallowed_methods, reason = "asks cargo what the workspace holds")]

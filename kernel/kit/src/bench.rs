@@ -18,6 +18,8 @@ pub struct Subject {
     pub user: UserFacts,
     /// The plugin's private folder; one for the whole test, as a real one lasts.
     pub state: TempDir,
+    /// The user's `XDG_CACHE_HOME`, where runners keep what they compiled.
+    pub cache: Option<String>,
     /// How many times longer than usual everything may take: more than 1 for slow or busy machines.
     pub patience: u32,
 }

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crabbox_plugins::Entry;
 use crabbox_wire::Frame;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use serde_json::{Value, json};
@@ -78,14 +79,21 @@ pub struct Peer {
 
 impl Peer {
     /// Starts the plugin as the kernel would; `marked` is whether it is told that it is a plugin.
-    #[expect(clippy::disallowed_methods, reason = "the one place of the kit that starts plugins")]
     pub(crate) fn start(subject: &Subject, marked: bool) -> Outcome<Self> {
-        let entry = &subject.entry;
+        Self::run(&subject.entry, subject, marked)
+    }
+
+    /// The same, run otherwise.
+    #[expect(clippy::disallowed_methods, reason = "the one place of the kit that starts plugins")]
+    pub(crate) fn run(entry: &Entry, subject: &Subject, marked: bool) -> Outcome<Self> {
         let state = subject.state.path();
         let mut command = Command::new(&entry.program);
         command.args(&entry.args).env_clear().current_dir(state);
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("HOME", &subject.user.home).env("LANG", "C.UTF-8");
+        if let Some(cache) = &subject.cache {
+            command.env("XDG_CACHE_HOME", cache);
+        }
         if marked {
             command.env("CRABBOX_PLUGIN", "1").env("CRABBOX_PROTOCOLS", "1");
             command.env("CRABBOX_STATE_DIR", state);

@@ -189,6 +189,25 @@ impl Catalog {
         all.find(|entry| entry.provider.embedded_default && entry.place == Place::Bundled)
     }
 
+    /// Runs a provider's plugin by another of its artifacts: `provider=runtime`.
+    pub fn choose(&mut self, choice: &str, programs: &Path) -> Result<()> {
+        let (name, word) = choice.split_once('=').unwrap_or((choice, ""));
+        let runtimes = [Runtime::Stdio, Runtime::Wasm, Runtime::WasiStdio];
+        let Some(runtime) = runtimes.into_iter().find(|runtime| runtime.word() == word) else {
+            let what = format!("`plugins.runtime` says {choice:?}");
+            return Err(KernelError::new(ErrorCode::Config, what)
+                .hint("write `provider=wasm`, `provider=stdio` or `provider=wasi-stdio`"));
+        };
+        for entry in self.entries.iter_mut().filter(|entry| entry.answers_to(name)) {
+            match entry.by(runtime, programs) {
+                Some(other) => *entry = other,
+                // Whoever uses it is told; nobody else need care.
+                None => entry.runtime = None,
+            }
+        }
+        Ok(())
+    }
+
     /// Keeps of rivals only the one of the plugin the user prefers: `(provider, plugin id)`.
     pub fn prefer(&mut self, choices: &[(String, String)]) {
         self.entries.retain(|entry| {

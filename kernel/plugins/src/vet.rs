@@ -79,6 +79,8 @@ fn run(entry: &Entry, shelf: &Shelf, files: &str, programs: &Path) -> Result<Ver
     let same = |loaded: &Entry| loaded.provider.name == entry.provider.name;
     let stored = discover::load(&copy, Place::User, programs)?.into_iter().find(same);
     let stored = stored.unwrap_or_else(|| entry.clone());
+    let chosen = entry.runtime.filter(|runtime| stored.runtime != Some(*runtime));
+    let stored = chosen.and_then(|runtime| stored.by(runtime, programs)).unwrap_or(stored);
     let _ = stored.digest.set(files.to_owned());
     Ok(Verdict::Run(Box::new(stored)))
 }

@@ -146,6 +146,8 @@ pub struct PluginSettings {
     pub revoked: Vec<String>,
     /// `provider=publisher/name`, for providers that several plugins offer.
     pub prefer: Vec<String>,
+    /// `provider=runtime`, for plugins that can be run in several ways.
+    pub runtime: Vec<String>,
     /// `publisher/name@range`: plugins that work here needs.
     pub requires: Vec<String>,
     /// How long a plugin may take to introduce itself.
@@ -188,6 +190,7 @@ impl Values {
                 allow: get.list("plugins.allow"),
                 revoked: get.list("plugins.revoked"),
                 prefer: get.list("plugins.prefer"),
+                runtime: get.list("plugins.runtime"),
                 requires: get.list("plugins.requires"),
                 start_timeout: get.duration("plugins.startTimeout"),
             },

@@ -24,6 +24,7 @@ pub use kernel::{Kernel, desired};
 
 use std::fmt;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -74,6 +75,11 @@ pub fn replay(plugin: Plugin, transcript: &str) -> Result<(), Mismatch> {
 /// Replays a transcript against a plugin's executable, as the kernel would run it; it must exit with 0.
 pub fn replay_binary(program: &Path, transcript: &str) -> Result<(), Mismatch> {
     play(Peer::spawned(program), transcript)
+}
+
+/// Replays a transcript against a plugin that takes arguments or surroundings of its own.
+pub fn replay_command(command: Command, transcript: &str) -> Result<(), Mismatch> {
+    play(Peer::started(command), transcript)
 }
 
 fn play(peer: Result<Peer, String>, transcript: &str) -> Result<(), Mismatch> {

@@ -32,14 +32,19 @@ impl Peer {
         reason = "the one place of the test kit that starts plugins"
     )]
     pub(super) fn spawned(program: &Path) -> Result<Self, String> {
-        let mut child = Command::new(program)
-            .env_clear()
+        let mut command = Command::new(program);
+        command.env_clear();
+        Self::started(command)
+    }
+
+    pub(super) fn started(mut command: Command) -> Result<Self, String> {
+        let mut child = command
             .env("CRABBOX_PLUGIN", "1")
             .env("CRABBOX_PROTOCOLS", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .map_err(|e| format!("cannot start {}: {e}", program.display()))?;
+            .map_err(|e| format!("cannot start {}: {e}", command.get_program().display()))?;
         let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
             return Err("the plugin has no pipes".to_owned());
         };

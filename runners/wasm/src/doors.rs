@@ -16,6 +16,7 @@ const POWERS: &[&str] = &["exec", "http", "reveal", "ws"];
 #[derive(Debug, Clone, Copy, ComponentType, Lift, Lower)]
 #[component(enum)]
 #[repr(u8)]
+#[expect(dead_code, reason = "made by lifting")]
 enum Ch {
     #[component(name = "stdout")]
     Stdout,

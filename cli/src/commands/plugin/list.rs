@@ -1,12 +1,13 @@
 //! `plugin list` and `plugin info`: what is there, whether it may run, and what it asks for.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use crabbox_kernel::error::Result;
 use crabbox_plugins::{Entry, Level, Place, Standing, lines};
 use crabbox_schemas::SCHEMA_VERSION;
 use crabbox_schemas::manifest::Runtime;
-use crabbox_schemas::view::{PluginGrant, PluginInfo, PluginList, PluginRow};
+use crabbox_schemas::view::{PluginGrant, PluginImport, PluginInfo, PluginList, PluginRow};
 
 use crate::context::Context;
 
@@ -80,8 +81,39 @@ fn standing(ctx: &Context, entry: &Entry) -> Result<&'static str> {
     })
 }
 
-/// Shows one plugin.
+/// What a WebAssembly file imports.
+fn imported(file: &Path) -> Result<Vec<PluginImport>> {
+    let found = crabbox_plugins::imports(file)?.into_iter();
+    Ok(found
+        .map(|import| PluginImport { means: import.power.text().to_owned(), name: import.name })
+        .collect())
+}
+
+/// Shows what a WebAssembly file imports: all that it could ever reach.
+fn file(ctx: &Context, path: &Path) -> Result<i32> {
+    let imports = imported(path)?;
+    if ctx.global.json {
+        let document = serde_json::json!({"schemaVersion": SCHEMA_VERSION, "imports": imports});
+        ctx.terminal.out_json(&document);
+        return Ok(0);
+    }
+    show(ctx, &imports);
+    Ok(0)
+}
+
+fn show(ctx: &Context, imports: &[PluginImport]) {
+    ctx.terminal.out("it imports:");
+    for PluginImport { name, means } in imports {
+        ctx.terminal.out(&format!("  - {name} ({means})"));
+    }
+}
+
+/// Shows one plugin, or a WebAssembly file.
 pub(super) fn info(ctx: &Context, plugin: &str) -> Result<i32> {
+    let path = ctx.cwd.join(plugin);
+    if plugin.ends_with(".wasm") && path.is_file() {
+        return file(ctx, &path);
+    }
     let all = entries(ctx, plugin)?;
     let entry = all[0];
     let manifest = &entry.manifest;
@@ -105,6 +137,10 @@ pub(super) fn info(ctx: &Context, plugin: &str) -> Result<i32> {
             .into_iter()
             .map(|line| PluginGrant { text: line.text, level: line.level.word().to_owned() })
             .collect(),
+        imports: match entry.runtime.is_some_and(Runtime::is_sandboxed) {
+            true => imported(&entry.artifact)?,
+            false => Vec::new(),
+        },
         manifest: (**manifest).clone(),
     };
     if ctx.global.json {
@@ -129,6 +165,9 @@ pub(super) fn info(ctx: &Context, plugin: &str) -> Result<i32> {
     ctx.terminal.out("it wants to:");
     for grant in &info.asks {
         ctx.terminal.out(&format!("  - {} ({})", grant.text, grant.level));
+    }
+    if !info.imports.is_empty() {
+        show(ctx, &info.imports);
     }
     Ok(0)
 }

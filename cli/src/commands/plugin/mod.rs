@@ -33,7 +33,7 @@ pub(crate) struct Args {
 enum PluginCommand {
     /// List plugins: where they are, and whether they may run
     List,
-    /// Show what a plugin offers and what it asks for
+    /// Show what a plugin offers and asks for, or what a .wasm file imports
     Info(Which),
     /// Install a plugin from a folder, a package, a web address or a registry
     Install(install::Args),

@@ -8,6 +8,7 @@ use crabbox_kit::{Report, Subject};
 use crabbox_plugins::{Entry, FlagKind, Place, check_settings, load};
 use crabbox_schemas::SCHEMA_VERSION;
 use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::manifest::Runtime;
 use crabbox_schemas::plugin::UserFacts;
 use serde_json::{Map, Value, json};
 
@@ -20,6 +21,7 @@ use crate::context::Context;
 Examples:
   crabbox plugin test ./rack
   crabbox plugin test ./rack --only I,C2
+  crabbox plugin test ./rack --runtime all
   crabbox plugin test ./rack --set root=/srv/boxes --junit report.xml"
 )]
 pub(super) struct Args {
@@ -29,6 +31,9 @@ pub(super) struct Args {
     /// Which of its providers; all without
     #[arg(long, value_name = "NAME")]
     provider: Option<String>,
+    /// Which of its artifacts: stdio, wasm, wasi-stdio, or all; the one crabbox would run without
+    #[arg(long, value_name = "RUNTIME", value_parser = ["stdio", "wasm", "wasi-stdio", "all"])]
+    runtime: Option<String>,
     /// A setting of the provider
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -51,13 +56,15 @@ pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
     let folder = folder.canonicalize().unwrap_or(folder);
     let entries = load(&folder, Place::Developer, ctx.programs())?;
     let wanted = |entry: &&Entry| args.provider.as_ref().is_none_or(|n| *n == entry.provider.name);
-    let entries: Vec<&Entry> = entries.iter().filter(wanted).collect();
+    let entries = entries.iter().filter(wanted);
+    let entries: Vec<Entry> =
+        entries.map(|e| artifacts(ctx, args, e)).collect::<Result<Vec<_>>>()?.concat();
     if entries.is_empty() {
         return Err(KernelError::new(ErrorCode::NotFound, "the plugin offers no such provider")
             .hint("look at [[provider]] in its manifest"));
     }
     let (mut broken, mut documents) = (0, Vec::new());
-    for entry in entries {
+    for entry in &entries {
         let report = test(ctx, args, entry)?;
         let unexpected = report.findings.iter().filter(|finding| {
             finding.is_broken() && !args.expect.iter().any(|id| id == finding.id)
@@ -76,6 +83,28 @@ pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
     Ok(i32::from(broken > 0))
 }
 
+/// The provider by each artifact that is to be tested.
+fn artifacts(ctx: &Context, args: &Args, entry: &Entry) -> Result<Vec<Entry>> {
+    let word = args.runtime.as_deref();
+    let mut wanted: Vec<Runtime> = entry.manifest.artifacts.iter().map(|a| a.runtime).collect();
+    wanted.dedup();
+    wanted.retain(|runtime| matches!(word, Some("all")) || word == Some(runtime.word()));
+    match (word, wanted.is_empty()) {
+        (None, _) if entry.runtime.is_none() => return Err(entry.unusable()),
+        (None, _) => return Ok(vec![entry.clone()]),
+        (Some(word), true) => {
+            let what = format!("the plugin has no {word} artifact");
+            return Err(KernelError::new(ErrorCode::NotFound, what)
+                .hint("look at [[artifact]] in its manifest"));
+        }
+        _ => {}
+    }
+    wanted
+        .into_iter()
+        .map(|runtime| entry.by(runtime, ctx.programs()).ok_or_else(|| entry.unusable()))
+        .collect()
+}
+
 fn test(ctx: &Context, args: &Args, entry: &Entry) -> Result<Report> {
     let config = settings(entry, &args.set)?;
     check_settings(entry, &config)?;
@@ -86,7 +115,8 @@ fn test(ctx: &Context, args: &Args, entry: &Entry) -> Result<Report> {
         path: ctx.env.get("PATH").cloned().unwrap_or_default(),
         login: ctx.login(),
     };
-    let subject = Subject { entry: entry.clone(), config, user, state, patience: args.patience };
+    let (cache, patience) = (ctx.env.get("XDG_CACHE_HOME").cloned(), args.patience);
+    let subject = Subject { entry: entry.clone(), config, user, state, cache, patience };
     let tell = |finding: &crabbox_kit::Finding| {
         if !ctx.global.json {
             finding.lines().iter().for_each(|line| ctx.terminal.out(line));
@@ -95,8 +125,9 @@ fn test(ctx: &Context, args: &Args, entry: &Entry) -> Result<Report> {
     let report = crabbox_kit::test(&subject, &args.only, tell);
     let [passed, failed, warned, skipped] = report.counts();
     ctx.terminal.err(&format!(
-        "{}: {passed} passed, {failed} failed, {warned} warnings, {skipped} skipped",
-        entry.provider.name
+        "{} as {}: {passed} passed, {failed} failed, {warned} warnings, {skipped} skipped",
+        entry.provider.name,
+        entry.runtime.map_or("nothing", Runtime::word),
     ));
     Ok(report)
 }
@@ -105,6 +136,7 @@ fn document(entry: &Entry, report: &Report) -> Value {
     let [passed, failed, warnings, skipped] = report.counts();
     json!({
         "provider": entry.provider.name, "plugin": entry.manifest.id, "version": entry.manifest.version,
+        "runtime": entry.runtime.map(Runtime::word),
         "passed": passed, "failed": failed, "warnings": warnings, "skipped": skipped,
         "checks": report.json(),
     })

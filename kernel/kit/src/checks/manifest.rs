@@ -40,7 +40,11 @@ pub(super) const CHECKS: &[Check] = &[
 ];
 
 fn program(bench: &Bench<'_>) -> Outcome {
-    let program = &bench.subject.entry.program;
+    let entry = &bench.subject.entry;
+    if let Err(e) = entry.artifact.metadata() {
+        return fault(&entry.artifact.display().to_string(), "a file", e);
+    }
+    let program = &entry.program;
     let found = program.metadata().map(|facts| facts.permissions().mode() & 0o111 != 0);
     match found {
         Ok(true) => Ok(()),

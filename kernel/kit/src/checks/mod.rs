@@ -9,6 +9,7 @@ mod manifest;
 mod pressure;
 mod runs;
 mod security;
+mod wasm;
 
 use crate::bench::Bench;
 use crate::peer::Outcome;
@@ -62,6 +63,7 @@ pub fn all() -> impl Iterator<Item = &'static Check> {
         runs::CHECKS,
         pressure::CHECKS,
         security::CHECKS,
+        wasm::CHECKS,
     ]
     .into_iter()
     .flatten()

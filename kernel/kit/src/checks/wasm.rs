@@ -1,0 +1,116 @@
+//! What holds for WebAssembly plugins only.
+
+use std::time::{Duration, Instant};
+
+use crabbox_plugins::{Power, check_imports, imports};
+use serde_json::json;
+
+use super::{Check, Level, must};
+use crate::bench::Bench;
+use crate::peer::{Outcome, Peer, fault};
+
+/// What greeting and listing may cost, in the engine's units; a small provider takes a hundredth of it.
+const FUEL: &str = "500000000";
+/// How long a guest that was compiled may take to answer.
+const SOON: Duration = Duration::from_secs(1);
+
+pub(super) const CHECKS: &[Check] = &[
+    Check {
+        applies: sandboxed,
+        ..must(
+            "W1",
+            "it imports only what its manifest asks for",
+            "WebAssembly",
+            "ask for the power under [grants], or build without it",
+            grants,
+        )
+    },
+    Check {
+        applies: sandboxed,
+        level: Level::Should,
+        ..must(
+            "W2",
+            "it imports no sockets, which refuse every connection",
+            "WebAssembly",
+            "send requests through the host",
+            sockets,
+        )
+    },
+    Check {
+        applies: sandboxed,
+        ..must(
+            "W4",
+            "it is compiled once, and then greets within a second",
+            "WebAssembly",
+            "do less in initialize",
+            compiled,
+        )
+    },
+    Check {
+        applies: component,
+        level: Level::Should,
+        ..must(
+            "W5",
+            "greeting and listing need no more than the usual work",
+            "WebAssembly",
+            "do less in initialize and in listing",
+            work,
+        )
+    },
+];
+
+fn sandboxed(bench: &Bench<'_>) -> Result<(), String> {
+    match bench.subject.entry.runtime.is_some_and(|runtime| runtime.is_sandboxed()) {
+        true => Ok(()),
+        false => Err("it is a program".to_owned()),
+    }
+}
+
+fn component(bench: &Bench<'_>) -> Result<(), String> {
+    sandboxed(bench)?;
+    match bench.subject.entry.args.iter().any(|arg| arg == "--command") {
+        true => Err("a command has no methods to measure".to_owned()),
+        false => Ok(()),
+    }
+}
+
+fn grants(bench: &Bench<'_>) -> Outcome {
+    let entry = &bench.subject.entry;
+    match check_imports(&entry.manifest, &entry.folder) {
+        Ok(()) => Ok(()),
+        Err(error) => fault("(its imports)", "what [grants] opens", error),
+    }
+}
+
+fn sockets(bench: &Bench<'_>) -> Outcome {
+    let found = match imports(&bench.subject.entry.artifact) {
+        Ok(found) => found,
+        Err(error) => return fault("(its imports)", "a component", error),
+    };
+    match found.into_iter().find(|import| import.power == Power::Sockets) {
+        Some(import) => fault("(its imports)", "no wasi:sockets", import.name),
+        None => Ok(()),
+    }
+}
+
+fn compiled(bench: &Bench<'_>) -> Outcome {
+    bench.close(bench.open()?)?;
+    let began = Instant::now();
+    let peer = bench.open()?;
+    let took = began.elapsed();
+    bench.close(peer)?;
+    match took <= SOON * bench.subject.patience {
+        true => Ok(()),
+        false => fault("initialize", "an answer within 1 s", format!("{took:?}")),
+    }
+}
+
+fn work(bench: &Bench<'_>) -> Outcome {
+    let subject = bench.subject;
+    let mut entry = subject.entry.clone();
+    entry.args.splice(0..0, ["--fuel", FUEL].map(str::to_owned));
+    let mut peer = Peer::run(&entry, subject, true)?;
+    bench.greet(&mut peer)?;
+    peer.must(bench.method("list"), json!({}))?;
+    bench.close(peer)
+}

@@ -1,0 +1,87 @@
+//! Our own provider as a component: the same transcripts, the same kit, and a real run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crabbox_plugin_sdk::testkit::{replay_binary, replay_command};
+use crabbox_tests::{Room, Sshd, binary};
+
+use crate::guest::{our_component, shared_cache};
+
+fn plugin() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/ssh")
+}
+
+#[test]
+fn the_same_transcripts_hold_for_the_program_and_the_component() {
+    let Some(component) = our_component() else { return };
+    let mut count = 0;
+    for file in fs::read_dir(plugin().join("tests/transcripts")).unwrap().flatten() {
+        let text = fs::read_to_string(file.path()).unwrap();
+        let parted = file.file_name() == "refused.jsonl";
+        let sessions: Vec<&str> = if parted { text.split("\n\n").collect() } else { vec![&text] };
+        for session in sessions {
+            let mut runner = Command::new(binary("crabbox-wasm-runner"));
+            runner.env_clear().env("XDG_CACHE_HOME", shared_cache()).arg(&component);
+            replay_command(runner, session)
+                .unwrap_or_else(|e| panic!("{}: {e}\n{session}", file.path().display()));
+            replay_binary(&binary("crabbox-provider-ssh"), session).unwrap();
+            count += 1;
+        }
+    }
+    assert!(count >= 12, "{count}");
+}
+
+#[test]
+fn a_run_goes_through_a_provider_that_is_a_component() {
+    let Some(component) = our_component() else { return };
+    let room = Room::new();
+    let sshd = Sshd::start(&room);
+    let folder = room.at("data/plugins/ssh");
+    fs::create_dir_all(&folder).unwrap();
+    fs::copy(plugin().join("config.schema.json"), folder.join("config.schema.json")).unwrap();
+    fs::copy(component, folder.join("ssh.wasm")).unwrap();
+    let manifest = fs::read_to_string(plugin().join("crabbox-plugin.toml")).unwrap();
+    let head = manifest.split("[[artifact]]").next().unwrap();
+    let only = format!("{head}[[artifact]]\nruntime = \"wasm\"\npath = \"ssh.wasm\"\n");
+    fs::write(folder.join("crabbox-plugin.toml"), only).unwrap();
+    room.configure(&sshd.config());
+    let repo = room.repo("app");
+    let dev = folder.display().to_string();
+    let words = ["run", "--plugin-dev", &dev, "--", "sh", "-c", "cat hello.txt; exit 3"];
+    let ran = room
+        .crabbox(&repo, words)
+        .env("XDG_CACHE_HOME", shared_cache().display().to_string())
+        .limit(Duration::from_secs(120))
+        .run()
+        .expect(3);
+    assert_eq!(ran.out(), "hello\n", "{ran}");
+}
+
+#[test]
+fn the_component_passes_the_kit() {
+    if our_component().is_none() {
+        return;
+    }
+    let room = Room::new();
+    let folder = plugin().display().to_string();
+    let words = [
+        "plugin",
+        "test",
+        &folder,
+        "--runtime",
+        "wasm",
+        "--patience",
+        "10",
+        "--set",
+        "host=127.0.0.1",
+    ];
+    let ended = room
+        .crabbox(room.path(), words)
+        .env("XDG_CACHE_HOME", shared_cache().display().to_string())
+        .limit(Duration::from_secs(300))
+        .run();
+    assert_eq!(ended.code, 0, "{ended}");
+}
