@@ -1,13 +1,13 @@
 //! The live pipe to a plugin: writes frames, reads frames, routes them to calls, and sees the end.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crabbox_kernel::error::KernelError;
 use crabbox_schemas::error::{ErrorCode, ErrorKind, RpcError};
-use crabbox_schemas::plugin::{Limits, callback};
+use crabbox_schemas::plugin::{Limits, callback, event};
 use crabbox_wire::{Frame, Id, LineReader, MAX_LINE, WireError};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -27,6 +27,8 @@ const DRAIN: Duration = Duration::from_millis(200);
 const LINGER: Duration = Duration::from_secs(1);
 /// Callbacks that may be open at once.
 const CALLBACKS: usize = 64;
+/// Bytes that may wait for the plugin to read them: all open callbacks at the longest line.
+const UNREAD: usize = CALLBACKS << 20;
 const STDERR_KEPT: usize = 64 * 1024;
 const STDERR_LINE: usize = 8 * 1024;
 const STDERR_SHOWN: usize = 20;
@@ -40,6 +42,8 @@ pub(crate) struct Link {
     pub(crate) inflight: Semaphore,
     pub(crate) broker: Arc<Broker>,
     outbox: Mutex<Option<mpsc::UnboundedSender<Vec<u8>>>>,
+    /// Bytes in the outbox.
+    unread: Arc<AtomicUsize>,
     slots: Mutex<HashMap<u64, Arc<Slot>>>,
     issued: AtomicU64,
     greeted: AtomicBool,
@@ -65,6 +69,7 @@ impl Link {
             inflight: Semaphore::new(limits.max_inflight.max(1)),
             broker: Arc::new(broker),
             outbox: Mutex::new(Some(outbox)),
+            unread: Arc::default(),
             slots: Mutex::default(),
             issued: AtomicU64::new(0),
             greeted: AtomicBool::new(false),
@@ -73,7 +78,7 @@ impl Link {
             stderr: Mutex::default(),
             end: Mutex::new(None),
         });
-        tokio::spawn(write(running.stdin, lines));
+        tokio::spawn(write(running.stdin, lines, Arc::clone(&link.unread)));
         tokio::spawn(Arc::clone(&link).supervise(running.stdout, running.stderr));
         link
     }
@@ -106,7 +111,11 @@ impl Link {
     /// Queues a frame; what is said to a plugin that is gone is lost.
     pub(crate) fn send(&self, frame: &Frame) -> Result<(), WireError> {
         let line = frame.encode(self.limits.max_line.min(MAX_LINE))?;
-        if let Some(outbox) = &*lock(&self.outbox) {
+        let waiting = self.unread.fetch_add(line.len(), Ordering::SeqCst) + line.len();
+        if waiting > UNREAD {
+            self.condemn(broken(&self.provider, "it does not read what it is sent"));
+        }
+        if let (Some(outbox), None) = (&*lock(&self.outbox), self.ended()) {
             let _ = outbox.send(line);
         }
         Ok(())
@@ -179,13 +188,14 @@ impl Link {
             lines.feed(&buffer[..n]);
             while let Some(frame) = lines.next_frame() {
                 if let Err(fault) = frame.map_err(|e| e.to_string()).and_then(|f| self.take(f)) {
-                    return Some(fault);
+                    return Some(self.broker.net.vault().redactor().text(&fault).into_owned());
                 }
             }
         }
     }
 
-    fn take(self: &Arc<Self>, frame: Frame) -> Result<(), String> {
+    fn take(self: &Arc<Self>, mut frame: Frame) -> Result<(), String> {
+        self.clean(&mut frame);
         match frame {
             Frame::Response { id: Id::Number(id), result } => self.answered(id, result),
             Frame::Response { id, .. } => {
@@ -200,6 +210,32 @@ impl Link {
                 self.called_back(id, method, params);
                 Ok(())
             }
+        }
+    }
+
+    /// Takes secrets that the plugin was given out of what it says of itself. What it asks for, and the output of
+    /// the user's command, stay as they are.
+    fn clean(&self, frame: &mut Frame) {
+        let redactor = self.broker.net.vault().redactor();
+        if redactor.is_empty() {
+            return;
+        }
+        match frame {
+            Frame::Response { result: Ok(value), .. } => redactor.json(value),
+            Frame::Response { result: Err(error), .. } => {
+                let mut value = serde_json::to_value(&*error).unwrap_or_default();
+                redactor.json(&mut value);
+                if let Ok(clean) = serde_json::from_value(value) {
+                    *error = clean;
+                }
+            }
+            Frame::Notification { method, params } if method != event::OUTPUT => {
+                redactor.json(params);
+            }
+            Frame::Request { method, params, .. } if method.starts_with("host/resource.") => {
+                redactor.json(params);
+            }
+            Frame::Notification { .. } | Frame::Request { .. } => {}
         }
     }
 
@@ -233,7 +269,7 @@ impl Link {
             return self.answer(id, Err(error));
         };
         if matches!(&*method, callback::RESOURCE_RECORD | callback::RESOURCE_FORGET) {
-            return slot.deliver(Inbound::Resource { id, method, params });
+            return slot.deliver(Inbound::Resource { id, method, params, room: (mine, all) });
         }
         let woken = slot.woken();
         let link = Arc::clone(self);
@@ -274,7 +310,8 @@ impl Link {
     }
 
     fn said(&self, line: &[u8]) {
-        let line = one_line(&String::from_utf8_lossy(line));
+        let line = String::from_utf8_lossy(line);
+        let line = one_line(&self.broker.net.vault().redactor().text(&line));
         if line.is_empty() {
             return;
         }
@@ -331,8 +368,13 @@ fn cancelled(method: &str) -> Result<Value, RpcError> {
     }
 }
 
-async fn write(mut stdin: ChildStdin, mut lines: mpsc::UnboundedReceiver<Vec<u8>>) {
+async fn write(
+    mut stdin: ChildStdin,
+    mut lines: mpsc::UnboundedReceiver<Vec<u8>>,
+    unread: Arc<AtomicUsize>,
+) {
     while let Some(line) = lines.recv().await {
+        unread.fetch_sub(line.len(), Ordering::SeqCst);
         if stdin.write_all(&line).await.is_err() {
             break; // the reader learns why
         }

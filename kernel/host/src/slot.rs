@@ -37,8 +37,11 @@ pub(crate) enum Inbound {
     /// Output that is honestly lost.
     Gap { stream: Stream, to: u64, reason: String },
     /// A journal entry to fsync before it is answered.
-    Resource { id: Id, method: String, params: Value },
+    Resource { id: Id, method: String, params: Value, room: Room },
 }
+
+/// Room for one open callback: of its call, and of all.
+pub(crate) type Room = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 /// The reader's end of one call.
 pub(crate) struct Slot {
@@ -101,11 +104,18 @@ impl Slot {
     /// Takes an event; the error breaks the protocol. Unknown events are ignored.
     pub(crate) fn event(&self, method: &str, params: Value) -> Result<(), String> {
         let inbound = match method {
-            event::OUTPUT => self.output(read(params)?)?,
+            event::OUTPUT => match self.output(read(params)?)? {
+                Some(output) => output,
+                None => return Ok(()),
+            },
             event::GAP => {
                 let gap: GapEvent = read(params)?;
-                let reason = one_line(&gap.reason);
-                Inbound::Gap { stream: channel(&gap.ch)?, to: gap.to, reason }
+                let (stream, reason) = (channel(&gap.ch)?, one_line(&gap.reason));
+                // One left out is seen by the offset of what comes next.
+                if !self.allow(LOGS, |c| &mut c.logs) {
+                    return Ok(());
+                }
+                Inbound::Gap { stream, to: gap.to, reason }
             }
             event::LOG => match self.allow(LOGS, |c| &mut c.logs) {
                 true => Inbound::Event(Box::new(log(read(params)?))),
@@ -125,13 +135,17 @@ impl Slot {
         Ok(())
     }
 
-    fn output(&self, output: OutputEvent) -> Result<Inbound, String> {
+    /// Takes a piece of output; one without bytes costs no credit and so is not queued.
+    fn output(&self, output: OutputEvent) -> Result<Option<Inbound>, String> {
         let stream = channel(&output.ch)?;
         let data = payload::unpack(output.text, output.b64)?;
         if !lock(&self.credit).take(data.len() as u64) {
             return Err("more output than the kernel gave credit for".to_owned());
         }
-        Ok(Inbound::Output { stream, offset: output.off, data: data.into() })
+        if data.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Inbound::Output { stream, offset: output.off, data: data.into() }))
     }
 
     /// Whether one more of its kind may pass this second; says how many did not in the second before.

@@ -23,7 +23,7 @@ mod stream;
 mod vault;
 mod ws;
 
-pub use blob::Blobs;
+pub use blob::{Blobs, open_plain};
 pub use client::{Looking, Lookup};
 pub use net::{Net, Options, Settings};
 pub use origin::{Origin, Pattern};

@@ -140,10 +140,12 @@ impl Vault {
         }
     }
 
-    /// A secret the plugin itself may see.
+    /// A secret the plugin itself may see. What it says afterwards is watched for it all the same.
     pub async fn reveal(&self, name: &str) -> Result<Secret, RpcError> {
         match self.grant(name)?.mode {
-            SecretMode::Reveal => self.find(name).await,
+            SecretMode::Reveal => {
+                self.find(name).await.inspect(|secret| self.watch(secret.expose()))
+            }
             _ => Err(denied(format!("the secret {name} is granted for use, not to be seen"))),
         }
     }
