@@ -10,6 +10,7 @@ mod auth;
 mod blob;
 mod body;
 mod client;
+mod judge;
 mod net;
 mod oauth;
 mod origin;

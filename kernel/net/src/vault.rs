@@ -18,7 +18,7 @@ use crate::policy::{Setting, named};
 use crate::redact::Redactor;
 
 /// Begins the handle of a captured secret; no setting's name holds a colon.
-const CAPTURED: &str = "captured:";
+pub(crate) const CAPTURED: &str = "captured:";
 /// Captured secrets kept at once.
 const MOST_CAPTURED: usize = 256;
 

@@ -45,12 +45,6 @@ pub(crate) fn play(call: &Call, word: &str) -> Option<Played> {
             (0..1000).for_each(|_| drop(stderr.write_all(&[b'n'; 64 * 1024])));
             Played::Go
         }
-        "overdraft" => {
-            let text = "x".repeat(CHUNK);
-            loop {
-                call.tell("output", json!({"ch": "stdout", "off": 0, "text": text}));
-            }
-        }
         "chunk-too-large" => {
             call.tell("output", json!({"ch": "stdout", "off": 0, "text": "x".repeat(CHUNK + 1)}));
             Played::Silent
