@@ -210,7 +210,8 @@ fn a_plugin_that_dies_after_any_of_its_frames_leaves_nothing_that_cleanup_does_n
         let scene = Scene::new();
         scene.script("faulty", &format!("any:die-after:{frames}"), &service);
         let ended = scene.run(0);
-        let (trails, claims) = (scene.room.state_files("journal"), scene.room.state_files("claims"));
+        let (trails, claims) =
+            (scene.room.state_files("journal"), scene.room.state_files("claims"));
         scene.room.assert_no_process_within(Duration::from_secs(10));
         let open = trails.len();
         if scene.boxes() != "{}" {

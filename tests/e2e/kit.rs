@@ -170,14 +170,24 @@ const MISTAKES: &[Mistake] = &[
         "lock = pathlib.Path(os.environ[\"CRABBOX_STATE_DIR\"], \"lock\")\nlock.open(\"x\")\nserve(ToyPlatform)",
         &["X1"],
     ),
-    ("provider.py", "serve(ToyPlatform)", "import time; time.sleep(1.5)\nserve(ToyPlatform)", &["P1"]),
+    (
+        "provider.py",
+        "serve(ToyPlatform)",
+        "import time; time.sleep(1.5)\nserve(ToyPlatform)",
+        &["P1"],
+    ),
     (
         "crabbox_plugin.py",
         "self.down |= method == \"shutdown\"",
         "time.sleep(0.05)\n            self.down |= method == \"shutdown\"",
         &["P2"],
     ),
-    ("provider.py", "serve(ToyPlatform)", "hoard = bytearray(b\"x\") * (300 << 20)\nserve(ToyPlatform)", &["P3"]),
+    (
+        "provider.py",
+        "serve(ToyPlatform)",
+        "hoard = bytearray(b\"x\") * (300 << 20)\nserve(ToyPlatform)",
+        &["P3"],
+    ),
     ("crabbox-plugin.toml", "license = \"MIT\"", "", &["M4"]),
     ("crabbox-plugin.toml", "path = \"provider.py\"", "path = \"config.schema.json\"", &["M1"]),
 ];
@@ -214,7 +224,8 @@ fn catches(room: &Room, good: &Path, mistakes: &[Mistake], more: &[&str]) {
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().flatten() {
+    let files = fs::read_dir(from).unwrap().flatten().filter(|entry| entry.path().is_file());
+    for entry in files {
         fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
     }
 }
@@ -278,12 +289,7 @@ const CLOUD_MISTAKES: &[Mistake] = &[
         "    def doctor(self, call, params):\n        self.api(call, \"POST\", \"/servers\", body={\"json\": {\"name\": 1, \"labels\": 1, \"key\": 1}})\n",
         &["S2"],
     ),
-    (
-        "crabbox-plugin.toml",
-        "exec = [\"toyctl\"]",
-        "exec = [\"toyctl\", \"sh\"]",
-        &["M5"],
-    ),
+    ("crabbox-plugin.toml", "exec = [\"toyctl\"]", "exec = [\"toyctl\", \"sh\"]", &["M5"]),
     (
         "crabbox-plugin.toml",
         "origin = \"https://api.toy.example.dev\"",

@@ -114,7 +114,8 @@ impl<'a> Open<'a> {
     fn start(link: &'a Arc<Link>, call: &Call<'_>) -> Result<Self> {
         let (id, slot, inbox) = link.open().map_err(|end| end.outcome(Outcome::NotStarted))?;
         let (stdout, stderr) = (Offsets::default(), Offsets::default());
-        let mut open = Self { link, id, slot, inbox, stdout, stderr, reports: [0; 2], settled: true };
+        let mut open =
+            Self { link, id, slot, inbox, stdout, stderr, reports: [0; 2], settled: true };
         let params = call.params.clone();
         let request = Frame::Request { id: Id::Number(id), method: call.method.to_owned(), params };
         link.send(&request).map_err(|e| {
@@ -172,7 +173,8 @@ impl<'a> Open<'a> {
                 }
             }
             Inbound::Resource { id, method, params, room } => {
-                let answer = self.may_report(&method).and_then(|()| journal(hands, &method, params));
+                let answer =
+                    self.may_report(&method).and_then(|()| journal(hands, &method, params));
                 self.link.answer(id, answer);
                 drop(room);
             }

@@ -77,11 +77,10 @@ impl Store {
         let now = (self.now_ms)();
         let mut bytes = Vec::new();
         // The plugin can write here too: neither a pipe nor a mountain of bytes must hold us up.
-        let read = open_plain(&self.path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes));
-        let mut all: All = read
-            .ok()
-            .and_then(|_| serde_json::from_slice(&bytes).ok())
-            .unwrap_or_default();
+        let read =
+            open_plain(&self.path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes));
+        let mut all: All =
+            read.ok().and_then(|_| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         all.retain(|_, kept| kept.until_ms.is_none_or(|until| until > now));
         all
     }

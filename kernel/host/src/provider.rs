@@ -98,7 +98,8 @@ impl Session {
             [("slug", &lease.slug, &desired.slug), ("name", &lease.name, &desired.name)]
         {
             if said != wanted {
-                let what = format!("{method} was to use the {what} {wanted}, it used {}", one_line(said));
+                let what =
+                    format!("{method} was to use the {what} {wanted}, it used {}", one_line(said));
                 return Err(self.lie(shape, what));
             }
         }

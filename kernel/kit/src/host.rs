@@ -119,7 +119,8 @@ impl Host {
                 let from = usize::try_from(params.off).unwrap_or(usize::MAX).min(all.len());
                 let max = usize::try_from(params.max).unwrap_or(MAX_CHUNK).min(MAX_CHUNK);
                 let bytes = &all[from..(from + max).min(all.len())];
-                let (text, b64) = if bytes.is_empty() { (None, None) } else { payload::pack(bytes) };
+                let (text, b64) =
+                    if bytes.is_empty() { (None, None) } else { payload::pack(bytes) };
                 done(BlobBytes { text, b64 })
             }
             callback::BLOB_SEAL => {

@@ -171,12 +171,12 @@ impl Line {
         let fits = |written: &Value| body.is_some_and(|body| alike(written, body));
         request.method.eq_ignore_ascii_case(&params.method)
             && request.url == params.url
-            && request.body.as_ref().map_or(body.is_none(), |written| written == ANY || fits(written))
-            && request.auth.as_ref().is_none_or(|auth| asked.get("auth") == Some(auth))
             && request
-                .headers
-                .iter()
-                .all(|(name, value)| asked["headers"].get(name) == Some(value))
+                .body
+                .as_ref()
+                .map_or(body.is_none(), |written| written == ANY || fits(written))
+            && request.auth.as_ref().is_none_or(|auth| asked.get("auth") == Some(auth))
+            && request.headers.iter().all(|(name, value)| asked["headers"].get(name) == Some(value))
     }
 
     pub(crate) fn is_tool(&self, params: &ExecParams) -> bool {

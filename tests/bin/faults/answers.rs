@@ -13,9 +13,9 @@ pub(crate) fn play(call: &Call, word: &str) -> Option<Played> {
         "answers-ahead" => wire.send(json!({"id": next, "result": {}})),
         "id-as-text" => wire.send(json!({"id": call.id.to_string(), "result": {}})),
         "id-as-fraction" => wire.send(json!({"id": 1.5, "result": {}})),
-        "result-and-error" => wire.send(
-            json!({"id": call.id, "result": {}, "error": failure("internal", "both")}),
-        ),
+        "result-and-error" => {
+            wire.send(json!({"id": call.id, "result": {}, "error": failure("internal", "both")}))
+        }
         "neither" => wire.send(json!({"id": call.id})),
         "never" => {}
         "late" => {

@@ -13,7 +13,8 @@ const CHUNK: usize = 48 * 1024;
 pub(crate) fn play(call: &Call, word: &str) -> Option<Played> {
     Some(match word {
         "log-flood" => {
-            (0..MANY).for_each(|n| call.tell("log", json!({"level": "warn", "message": n.to_string()})));
+            (0..MANY)
+                .for_each(|n| call.tell("log", json!({"level": "warn", "message": n.to_string()})));
             Played::Go
         }
         "progress-flood" => {
@@ -21,7 +22,9 @@ pub(crate) fn play(call: &Call, word: &str) -> Option<Played> {
             Played::Go
         }
         "attempt-flood" => {
-            (0..MANY).for_each(|_| call.tell("attempt", json!({"category": "capacity", "message": "no"})));
+            (0..MANY).for_each(|_| {
+                call.tell("attempt", json!({"category": "capacity", "message": "no"}))
+            });
             Played::Go
         }
         "gap-flood" => {
@@ -68,19 +71,25 @@ pub(crate) fn play(call: &Call, word: &str) -> Option<Played> {
                 drop(call.begin("kv.get", json!({"key": "k"})));
             }
         }
-        "records-without-end" => filling(call, "resource.record", |n| {
-            json!({"resource": {"kind": "server", "cloudId": format!("x{n}"), "billable": true}})
-        }),
-        "fills-kv" => filling(call, "kv.put", |n| {
-            json!({"key": format!("k{n}"), "value": "v".repeat(60_000)})
-        }),
+        "records-without-end" => filling(
+            call,
+            "resource.record",
+            |n| json!({"resource": {"kind": "server", "cloudId": format!("x{n}"), "billable": true}}),
+        ),
+        "fills-kv" => filling(
+            call,
+            "kv.put",
+            |n| json!({"key": format!("k{n}"), "value": "v".repeat(60_000)}),
+        ),
         "one-large-value" => {
             refused(call.ask("kv.put", json!({"key": "k", "value": "v".repeat(65_537)})))
         }
         "fills-blobs" => filling(call, "blob.create", |_| json!({})),
-        "opens-tools-without-end" => filling(call, "exec.open", |_| {
-            json!({"tool": "sh", "args": ["-c", "exec sleep 300"], "timeoutMs": 600_000})
-        }),
+        "opens-tools-without-end" => filling(
+            call,
+            "exec.open",
+            |_| json!({"tool": "sh", "args": ["-c", "exec sleep 300"], "timeoutMs": 600_000}),
+        ),
         _ => return None,
     })
 }

@@ -19,9 +19,8 @@ pub(crate) fn work(call: &Call) -> Answer {
         }
         "resolve" => {
             let id = &call.params["id"];
-            let fits = |b: &&Value| {
-                ["leaseId", "slug", "name", "cloudId"].iter().any(|key| b[key] == *id)
-            };
+            let fits =
+                |b: &&Value| ["leaseId", "slug", "name", "cloudId"].iter().any(|key| b[key] == *id);
             let found = boxes(call, |boxes| boxes.values().find(fits).cloned());
             match found {
                 Some(lease) => Ok(json!({"lease": lease})),

@@ -78,17 +78,15 @@ fn sealed(call: &Call, way: &str) -> Option<Played> {
     let endpoint = call.plugin.text("endpoint");
     let secret = json!({"$secret": "sealed"});
     Some(match way {
-        "secret-elsewhere" => other(
-            call,
-            json!({"url": "http://localhost:9/", "auth": {"bearer": "sealed"}}),
-        ),
+        "secret-elsewhere" => {
+            other(call, json!({"url": "http://localhost:9/", "auth": {"bearer": "sealed"}}))
+        }
         "secret-elsewhere-in-a-body" => {
             other(call, json!({"url": "http://localhost:9/", "body": {"json": {"k": secret}}}))
         }
-        "secret-to-a-tool" => refused(call.ask(
-            "exec",
-            json!({"tool": "sh", "env": {"KEY": secret}, "timeoutMs": 9000}),
-        )),
+        "secret-to-a-tool" => refused(
+            call.ask("exec", json!({"tool": "sh", "env": {"KEY": secret}, "timeoutMs": 9000})),
+        ),
         "secret-to-an-echo" => {
             let asked = json!({"method": "POST", "url": format!("{endpoint}/echo"),
                 "auth": {"bearer": "sealed"}, "body": {"json": {"k": secret}}});

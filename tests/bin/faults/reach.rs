@@ -30,7 +30,9 @@ pub(crate) fn play(call: &Call, word: &str) -> Option<Played> {
         "opens-a-socket-elsewhere" => {
             call.ask("ws.open", json!({"url": elsewhere.replacen("http", "ws", 1)}))
         }
-        "runs-an-ungranted-tool" => exec(json!({"tool": "cat", "args": ["/etc/passwd"], "timeoutMs": 9000})),
+        "runs-an-ungranted-tool" => {
+            exec(json!({"tool": "cat", "args": ["/etc/passwd"], "timeoutMs": 9000}))
+        }
         "runs-a-tool-by-path" => exec(json!({"tool": "/bin/sh", "timeoutMs": 9000})),
         "preloads-a-library" => {
             exec(json!({"tool": "sh", "env": {"LD_PRELOAD": "/tmp/x.so"}, "timeoutMs": 9000}))

@@ -70,5 +70,9 @@ fn answer(mut stream: TcpStream) -> Option<()> {
         None => "200 OK".to_owned(),
     };
     let length = text.len();
-    write!(stream, "HTTP/1.1 {start}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{text}").ok()
+    write!(
+        stream,
+        "HTTP/1.1 {start}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{text}"
+    )
+    .ok()
 }

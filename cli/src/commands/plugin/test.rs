@@ -119,7 +119,8 @@ fn cassette(path: &Path) -> Result<String> {
     let texts = files.iter().map(std::fs::read_to_string).collect::<std::io::Result<Vec<_>>>();
     let text = texts.map_err(cannot)?.join("\n");
     crabbox_kit::check_cassette(&text).map_err(|why| {
-        let mut error = KernelError::new(ErrorCode::Config, format!("{} is no cassette", path.display()));
+        let mut error =
+            KernelError::new(ErrorCode::Config, format!("{} is no cassette", path.display()));
         error.causes.push(why);
         error.hint("its form is in docs/plugins.md")
     })?;

@@ -150,7 +150,9 @@ fn newer_members(bench: &Bench<'_>) -> Outcome {
 fn newer_words(bench: &Bench<'_>) -> Outcome {
     let mut peer = bench.open()?;
     let _ = bench.resolve(&mut peer, &json!("kit-no-such-box"), "divination")?;
-    peer.send(json!({"method": "$/cancel", "params": {"id": 4711, "reason": "boredom", "graceMs": 5}}))?;
+    peer.send(
+        json!({"method": "$/cancel", "params": {"id": 4711, "reason": "boredom", "graceMs": 5}}),
+    )?;
     let id = peer.request("ping", json!({}))?;
     answered(peer.answer(id, PROMPT)?)?;
     bench.close(peer)

@@ -136,8 +136,11 @@ mod tests {
     #[test]
     fn every_check_names_a_heading_of_the_protocol_page_and_an_id_of_its_own() {
         let page = include_str!("../../../../docs/protocol.md");
-        let headings: Vec<_> =
-            page.lines().filter(|line| line.starts_with("##")).map(|h| h.trim_start_matches(['#', ' '])).collect();
+        let headings: Vec<_> = page
+            .lines()
+            .filter(|line| line.starts_with("##"))
+            .map(|h| h.trim_start_matches(['#', ' ']))
+            .collect();
         let mut ids = std::collections::BTreeSet::new();
         for check in super::all() {
             assert!(headings.contains(&check.section), "{}: no {:?}", check.id, check.section);

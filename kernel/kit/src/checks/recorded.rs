@@ -30,7 +30,8 @@ pub(super) const CHECKS: &[Check] = &[
         ERRORS,
         "look at the status",
         |b| {
-            let kinds = ["not_found", "invalid_config", "invalid_request", "conflict", "capacity", "quota"];
+            let kinds =
+                ["not_found", "invalid_config", "invalid_request", "conflict", "capacity", "quota"];
             [404, 409, 422].into_iter().try_for_each(|code| acquire_told(b, &status(code), &kinds))
         },
     )),
@@ -45,9 +46,13 @@ pub(super) const CHECKS: &[Check] = &[
         told(b, &status(500), &["transient"])?;
         told(b, &status(503), &["transient", "capacity"])
     }),
-    must_recorded("E5", "a connection that breaks is `transient`", ERRORS, "pass the failure on", |b| {
-        told(b, &Err(RpcError::of(ErrorKind::Transient, "connection reset")), &["transient"])
-    }),
+    must_recorded(
+        "E5",
+        "a connection that breaks is `transient`",
+        ERRORS,
+        "pass the failure on",
+        |b| told(b, &Err(RpcError::of(ErrorKind::Transient, "connection reset")), &["transient"]),
+    ),
     must_recorded(
         "E6",
         "an answer that is no JSON is an error, and not shown",
@@ -77,7 +82,12 @@ fn status(code: u16) -> Answer {
 }
 
 /// Acquires with every request answered like this; the error that comes of it.
-fn refused(bench: &Bench<'_>, method: &str, params: Value, instead: &Answer) -> Outcome<Option<Value>> {
+fn refused(
+    bench: &Bench<'_>,
+    method: &str,
+    params: Value,
+    instead: &Answer,
+) -> Outcome<Option<Value>> {
     let mut peer = bench.open()?;
     peer.host.service.instead = Some(instead.clone());
     let answer = peer.ask(method, params)?;
@@ -153,7 +163,8 @@ fn nonsense(bench: &Bench<'_>) -> Outcome {
 fn dry_run(bench: &Bench<'_>) -> Outcome {
     let mut peer = bench.open()?;
     let mut wanted = bench.wanted();
-    wanted["ctx"] = json!({"deadlineMs": 60_000, "graceMs": 5_000, "idem": "kit-dry", "dryRun": true});
+    wanted["ctx"] =
+        json!({"deadlineMs": 60_000, "graceMs": 5_000, "idem": "kit-dry", "dryRun": true});
     let _ = peer.ask(bench.method("acquire"), wanted)?;
     let sent = "acquire with dryRun";
     if let Some(asked) = peer.host.service.changes().next() {
@@ -187,7 +198,8 @@ fn crash_after(bench: &Bench<'_>, count: usize, asked: &str) -> Outcome {
     let resources: Vec<Value> = peer.host.journal.values().cloned().collect();
     drop(peer);
     let mut peer = bench.open()?;
-    let sent = format!("SIGKILL after answer {count} of an acquire ({asked}), then resolve to reconcile");
+    let sent =
+        format!("SIGKILL after answer {count} of an acquire ({asked}), then resolve to reconcile");
     let desired = bench.desired();
     let params = json!({"id": desired["leaseId"], "resources": resources, "purpose": "reconcile"});
     match peer.ask(bench.method("resolve"), params)? {
@@ -197,9 +209,11 @@ fn crash_after(bench: &Bench<'_>, count: usize, asked: &str) -> Outcome {
     }
     match bench.standing().first() {
         None => bench.close(peer),
-        Some(thing) => {
-            fault(&sent, "the box, to be released", format!("not_found, and the service has a {thing}"))
-        }
+        Some(thing) => fault(
+            &sent,
+            "the box, to be released",
+            format!("not_found, and the service has a {thing}"),
+        ),
     }
 }
 
@@ -210,7 +224,10 @@ fn minimal(bench: &Bench<'_>) -> Outcome {
     let _ = bench.resolve(&mut peer, &lease["leaseId"], "use")?;
     let _ = peer.ask(bench.method("list"), json!({}))?;
     let _ = match bench.delegates() {
-        true => peer.ask("run.start", json!({"runId": "run_0123456789ab", "lease": lease, "env": {}, "command": ["true"]}))?,
+        true => peer.ask(
+            "run.start",
+            json!({"runId": "run_0123456789ab", "lease": lease, "env": {}, "command": ["true"]}),
+        )?,
         false => peer.ask("lease.touch", json!({"lease": lease, "state": "running"}))?,
     };
     let _ = peer.ask("doctor", json!({}))?;
@@ -229,6 +246,10 @@ fn minimal(bench: &Bench<'_>) -> Outcome {
         .chain(secrets.map(|secret| format!("secret {}", secret.name)));
     match unused.next() {
         None => Ok(()),
-        Some(grant) => fault("acquire, resolve, list, doctor, release", "every grant is used", format!("{grant} never was")),
+        Some(grant) => fault(
+            "acquire, resolve, list, doctor, release",
+            "every grant is used",
+            format!("{grant} never was"),
+        ),
     }
 }

@@ -17,9 +17,21 @@ const PINGS: usize = 21;
 const MEMORY_MIB: u64 = 256;
 
 pub(super) const CHECKS: &[Check] = &[
-    should(must("P1", "it is ready within a second", "Start", "import and connect only when needed", start)),
+    should(must(
+        "P1",
+        "it is ready within a second",
+        "Start",
+        "import and connect only when needed",
+        start,
+    )),
     should(must("P2", "ping takes no time", "Calls", "answer it where frames are read", ping)),
-    should(must("P3", "it takes less than 256 MiB", "Start", "read what is large in pieces", memory)),
+    should(must(
+        "P3",
+        "it takes less than 256 MiB",
+        "Start",
+        "read what is large in pieces",
+        memory,
+    )),
 ];
 
 fn start(bench: &Bench<'_>) -> Outcome {
