@@ -89,8 +89,10 @@ pub(crate) async fn call(link: &Arc<Link>, call: Call<'_>, mut hands: Hands<'_>)
                 let urgency = call.stop.urgency();
                 let grace = if urgency == Urgency::Now { Duration::ZERO } else { call.grace };
                 open.cancel(Reason::User, grace);
+                let granted = far(grace + SLACK);
+                // The first cancel grants its grace, also when the deadline is near; a second one only shortens it.
+                until = if cancel.is_some() { until.min(granted) } else { granted };
                 cancel = Some((Reason::User, urgency));
-                until = until.min(far(grace + SLACK));
             }
             () = sleep_until(until) => match cancel {
                 None => {
@@ -253,6 +255,12 @@ impl Drop for Open<'_> {
             self.cancel(Reason::User, Duration::ZERO);
         }
         self.link.close(self.id);
+        self.slot.wake();
+        self.slot.doors.clear();
+        self.inbox.close();
+        while let Ok(unwanted) = self.inbox.try_recv() {
+            self.link.too_late(unwanted);
+        }
     }
 }
 

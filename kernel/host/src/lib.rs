@@ -16,6 +16,8 @@ mod handshake;
 mod kv;
 mod lazy;
 mod link;
+#[cfg(test)]
+mod model;
 mod process;
 mod provider;
 mod secrets;

@@ -11,8 +11,7 @@ use crabbox_schemas::plugin::{Limits, callback, event};
 use crabbox_wire::{Frame, Id, LineReader, MAX_LINE, WireError};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
@@ -32,6 +31,11 @@ const UNREAD: usize = CALLBACKS << 20;
 const STDERR_KEPT: usize = 64 * 1024;
 const STDERR_LINE: usize = 8 * 1024;
 const STDERR_SHOWN: usize = 20;
+
+/// What a task of its own can serve.
+pub(crate) trait Pipe: Send + Unpin + 'static {}
+
+impl<T: Send + Unpin + 'static> Pipe for T {}
 
 /// One plugin process as the host sees it.
 pub(crate) struct Link {
@@ -58,7 +62,7 @@ impl Link {
     pub(crate) fn attach(
         provider: &str,
         limits: Limits,
-        running: Running,
+        running: Running<impl Pipe + AsyncWrite, impl Pipe + AsyncRead, impl Pipe + AsyncRead>,
         broker: Broker,
     ) -> Arc<Self> {
         let (outbox, lines) = mpsc::unbounded_channel();
@@ -101,11 +105,7 @@ impl Link {
 
     /// Forgets a call; what is still said about it is ignored.
     pub(crate) fn close(&self, id: u64) {
-        let slot = lock(&self.slots).remove(&id);
-        if let Some(slot) = slot {
-            slot.wake();
-            slot.doors.clear();
-        }
+        lock(&self.slots).remove(&id);
     }
 
     /// Queues a frame; what is said to a plugin that is gone is lost.
@@ -147,7 +147,11 @@ impl Link {
         lock(&self.end).clone()
     }
 
-    async fn supervise(self: Arc<Self>, stdout: ChildStdout, stderr: ChildStderr) {
+    async fn supervise(
+        self: Arc<Self>,
+        stdout: impl Pipe + AsyncRead,
+        stderr: impl Pipe + AsyncRead,
+    ) {
         let log = tokio::spawn(Arc::clone(&self).drain(stderr));
         let mut reading = std::pin::pin!(self.read(stdout));
         let fault = tokio::select! {
@@ -172,12 +176,12 @@ impl Link {
         for slot in slots.values() {
             slot.wake();
             slot.doors.clear();
-            slot.deliver(Inbound::Ended);
+            let _ = slot.deliver(Inbound::Ended);
         }
     }
 
     /// Reads until the end of the stream (`None`) or the first frame that cannot be forgiven.
-    async fn read(self: &Arc<Self>, mut stdout: ChildStdout) -> Option<String> {
+    async fn read(self: &Arc<Self>, mut stdout: impl Pipe + AsyncRead) -> Option<String> {
         let mut lines = LineReader::new(self.limits.max_line);
         let mut buffer = vec![0; 64 * 1024];
         loop {
@@ -243,9 +247,10 @@ impl Link {
         if id == 0 || id > self.issued.load(Ordering::SeqCst) {
             return Err(format!("it answered call {id}, which was never made"));
         }
-        let slot = lock(&self.slots).get(&id).cloned();
+        // From its answer on, nothing is asked for a call any more.
+        let slot = lock(&self.slots).remove(&id);
         match slot {
-            Some(slot) => slot.deliver(Inbound::Answer(result)),
+            Some(slot) => drop(slot.deliver(Inbound::Answer(result))),
             None => tracing::debug!(provider = %self.provider, id, "an answer nobody waits for"),
         }
         Ok(())
@@ -269,7 +274,11 @@ impl Link {
             return self.answer(id, Err(error));
         };
         if matches!(&*method, callback::RESOURCE_RECORD | callback::RESOURCE_FORGET) {
-            return slot.deliver(Inbound::Resource { id, method, params, room: (mine, all) });
+            let report = Inbound::Resource { id, method, params, room: (mine, all) };
+            if let Err(report) = slot.deliver(report) {
+                self.too_late(report);
+            }
+            return;
         }
         let woken = slot.woken();
         let link = Arc::clone(self);
@@ -283,6 +292,13 @@ impl Link {
         });
     }
 
+    /// Answers a report that the task of its call does not take any more.
+    pub(crate) fn too_late(&self, inbound: Inbound) {
+        if let Inbound::Resource { id, method, .. } = inbound {
+            self.answer(id, cancelled(&method));
+        }
+    }
+
     /// Answers a callback.
     pub(crate) fn answer(&self, id: Id, result: Result<Value, RpcError>) {
         let frame = Frame::Response { id: id.clone(), result };
@@ -294,7 +310,7 @@ impl Link {
         }
     }
 
-    async fn drain(self: Arc<Self>, mut stderr: impl AsyncRead + Unpin) {
+    async fn drain(self: Arc<Self>, mut stderr: impl Pipe + AsyncRead) {
         let mut buffer = vec![0; 8 * 1024];
         let mut line = Vec::new();
         while let Ok(n @ 1..) = stderr.read(&mut buffer).await {
@@ -369,7 +385,7 @@ fn cancelled(method: &str) -> Result<Value, RpcError> {
 }
 
 async fn write(
-    mut stdin: ChildStdin,
+    mut stdin: impl Pipe + AsyncWrite,
     mut lines: mpsc::UnboundedReceiver<Vec<u8>>,
     unread: Arc<AtomicUsize>,
 ) {

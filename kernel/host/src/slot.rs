@@ -77,8 +77,9 @@ impl Slot {
         (Arc::new(slot), receiver)
     }
 
-    pub(crate) fn deliver(&self, inbound: Inbound) {
-        let _ = self.inbox.send(inbound); // the call is over: nobody wants it
+    /// Hands something to the task of the call; it comes back when the call is over.
+    pub(crate) fn deliver(&self, inbound: Inbound) -> Result<(), Inbound> {
+        self.inbox.send(inbound).map_err(|unwanted| unwanted.0)
     }
 
     /// Wakes the callbacks that are pending now.
@@ -131,7 +132,7 @@ impl Slot {
             },
             _ => return Ok(()),
         };
-        self.deliver(inbound);
+        let _ = self.deliver(inbound);
         Ok(())
     }
 
@@ -154,7 +155,7 @@ impl Slot {
         if chatter.second.elapsed() >= Duration::from_secs(1) {
             if chatter.dropped > 0 {
                 let message = format!("{} reports of the plugin left out", chatter.dropped);
-                self.deliver(Inbound::Event(Box::new(Event::Debug { message })));
+                let _ = self.deliver(Inbound::Event(Box::new(Event::Debug { message })));
             }
             *chatter = Chatter { second: Instant::now(), logs: 0, progress: 0, dropped: 0 };
         }
