@@ -26,7 +26,7 @@ pub(crate) struct Exchange {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Line {
-    Http { request: Request, response: Response },
+    Http { request: Box<Request>, response: Box<Response> },
     Exec { exec: Exec, result: Printed },
     Prompt { prompt: Question, answer: String },
     Ws { ws: String, messages: Vec<WsMessage> },
@@ -132,7 +132,8 @@ impl TryFrom<Written> for Exchange {
         let Written { repeat, when, unless, sets, clears, messages, .. } = written;
         let line = match (written.request, written.exec, written.prompt, written.ws) {
             (Some(request), None, None, None) => {
-                Line::Http { request, response: written.response.ok_or("no response")? }
+                let response = written.response.ok_or("no response")?;
+                Line::Http { request: Box::new(request), response: Box::new(response) }
             }
             (None, Some(exec), None, None) => {
                 Line::Exec { exec, result: written.result.unwrap_or_default() }

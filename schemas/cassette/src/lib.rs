@@ -164,7 +164,7 @@ impl Cassette {
         match self.play(&shown, |line| line.is_request(params, &asked))? {
             Line::Http { response, .. } => match &response.error {
                 Some(broken) => Err(RpcError::of(broken.kind, broken.message.clone())),
-                None => Ok(response),
+                None => Ok(*response),
             },
             _ => Err(missing(&shown)),
         }

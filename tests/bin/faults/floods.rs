@@ -11,6 +11,11 @@ const MANY: u64 = 100_000;
 const CHUNK: usize = 48 * 1024;
 
 pub(crate) fn play(call: &Call, word: &str) -> Option<Played> {
+    told(call, word).or_else(|| asked(call, word))
+}
+
+/// Floods of what nobody has to answer.
+fn told(call: &Call, word: &str) -> Option<Played> {
     Some(match word {
         "log-flood" => {
             (0..MANY)
@@ -56,6 +61,13 @@ pub(crate) fn play(call: &Call, word: &str) -> Option<Played> {
             call.tell("output", json!({"ch": "stdlog", "off": 0, "text": "x"}));
             Played::Silent
         }
+        _ => return None,
+    })
+}
+
+/// Floods of callbacks, and of what they keep.
+fn asked(call: &Call, word: &str) -> Option<Played> {
+    Some(match word {
         "callback-storm" => {
             let waiting: Vec<_> =
                 (0..1000).map(|_| call.begin("sleep", json!({"ms": 2000}))).collect();
@@ -96,7 +108,6 @@ pub(crate) fn play(call: &Call, word: &str) -> Option<Played> {
 
 /// Asks for one more until that is refused.
 fn filling(call: &Call, method: &str, params: impl Fn(u32) -> Value) -> Played {
-    let answers = (0..2000).map(|n| call.ask(method, params(n)));
-    let full = answers.filter(Result::is_err).next();
-    refused(full.unwrap_or(Ok(Value::Null)))
+    let mut answers = (0..2000).map(|n| call.ask(method, params(n)));
+    refused(answers.find(Result::is_err).unwrap_or(Ok(Value::Null)))
 }
