@@ -40,9 +40,9 @@ class Call:
         if self.stopped.is_set() or time.monotonic() > self.deadline:
             raise Failure("cancelled", "cancelled", "uncertain")
 
-    def ask(self, method, **params):
+    def ask(self, callback, /, **params):
         """Any callback of docs/protocol.md by name."""
-        return self.session.ask(method, {"call": self.id, **params}, self.deadline + self.grace)
+        return self.session.ask(callback, {"call": self.id, **params}, self.deadline + self.grace)
 
     def tell(self, event, **params):  # log, progress, attempt, usage
         self.session.send({"method": "event/" + event, "params": {"call": self.id, **params}})

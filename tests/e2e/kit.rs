@@ -57,8 +57,11 @@ fn the_example_of_forty_lines_fails_only_what_its_page_says() {
     assert_eq!(ran.out(), "hello\n");
 }
 
-/// What is changed in the python template, and the checks that must see it; they may be seen by others too.
-const MISTAKES: &[(&str, &str, &str, &[&str])] = &[
+/// What is changed, and the checks that must see it; others may see it too.
+type Mistake = (&'static str, &'static str, &'static str, &'static [&'static str]);
+
+/// Mistakes in the python template.
+const MISTAKES: &[Mistake] = &[
     (
         "provider.py",
         "serve(ToyPlatform)",
@@ -133,6 +136,42 @@ const MISTAKES: &[(&str, &str, &str, &[&str])] = &[
         &["L1", "L2"],
     ),
     ("crabbox_plugin.py", "\"code\": KINDS.get(kind, 1099)", "\"code\": 1", &["I9"]),
+    (
+        "provider.py",
+        "    def warmup(self, call, params):\n",
+        "    def warmup(self, call, params):\n        assert set(params[\"request\"]) < {\"target\", \"class\", \"ttlSecs\", \"idleTimeoutSecs\", \"keep\"} | {1}\n",
+        &["K1"],
+    ),
+    (
+        "crabbox_plugin.py",
+        "        elif method == \"$/cancel\" and",
+        "        elif method == \"$/cancel\" and params[\"reason\"] not in (\"user\", \"deadline\"):\n            os._exit(1)\n        elif method == \"$/cancel\" and",
+        &["K2"],
+    ),
+    (
+        "provider.py",
+        "serve(ToyPlatform)",
+        "lock = pathlib.Path(os.environ[\"CRABBOX_STATE_DIR\"], \"lock\")\nlock.open(\"x\")\nserve(ToyPlatform)",
+        &["X1"],
+    ),
+    (
+        "provider.py",
+        "serve(ToyPlatform)",
+        "import time; time.sleep(1.5)\nserve(ToyPlatform)",
+        &["P1"],
+    ),
+    (
+        "crabbox_plugin.py",
+        "self.down |= method == \"shutdown\"",
+        "time.sleep(0.05)\n            self.down |= method == \"shutdown\"",
+        &["P2"],
+    ),
+    (
+        "provider.py",
+        "serve(ToyPlatform)",
+        "hoard = bytearray(b\"x\") * (300 << 20)\nserve(ToyPlatform)",
+        &["P3"],
+    ),
     ("crabbox-plugin.toml", "license = \"MIT\"", "", &["M4"]),
     ("crabbox-plugin.toml", "path = \"provider.py\"", "path = \"config.schema.json\"", &["M1"]),
 ];
@@ -141,27 +180,38 @@ const MISTAKES: &[(&str, &str, &str, &[&str])] = &[
 fn each_mistake_is_caught_by_the_check_that_is_there_for_it() {
     let room = Room::new();
     let good = room.template("python", "good");
+    catches(&room, &good, MISTAKES, &[]);
+}
+
+/// Makes each mistake in a copy of a good plugin; every check that is there for it must see it.
+fn catches(room: &Room, good: &Path, mistakes: &[Mistake], more: &[&str]) {
     let mut missed = Vec::new();
-    for (at, (file, from, to, checks)) in MISTAKES.iter().enumerate() {
+    for (at, (file, from, to, checks)) in mistakes.iter().enumerate() {
         let folder = room.at(&format!("bad{at}"));
-        fs::create_dir_all(&folder).unwrap();
-        for entry in fs::read_dir(&good).unwrap().flatten() {
-            fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
-        }
+        copy(good, &folder);
         let path = folder.join(file);
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains(from), "{file} does not say {from}");
         fs::write(&path, text.replacen(from, to, 1)).unwrap();
-        let ended = test(&room, &folder, &["--only", &checks.join(",")]);
+        let only = checks.join(",");
+        let words: Vec<_> = ["--only", &only].into_iter().chain(more.iter().copied()).collect();
+        let ended = test(room, &folder, &words);
         let caught = failed(&ended);
         for check in *checks {
             if !caught.iter().any(|id| id == check) {
-                missed.push(format!("{check} did not see {from:?} → {to:?}"));
+                missed.push(format!("{check} did not see {from:?} → {to:?}: {ended}"));
             }
         }
-        assert_eq!(ended.code, 1, "{ended}");
     }
     assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    let files = fs::read_dir(from).unwrap().flatten().filter(|entry| entry.path().is_file());
+    for entry in files {
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
 }
 
 #[test]
@@ -189,4 +239,62 @@ fn a_failure_says_what_was_sent_what_was_expected_and_where_it_is_written() {
     let known = ["plugin", "test", "rack", "--only", "R1", "--expect", "R1"];
     let ended = room.crabbox(room.path(), known).run();
     assert_eq!(ended.code, 0, "{ended}");
+}
+
+/// Mistakes in a provider of a cloud, which only recorded exchanges can show.
+const CLOUD_MISTAKES: &[Mistake] = &[
+    (
+        "provider.py",
+        "        if not (lease := self.find(call, params[\"id\"])):",
+        "        known = [r[\"cloudId\"] for r in params.get(\"resources\", [])]\n        lease = self.find(call, params[\"id\"])\n        if not lease or (params[\"purpose\"] == \"reconcile\" and lease[\"cloudId\"] not in known):",
+        &["I10"],
+    ),
+    ("provider.py", "401: \"auth\", ", "", &["E1"]),
+    ("provider.py", "409: \"conflict\"", "409: \"transient\"", &["E2"]),
+    ("provider.py", "\"retryAfterMs\": int(wait) * 1000", "\"retryAfterMs\": int(wait)", &["E3"]),
+    ("provider.py", "\"transient\" if status >= 500 else", "", &["E4"]),
+    (
+        "crabbox_plugin.py",
+        "raise Failure(error.get(\"data\", {}).get(\"kind\", \"internal\"), error[\"message\"])",
+        "raise Failure(\"internal\", error[\"message\"])",
+        &["E5", "S3"],
+    ),
+    ("provider.py", "the answer is no JSON", "{answer}", &["E6"]),
+    (
+        "provider.py",
+        "        return self.api(call, \"GET\", \"/servers\")[\"servers\"]",
+        "        try:\n            return self.api(call, \"GET\", \"/servers\")[\"servers\"]\n        except Failure:\n            return []",
+        &["S3", "E1", "E4"],
+    ),
+    ("provider.py", "if call.dry_run:", "if False:", &["S4"]),
+    (
+        "provider.py",
+        "    def doctor(self, call, params):\n",
+        "    def doctor(self, call, params):\n        self.api(call, \"POST\", \"/servers\", body={\"json\": {\"name\": 1, \"labels\": 1, \"key\": 1}})\n",
+        &["S2"],
+    ),
+    ("crabbox-plugin.toml", "exec = [\"toyctl\"]", "exec = [\"toyctl\", \"sh\"]", &["M5"]),
+    (
+        "crabbox-plugin.toml",
+        "origin = \"https://api.toy.example.dev\"",
+        "origin = \"https://other.toy.example.dev\"",
+        &["I1"],
+    ),
+];
+
+#[test]
+fn a_provider_of_a_cloud_is_tested_with_recorded_exchanges_and_killed_after_each_of_them() {
+    let room = Room::new();
+    let cloud = room.template("python", "cloud");
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/toycloud");
+    copy(&fixture, &cloud);
+    let tape = ["--cassette", "cloud/cassette.jsonl"];
+    passes(&cloud, &room, &tape);
+    let ended = test(&room, &cloud, &["--only", "I10,E,S3,S4,M5", "--cassette", "cloud"]).expect(0);
+    let [passed, skipped] =
+        ["passed", "skipped"].map(|count| ended.json()["providers"][0][count].as_u64().unwrap());
+    assert_eq!((passed, skipped), (10, 0), "{ended}");
+    catches(&room, &cloud, CLOUD_MISTAKES, &tape);
+    let ended = test(&room, &cloud, &["--cassette", "cloud/provider.py"]).expect(2);
+    assert!(ended.err().contains("is no cassette"), "{ended}");
 }

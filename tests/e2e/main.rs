@@ -8,6 +8,7 @@ mod counted;
 mod daemon;
 mod detach;
 mod errors;
+mod faults;
 mod fetch;
 mod inspection;
 mod interruption;

@@ -25,41 +25,6 @@ fn run(room: &Room, repo: &Path) -> Ended {
 }
 
 #[test]
-fn a_plugin_that_misbehaves_fails_the_command_and_nothing_else() {
-    for how in [
-        "die",
-        "garbage",
-        "oversize",
-        "not-utf8",
-        "batch",
-        "wrong-answer-id",
-        "lie-id",
-        "close-stdout",
-    ] {
-        let (room, repo) = scripted(&format!("    acquire: {how}\n"));
-        let began = Instant::now();
-        let ended = run(&room, &repo).expect(1);
-        let error = ended.json()["error"].clone();
-        assert_eq!(error["errorKind"], "plugin_fault", "{how}: {ended}");
-        assert!(began.elapsed() < Duration::from_secs(60), "{how}: {:?}", began.elapsed());
-        assert!(!ended.err().contains("panicked"), "{how}: {ended}");
-        room.assert_no_process_within(Duration::from_secs(10));
-    }
-}
-
-#[test]
-fn a_plugin_that_cannot_begin_says_why() {
-    for (how, words) in
-        [("exit-before-hello", "moon"), ("wrong-version", "7.1"), ("refuse", "log in first")]
-    {
-        let (room, repo) = scripted(&format!("    hello: {how}\n"));
-        let ended = run(&room, &repo);
-        assert!(ended.code != 0 && ended.err().contains(words), "{how}: {ended}");
-        room.assert_no_claims();
-    }
-}
-
-#[test]
 fn an_error_of_the_provider_has_its_own_status() {
     for (kind, code, word) in [
         ("auth", 3, "auth"),

@@ -72,6 +72,7 @@ impl Broker {
             }
             callback::KV_GET | callback::KV_PUT | callback::KV_DELETE | callback::KV_LIST => {
                 let params: KvParams = read(params)?;
+                self.keeps_no_secret(&params)?;
                 done(self.store.answer(method, params)?)
             }
             callback::SLEEP => {
@@ -86,6 +87,19 @@ impl Broker {
             _ if method.starts_with("host/exec") => self.tool(doors, method, params).await,
             _ if method.starts_with("host/blob.") => self.blob(method, params).await,
             _ => Err(unknown(method)),
+        }
+    }
+
+    /// What is kept is on disk, and a secret belongs there only where the user put it.
+    fn keeps_no_secret(&self, params: &KvParams) -> Result<(), RpcError> {
+        let redactor = self.net.vault().redactor();
+        let texts = [Some(&params.key), params.value.as_ref()];
+        match texts.into_iter().flatten().any(|text| redactor.finds(text)) {
+            true => {
+                let message = "a secret is not kept among the values; ask for it again instead";
+                Err(refuse(ErrorKind::GrantDenied, message))
+            }
+            false => Ok(()),
         }
     }
 

@@ -23,6 +23,9 @@ use crate::slot::{Inbound, Slot};
 /// An answer that is on its way when the grace ends still counts.
 const SLACK: Duration = Duration::from_millis(500);
 
+/// Resources a call may record, and as many it may forget.
+const REPORTS: u32 = 256;
+
 /// What to call, and how long to wait.
 pub(crate) struct Call<'a> {
     pub(crate) method: &'static str,
@@ -56,6 +59,8 @@ struct Open<'a> {
     inbox: mpsc::UnboundedReceiver<Inbound>,
     stdout: Offsets,
     stderr: Offsets,
+    /// Resources it recorded, and forgot.
+    reports: [u32; 2],
     settled: bool,
 }
 
@@ -84,8 +89,10 @@ pub(crate) async fn call(link: &Arc<Link>, call: Call<'_>, mut hands: Hands<'_>)
                 let urgency = call.stop.urgency();
                 let grace = if urgency == Urgency::Now { Duration::ZERO } else { call.grace };
                 open.cancel(Reason::User, grace);
+                let granted = far(grace + SLACK);
+                // The first cancel grants its grace, also when the deadline is near; a second one only shortens it.
+                until = if cancel.is_some() { until.min(granted) } else { granted };
                 cancel = Some((Reason::User, urgency));
-                until = until.min(far(grace + SLACK));
             }
             () = sleep_until(until) => match cancel {
                 None => {
@@ -109,7 +116,8 @@ impl<'a> Open<'a> {
     fn start(link: &'a Arc<Link>, call: &Call<'_>) -> Result<Self> {
         let (id, slot, inbox) = link.open().map_err(|end| end.outcome(Outcome::NotStarted))?;
         let (stdout, stderr) = (Offsets::default(), Offsets::default());
-        let mut open = Self { link, id, slot, inbox, stdout, stderr, settled: true };
+        let mut open =
+            Self { link, id, slot, inbox, stdout, stderr, reports: [0; 2], settled: true };
         let params = call.params.clone();
         let request = Frame::Request { id: Id::Number(id), method: call.method.to_owned(), params };
         link.send(&request).map_err(|e| {
@@ -166,11 +174,24 @@ impl<'a> Open<'a> {
                     emit(hands, gap(stream, from, to, &reason));
                 }
             }
-            Inbound::Resource { id, method, params } => {
-                let answer = journal(hands, &method, params);
+            Inbound::Resource { id, method, params, room } => {
+                let answer =
+                    self.may_report(&method).and_then(|()| journal(hands, &method, params));
                 self.link.answer(id, answer);
+                drop(room);
             }
         }
+    }
+
+    /// Each report is on disk for as long as the lease is.
+    fn may_report(&mut self, method: &str) -> Result<(), RpcError> {
+        let reports = &mut self.reports[usize::from(method == callback::RESOURCE_FORGET)];
+        *reports += 1;
+        if *reports <= REPORTS {
+            return Ok(());
+        }
+        let message = format!("a call reports at most {REPORTS} resources");
+        Err(refuse(ErrorKind::Quota, message))
     }
 
     fn offsets(&mut self, stream: Stream) -> &mut Offsets {
@@ -234,6 +255,12 @@ impl Drop for Open<'_> {
             self.cancel(Reason::User, Duration::ZERO);
         }
         self.link.close(self.id);
+        self.slot.wake();
+        self.slot.doors.clear();
+        self.inbox.close();
+        while let Ok(unwanted) = self.inbox.try_recv() {
+            self.link.too_late(unwanted);
+        }
     }
 }
 

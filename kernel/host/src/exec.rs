@@ -88,6 +88,11 @@ impl Tools {
             let message = format!("the manifest asks for no tool called {tool}");
             return Err(refuse(ErrorKind::GrantDenied, message));
         }
+        let redactor = vault.redactor();
+        if params.args.iter().any(|arg| redactor.finds(arg)) {
+            let message = "a secret stands in no argument, which others can read: use `env`";
+            return Err(refuse(ErrorKind::GrantDenied, message));
+        }
         let path = self.find(tool).ok_or_else(|| {
             let message = format!("{tool} is not installed (looked in {})", self.path);
             refuse(ErrorKind::Unsupported, message)

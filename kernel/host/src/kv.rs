@@ -1,10 +1,12 @@
 //! Small values a plugin keeps between sessions, in one JSON file of its private folder.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
 use crabbox_kernel::state::write_atomic;
+use crabbox_net::open_plain;
 use crabbox_schemas::error::{ErrorKind, RpcError};
 use crabbox_schemas::plugin::{KvParams, KvResult, callback};
 use serde::{Deserialize, Serialize};
@@ -16,6 +18,8 @@ use crate::spawn::lock;
 const MAX_VALUE: usize = 64 * 1024;
 const MAX_ALL: usize = 1024 * 1024;
 const MAX_KEY: usize = 256;
+/// Most that is read of the file: every value, however it is escaped.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
 
 /// The values of one plugin.
 pub(crate) struct Store {
@@ -71,8 +75,12 @@ impl Store {
     /// What is stored and not outdated; a file that cannot be read is an empty cache.
     fn load(&self) -> All {
         let now = (self.now_ms)();
-        let bytes = std::fs::read(&self.path).unwrap_or_default();
-        let mut all: All = serde_json::from_slice(&bytes).unwrap_or_default();
+        let mut bytes = Vec::new();
+        // The plugin can write here too: neither a pipe nor a mountain of bytes must hold us up.
+        let read =
+            open_plain(&self.path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes));
+        let mut all: All =
+            read.ok().and_then(|_| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         all.retain(|_, kept| kept.until_ms.is_none_or(|until| until > now));
         all
     }

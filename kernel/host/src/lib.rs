@@ -17,6 +17,8 @@ mod handshake;
 mod kv;
 mod lazy;
 mod link;
+#[cfg(test)]
+mod model;
 mod process;
 mod provider;
 mod secrets;

@@ -1,18 +1,17 @@
 //! The live pipe to a plugin: writes frames, reads frames, routes them to calls, and sees the end.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crabbox_kernel::error::KernelError;
 use crabbox_schemas::error::{ErrorCode, ErrorKind, RpcError};
-use crabbox_schemas::plugin::{Limits, callback};
+use crabbox_schemas::plugin::{Limits, callback, event};
 use crabbox_wire::{Frame, Id, LineReader, MAX_LINE, WireError};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
@@ -27,9 +26,16 @@ const DRAIN: Duration = Duration::from_millis(200);
 const LINGER: Duration = Duration::from_secs(1);
 /// Callbacks that may be open at once.
 const CALLBACKS: usize = 64;
+/// Bytes that may wait for the plugin to read them: all open callbacks at the longest line.
+const UNREAD: usize = CALLBACKS << 20;
 const STDERR_KEPT: usize = 64 * 1024;
 const STDERR_LINE: usize = 8 * 1024;
 const STDERR_SHOWN: usize = 20;
+
+/// What a task of its own can serve.
+pub(crate) trait Pipe: Send + Unpin + 'static {}
+
+impl<T: Send + Unpin + 'static> Pipe for T {}
 
 /// One plugin process as the host sees it.
 pub(crate) struct Link {
@@ -40,6 +46,8 @@ pub(crate) struct Link {
     pub(crate) inflight: Semaphore,
     pub(crate) broker: Arc<Broker>,
     outbox: Mutex<Option<mpsc::UnboundedSender<Vec<u8>>>>,
+    /// Bytes in the outbox.
+    unread: Arc<AtomicUsize>,
     slots: Mutex<HashMap<u64, Arc<Slot>>>,
     issued: AtomicU64,
     greeted: AtomicBool,
@@ -54,7 +62,7 @@ impl Link {
     pub(crate) fn attach(
         provider: &str,
         limits: Limits,
-        running: Running,
+        running: Running<impl Pipe + AsyncWrite, impl Pipe + AsyncRead, impl Pipe + AsyncRead>,
         broker: Broker,
     ) -> Arc<Self> {
         let (outbox, lines) = mpsc::unbounded_channel();
@@ -65,6 +73,7 @@ impl Link {
             inflight: Semaphore::new(limits.max_inflight.max(1)),
             broker: Arc::new(broker),
             outbox: Mutex::new(Some(outbox)),
+            unread: Arc::default(),
             slots: Mutex::default(),
             issued: AtomicU64::new(0),
             greeted: AtomicBool::new(false),
@@ -73,7 +82,7 @@ impl Link {
             stderr: Mutex::default(),
             end: Mutex::new(None),
         });
-        tokio::spawn(write(running.stdin, lines));
+        tokio::spawn(write(running.stdin, lines, Arc::clone(&link.unread)));
         tokio::spawn(Arc::clone(&link).supervise(running.stdout, running.stderr));
         link
     }
@@ -96,17 +105,17 @@ impl Link {
 
     /// Forgets a call; what is still said about it is ignored.
     pub(crate) fn close(&self, id: u64) {
-        let slot = lock(&self.slots).remove(&id);
-        if let Some(slot) = slot {
-            slot.wake();
-            slot.doors.clear();
-        }
+        lock(&self.slots).remove(&id);
     }
 
     /// Queues a frame; what is said to a plugin that is gone is lost.
     pub(crate) fn send(&self, frame: &Frame) -> Result<(), WireError> {
         let line = frame.encode(self.limits.max_line.min(MAX_LINE))?;
-        if let Some(outbox) = &*lock(&self.outbox) {
+        let waiting = self.unread.fetch_add(line.len(), Ordering::SeqCst) + line.len();
+        if waiting > UNREAD {
+            self.condemn(broken(&self.provider, "it does not read what it is sent"));
+        }
+        if let (Some(outbox), None) = (&*lock(&self.outbox), self.ended()) {
             let _ = outbox.send(line);
         }
         Ok(())
@@ -138,7 +147,11 @@ impl Link {
         lock(&self.end).clone()
     }
 
-    async fn supervise(self: Arc<Self>, stdout: ChildStdout, stderr: ChildStderr) {
+    async fn supervise(
+        self: Arc<Self>,
+        stdout: impl Pipe + AsyncRead,
+        stderr: impl Pipe + AsyncRead,
+    ) {
         let log = tokio::spawn(Arc::clone(&self).drain(stderr));
         let mut reading = std::pin::pin!(self.read(stdout));
         let fault = tokio::select! {
@@ -163,12 +176,12 @@ impl Link {
         for slot in slots.values() {
             slot.wake();
             slot.doors.clear();
-            slot.deliver(Inbound::Ended);
+            let _ = slot.deliver(Inbound::Ended);
         }
     }
 
     /// Reads until the end of the stream (`None`) or the first frame that cannot be forgiven.
-    async fn read(self: &Arc<Self>, mut stdout: ChildStdout) -> Option<String> {
+    async fn read(self: &Arc<Self>, mut stdout: impl Pipe + AsyncRead) -> Option<String> {
         let mut lines = LineReader::new(self.limits.max_line);
         let mut buffer = vec![0; 64 * 1024];
         loop {
@@ -179,13 +192,14 @@ impl Link {
             lines.feed(&buffer[..n]);
             while let Some(frame) = lines.next_frame() {
                 if let Err(fault) = frame.map_err(|e| e.to_string()).and_then(|f| self.take(f)) {
-                    return Some(fault);
+                    return Some(self.broker.net.vault().redactor().text(&fault).into_owned());
                 }
             }
         }
     }
 
-    fn take(self: &Arc<Self>, frame: Frame) -> Result<(), String> {
+    fn take(self: &Arc<Self>, mut frame: Frame) -> Result<(), String> {
+        self.clean(&mut frame);
         match frame {
             Frame::Response { id: Id::Number(id), result } => self.answered(id, result),
             Frame::Response { id, .. } => {
@@ -203,13 +217,40 @@ impl Link {
         }
     }
 
+    /// Takes secrets that the plugin was given out of what it says of itself. What it asks for, and the output of
+    /// the user's command, stay as they are.
+    fn clean(&self, frame: &mut Frame) {
+        let redactor = self.broker.net.vault().redactor();
+        if redactor.is_empty() {
+            return;
+        }
+        match frame {
+            Frame::Response { result: Ok(value), .. } => redactor.json(value),
+            Frame::Response { result: Err(error), .. } => {
+                let mut value = serde_json::to_value(&*error).unwrap_or_default();
+                redactor.json(&mut value);
+                if let Ok(clean) = serde_json::from_value(value) {
+                    *error = clean;
+                }
+            }
+            Frame::Notification { method, params } if method != event::OUTPUT => {
+                redactor.json(params);
+            }
+            Frame::Request { method, params, .. } if method.starts_with("host/resource.") => {
+                redactor.json(params);
+            }
+            Frame::Notification { .. } | Frame::Request { .. } => {}
+        }
+    }
+
     fn answered(&self, id: u64, result: Result<Value, RpcError>) -> Result<(), String> {
         if id == 0 || id > self.issued.load(Ordering::SeqCst) {
             return Err(format!("it answered call {id}, which was never made"));
         }
-        let slot = lock(&self.slots).get(&id).cloned();
+        // From its answer on, nothing is asked for a call any more.
+        let slot = lock(&self.slots).remove(&id);
         match slot {
-            Some(slot) => slot.deliver(Inbound::Answer(result)),
+            Some(slot) => drop(slot.deliver(Inbound::Answer(result))),
             None => tracing::debug!(provider = %self.provider, id, "an answer nobody waits for"),
         }
         Ok(())
@@ -233,7 +274,11 @@ impl Link {
             return self.answer(id, Err(error));
         };
         if matches!(&*method, callback::RESOURCE_RECORD | callback::RESOURCE_FORGET) {
-            return slot.deliver(Inbound::Resource { id, method, params });
+            let report = Inbound::Resource { id, method, params, room: (mine, all) };
+            if let Err(report) = slot.deliver(report) {
+                self.too_late(report);
+            }
+            return;
         }
         let woken = slot.woken();
         let link = Arc::clone(self);
@@ -247,6 +292,13 @@ impl Link {
         });
     }
 
+    /// Answers a report that the task of its call does not take any more.
+    pub(crate) fn too_late(&self, inbound: Inbound) {
+        if let Inbound::Resource { id, method, .. } = inbound {
+            self.answer(id, cancelled(&method));
+        }
+    }
+
     /// Answers a callback.
     pub(crate) fn answer(&self, id: Id, result: Result<Value, RpcError>) {
         let frame = Frame::Response { id: id.clone(), result };
@@ -258,7 +310,7 @@ impl Link {
         }
     }
 
-    async fn drain(self: Arc<Self>, mut stderr: impl AsyncRead + Unpin) {
+    async fn drain(self: Arc<Self>, mut stderr: impl Pipe + AsyncRead) {
         let mut buffer = vec![0; 8 * 1024];
         let mut line = Vec::new();
         while let Ok(n @ 1..) = stderr.read(&mut buffer).await {
@@ -274,7 +326,8 @@ impl Link {
     }
 
     fn said(&self, line: &[u8]) {
-        let line = one_line(&String::from_utf8_lossy(line));
+        let line = String::from_utf8_lossy(line);
+        let line = one_line(&self.broker.net.vault().redactor().text(&line));
         if line.is_empty() {
             return;
         }
@@ -331,8 +384,13 @@ fn cancelled(method: &str) -> Result<Value, RpcError> {
     }
 }
 
-async fn write(mut stdin: ChildStdin, mut lines: mpsc::UnboundedReceiver<Vec<u8>>) {
+async fn write(
+    mut stdin: impl Pipe + AsyncWrite,
+    mut lines: mpsc::UnboundedReceiver<Vec<u8>>,
+    unread: Arc<AtomicUsize>,
+) {
     while let Some(line) = lines.recv().await {
+        unread.fetch_sub(line.len(), Ordering::SeqCst);
         if stdin.write_all(&line).await.is_err() {
             break; // the reader learns why
         }

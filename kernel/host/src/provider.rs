@@ -1,6 +1,6 @@
 //! The kernel's `Provider` door: each method is one call, and each answer is compared with the question.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::lease::trail::Trail;
@@ -8,7 +8,7 @@ use crabbox_kernel::ports::{About, DelegatedRun, EventSink, Provider, Query, Sto
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::{ErrorCode, Outcome};
 use crabbox_schemas::ids::LeaseId;
-use crabbox_schemas::lease::{Expected, Lease, ReleaseOutcome};
+use crabbox_schemas::lease::{Desired, Expected, Lease, ReleaseOutcome};
 use crabbox_schemas::plugin::{
     AcquireParams, BareParams, Check, DoctorResult, LeaseResult, ListParams, ListResult,
     ProviderKind, ReleaseParams, ReleaseResult, ResolveParams, RunStartParams, RunStartResult,
@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::call::{Call, Hands};
-use crate::fault::broken;
+use crate::fault::{broken, one_line};
 use crate::handshake::context;
 use crate::session::Session;
 
@@ -26,6 +26,8 @@ use crate::session::Session;
 const OWN_LEASE_IDS: &str = "own-lease-ids";
 /// Most pages of one listing.
 const MAX_PAGES: usize = 1000;
+/// Most boxes of one listing; more are not looked at.
+const MAX_LEASES: usize = 10_000;
 
 /// One call's fixed properties.
 #[derive(Clone, Copy)]
@@ -89,6 +91,24 @@ impl Session {
         Ok(lease)
     }
 
+    /// Whether a new box has the identity it was asked for, and one of the provider's own to be found by.
+    fn as_desired(&self, shape: Shape, lease: &Lease, desired: &Desired) -> Result<()> {
+        let method = shape.method;
+        for (what, said, wanted) in
+            [("slug", &lease.slug, &desired.slug), ("name", &lease.name, &desired.name)]
+        {
+            if said != wanted {
+                let what =
+                    format!("{method} was to use the {what} {wanted}, it used {}", one_line(said));
+                return Err(self.lie(shape, what));
+            }
+        }
+        if lease.cloud_id.is_empty() {
+            return Err(self.lie(shape, format!("{method} gave no id of the provider's own")));
+        }
+        Ok(())
+    }
+
     fn owns_ids(&self) -> bool {
         self.about.features.iter().any(|feature| feature == OWN_LEASE_IDS)
     }
@@ -127,6 +147,9 @@ impl Provider for Session {
         let LeaseResult { lease } = self.ask(shape, &params, hands, stop).await?;
         let id = (!self.owns_ids()).then_some(&wanted.desired.lease_id);
         let lease = self.checked(shape, lease, id)?;
+        if id.is_some() {
+            self.as_desired(shape, &lease, &wanted.desired)?;
+        }
         if self.about.kind == ProviderKind::SshLease && lease.ssh.is_none() {
             return Err(self.lie(shape, "lease.acquire gave no SSH address".to_owned()));
         }
@@ -153,7 +176,8 @@ impl Provider for Session {
     }
 
     async fn list(&self) -> Result<(Vec<Lease>, bool)> {
-        let shape = self.read(self.pick(method::LEASE_LIST, method::RUN_LIST));
+        let mut shape = self.read(self.pick(method::LEASE_LIST, method::RUN_LIST));
+        let until = Instant::now() + shape.deadline;
         let (mut leases, mut complete, mut cursor) = (Vec::new(), true, None);
         for _ in 0..MAX_PAGES {
             let params = ListParams { ctx: context(shape.deadline, shape.grace, "list"), cursor };
@@ -167,6 +191,11 @@ impl Provider for Session {
                 Some(next) if Some(&next) != params.cursor.as_ref() => cursor = Some(next),
                 Some(_) => return Err(self.lie(shape, "a listing turns in circles".to_owned())),
                 None => return Ok((leases, complete)),
+            }
+            // All pages together have the time of one call.
+            shape.deadline = until.saturating_duration_since(Instant::now());
+            if leases.len() > MAX_LEASES {
+                break;
             }
         }
         Ok((leases, false))

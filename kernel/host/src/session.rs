@@ -213,7 +213,10 @@ fn broker(
     let granted = grants.exec.clone();
     let net = Net::new(crabbox_net::Options {
         grants,
-        setting: Arc::new(move |name| url_setting(&entry, &config, name)),
+        setting: Arc::new(move |name| {
+            let (url, own) = entry.url_setting(&config, name)?;
+            Some(Setting { url, own })
+        }),
         source: secrets.source(),
         now_ms: Arc::clone(&options.now_ms),
         roots: Vec::new(),
@@ -235,21 +238,6 @@ fn broker(
             granted,
         },
     })
-}
-
-/// A setting that names an URL. What a repository may set names none: it could send secrets anywhere.
-fn url_setting(entry: &Entry, config: &Map<String, Value>, name: &str) -> Option<Setting> {
-    let flag = entry.flags.iter().find(|flag| flag.config_key == name)?;
-    let said = match name.split_once('.') {
-        Some((outer, inner)) => config.get(outer).and_then(|block| block.get(inner)),
-        None => config.get(name),
-    };
-    let (url, own) = match said {
-        Some(_) if !flag.user_only => return None,
-        Some(url) => (url, true),
-        None => (flag.default.as_ref()?, false),
-    };
-    Some(Setting { url: url.as_str()?.to_owned(), own })
 }
 
 fn bad_grants(entry: &Entry, what: String) -> KernelError {

@@ -37,8 +37,11 @@ pub(crate) enum Inbound {
     /// Output that is honestly lost.
     Gap { stream: Stream, to: u64, reason: String },
     /// A journal entry to fsync before it is answered.
-    Resource { id: Id, method: String, params: Value },
+    Resource { id: Id, method: String, params: Value, room: Room },
 }
+
+/// Room for one open callback: of its call, and of all.
+pub(crate) type Room = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 /// The reader's end of one call.
 pub(crate) struct Slot {
@@ -74,8 +77,9 @@ impl Slot {
         (Arc::new(slot), receiver)
     }
 
-    pub(crate) fn deliver(&self, inbound: Inbound) {
-        let _ = self.inbox.send(inbound); // the call is over: nobody wants it
+    /// Hands something to the task of the call; it comes back when the call is over.
+    pub(crate) fn deliver(&self, inbound: Inbound) -> Result<(), Inbound> {
+        self.inbox.send(inbound).map_err(|unwanted| unwanted.0)
     }
 
     /// Wakes the callbacks that are pending now.
@@ -101,11 +105,18 @@ impl Slot {
     /// Takes an event; the error breaks the protocol. Unknown events are ignored.
     pub(crate) fn event(&self, method: &str, params: Value) -> Result<(), String> {
         let inbound = match method {
-            event::OUTPUT => self.output(read(params)?)?,
+            event::OUTPUT => match self.output(read(params)?)? {
+                Some(output) => output,
+                None => return Ok(()),
+            },
             event::GAP => {
                 let gap: GapEvent = read(params)?;
-                let reason = one_line(&gap.reason);
-                Inbound::Gap { stream: channel(&gap.ch)?, to: gap.to, reason }
+                let (stream, reason) = (channel(&gap.ch)?, one_line(&gap.reason));
+                // One left out is seen by the offset of what comes next.
+                if !self.allow(LOGS, |c| &mut c.logs) {
+                    return Ok(());
+                }
+                Inbound::Gap { stream, to: gap.to, reason }
             }
             event::LOG => match self.allow(LOGS, |c| &mut c.logs) {
                 true => Inbound::Event(Box::new(log(read(params)?))),
@@ -121,17 +132,21 @@ impl Slot {
             },
             _ => return Ok(()),
         };
-        self.deliver(inbound);
+        let _ = self.deliver(inbound);
         Ok(())
     }
 
-    fn output(&self, output: OutputEvent) -> Result<Inbound, String> {
+    /// Takes a piece of output; one without bytes costs no credit and so is not queued.
+    fn output(&self, output: OutputEvent) -> Result<Option<Inbound>, String> {
         let stream = channel(&output.ch)?;
         let data = payload::unpack(output.text, output.b64)?;
         if !lock(&self.credit).take(data.len() as u64) {
             return Err("more output than the kernel gave credit for".to_owned());
         }
-        Ok(Inbound::Output { stream, offset: output.off, data: data.into() })
+        if data.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Inbound::Output { stream, offset: output.off, data: data.into() }))
     }
 
     /// Whether one more of its kind may pass this second; says how many did not in the second before.
@@ -140,7 +155,7 @@ impl Slot {
         if chatter.second.elapsed() >= Duration::from_secs(1) {
             if chatter.dropped > 0 {
                 let message = format!("{} reports of the plugin left out", chatter.dropped);
-                self.deliver(Inbound::Event(Box::new(Event::Debug { message })));
+                let _ = self.deliver(Inbound::Event(Box::new(Event::Debug { message })));
             }
             *chatter = Chatter { second: Instant::now(), logs: 0, progress: 0, dropped: 0 };
         }

@@ -26,10 +26,10 @@ pub(crate) struct Program {
 }
 
 /// A running child. Dropping it kills its group.
-pub(crate) struct Running {
-    pub(crate) stdin: ChildStdin,
-    pub(crate) stdout: ChildStdout,
-    pub(crate) stderr: ChildStderr,
+pub(crate) struct Running<I = ChildStdin, O = ChildStdout, E = ChildStderr> {
+    pub(crate) stdin: I,
+    pub(crate) stdout: O,
+    pub(crate) stderr: E,
     pub(crate) group: Arc<Group>,
 }
 

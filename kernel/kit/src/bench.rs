@@ -1,10 +1,15 @@
 //! What is tested, and the same plugin made ready for a check again and again.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use crabbox_cassette::Cassette;
 use crabbox_plugins::{Entry, hide_secrets};
 use crabbox_schemas::plugin::{ProviderKind, UserFacts};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
+use crate::host::Host;
 use crate::peer::{Outcome, PROMPT, Peer, WORK, fault};
 
 /// The provider that is tested.
@@ -20,6 +25,8 @@ pub struct Subject {
     pub state: TempDir,
     /// The user's `XDG_CACHE_HOME`, where runners keep what they compiled.
     pub cache: Option<String>,
+    /// Recorded exchanges that answer what it asks of the network, its tools and people.
+    pub cassette: Option<String>,
     /// How many times longer than usual everything may take: more than 1 for slow or busy machines.
     pub patience: u32,
 }
@@ -31,9 +38,43 @@ pub struct Bench<'a> {
     pub subject: &'a Subject,
     /// Which check it is, so that boxes of different checks are not mixed up.
     pub check: &'static str,
+    /// The recorded service, from the beginning of the check on.
+    pub(crate) tape: Option<Tape>,
+}
+
+/// A recorded service; every plugin of a check talks with the same one.
+pub(crate) type Tape = Rc<RefCell<Cassette>>;
+
+impl<'a> Bench<'a> {
+    /// The way for one check; the error is that the cassette cannot be read.
+    pub(crate) fn new(subject: &'a Subject, check: &'static str) -> Result<Self, String> {
+        let mut bench = Self { subject, check, tape: None };
+        let Some(text) = &subject.cassette else { return Ok(bench) };
+        let desired = bench.desired();
+        let fill = |text: String, name: &str| {
+            text.replace(&format!("${{{name}}}"), desired[name].as_str().unwrap_or_default())
+        };
+        let text = ["leaseId", "slug", "name"].into_iter().fold(text.clone(), fill);
+        bench.tape = Some(Rc::new(RefCell::new(Cassette::parse(&text)?)));
+        Ok(bench)
+    }
 }
 
 impl Bench<'_> {
+    /// The same check with the service as it was at first.
+    pub(crate) fn anew(&self) -> Outcome<Self> {
+        match Bench::new(self.subject, self.check) {
+            Ok(bench) => Ok(bench),
+            Err(why) => fault("the cassette", "recorded exchanges", why),
+        }
+    }
+
+    /// What the recorded service has now.
+    pub(crate) fn standing(&self) -> Vec<String> {
+        let tape = self.tape.as_ref().map(|tape| tape.borrow());
+        tape.iter().flat_map(|tape| tape.standing().map(str::to_owned)).collect()
+    }
+
     /// A plugin that has been greeted.
     pub(crate) fn open(&self) -> Outcome<Peer> {
         let mut peer = self.start()?;
@@ -43,7 +84,7 @@ impl Bench<'_> {
 
     /// A plugin that was started and told nothing.
     pub(crate) fn start(&self) -> Outcome<Peer> {
-        Peer::start(self.subject, true)
+        Peer::start(self.subject, Host::new(self)?, true)
     }
 
     /// Greets a plugin; what it says of itself.
@@ -63,7 +104,7 @@ impl Bench<'_> {
             "kernel": {"name": "crabbox", "version": env!("CARGO_PKG_VERSION")},
             "interactive": false,
             "limits": {"maxLine": 1 << 20, "outputWindow": 1 << 20, "maxInflight": 8},
-            "callbacks": ["resource", "secret", "kv", "sleep", "exec", "http", "blob"],
+            "callbacks": ["resource", "secret", "kv", "sleep", "exec", "exec.open", "http", "http.open", "ws", "blob"],
             "instance": {
                 "provider": entry.provider.name,
                 "config": hide_secrets(&entry.flags, &self.subject.config),
@@ -142,6 +183,15 @@ impl Bench<'_> {
         purpose: &str,
     ) -> Outcome<Result<Value, Value>> {
         peer.ask(self.method("resolve"), json!({"id": id, "purpose": purpose}))
+    }
+
+    /// Gives back whatever there is of this check's box.
+    pub(crate) fn give_back(&self, peer: &mut Peer) -> Outcome {
+        let id = self.desired()["leaseId"].clone();
+        match self.resolve(peer, &id, "reconcile")? {
+            Ok(found) => self.release(peer, &found["lease"]).map(drop),
+            Err(_) => Ok(()),
+        }
     }
 
     /// A plugin with a box; the box is given back when the check is done, whatever came of it.

@@ -1,39 +1,83 @@
-//! What the kit answers when a plugin asks: a journal, values, time that costs nothing, canaries for secrets.
+//! What the kit answers when a plugin asks: a journal, values, blobs, time that costs nothing, canaries for secrets.
 
 use std::collections::BTreeMap;
 
-use crabbox_schemas::error::ErrorKind;
-use crabbox_schemas::plugin::callback;
+use crabbox_schemas::error::{ErrorKind, RpcError};
+use crabbox_schemas::plugin::{
+    BlobBytes, BlobFacts, BlobParams, BlobReadParams, BlobWriteParams, callback,
+};
+use crabbox_wire::payload::{self, MAX_CHUNK};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+
+use crate::bench::Bench;
+use crate::peer::{Outcome, fault};
+use crate::service::Service;
 
 /// What stands for every secret: it may go nowhere.
 pub(crate) const CANARY: &str = "canary-7d1f0c9a-never-print-me";
 
+pub(crate) type Answer = Result<Value, RpcError>;
+
 /// The kernel's side of callbacks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Host {
     /// Resources that were recorded and not forgotten, by provider id.
     pub(crate) journal: BTreeMap<String, Value>,
     values: BTreeMap<String, String>,
+    blobs: BTreeMap<String, Vec<u8>>,
+    /// The world outside, as recorded.
+    pub(crate) service: Service,
 }
 
 impl Host {
+    pub(crate) fn new(bench: &Bench<'_>) -> Outcome<Self> {
+        let service = match Service::new(bench) {
+            Ok(service) => service,
+            Err(why) => return fault("the grants of the manifest", "grants that make sense", why),
+        };
+        let (journal, values, blobs) = Default::default();
+        Ok(Self { journal, values, blobs, service })
+    }
+
     /// The answer to one callback: a `result` or an `error` member.
     pub(crate) fn answer(&mut self, method: &str, params: &Value) -> (&'static str, Value) {
-        let text = |name: &str| params[name].as_str().unwrap_or_default().to_owned();
-        let result = match method {
+        let answer = match method {
+            _ if method.starts_with("host/kv.") => self.keep(method, params),
+            _ if method.starts_with("host/blob.") => self.blob(method, params),
+            _ => self.recorded(method, params),
+        };
+        match answer {
+            Ok(result) => ("result", result),
+            Err(error) => ("error", serde_json::to_value(error).unwrap_or_default()),
+        }
+    }
+
+    fn recorded(&mut self, method: &str, params: &Value) -> Answer {
+        let resource = params["resource"].clone();
+        let id = resource["cloudId"].as_str().unwrap_or_default().to_owned();
+        match method {
             callback::RESOURCE_RECORD => {
-                let resource = params["resource"].clone();
-                let id = resource["cloudId"].as_str().unwrap_or_default().to_owned();
                 self.journal.insert(id, resource);
-                json!({})
+                Ok(json!({}))
             }
             callback::RESOURCE_FORGET => {
-                self.journal.remove(params["resource"]["cloudId"].as_str().unwrap_or_default());
-                json!({})
+                self.journal.remove(&id);
+                Ok(json!({}))
             }
-            callback::SLEEP => json!({"woken": "time"}),
-            callback::SECRET_REVEAL => json!({"value": CANARY}),
+            callback::SLEEP => Ok(json!({"woken": "time"})),
+            callback::SECRET_REVEAL => {
+                self.service.used.secrets.extend(params["name"].as_str().map(str::to_owned));
+                Ok(json!({"value": CANARY}))
+            }
+            _ => self.service.answer(method, params),
+        }
+    }
+
+    fn keep(&mut self, method: &str, params: &Value) -> Answer {
+        let text = |name: &str| params[name].as_str().unwrap_or_default().to_owned();
+        Ok(match method {
             callback::KV_PUT => {
                 self.values.insert(text("key"), text("value"));
                 json!({})
@@ -42,25 +86,64 @@ impl Host {
                 self.values.remove(&text("key"));
                 json!({})
             }
-            callback::KV_GET => match self.values.get(&text("key")) {
-                Some(value) => json!({"value": value}),
-                None => json!({}),
-            },
             callback::KV_LIST => {
                 let prefix = text("key");
                 let keys: Vec<_> = self.values.keys().filter(|k| k.starts_with(&prefix)).collect();
                 json!({"keys": keys})
             }
-            callback::PROMPT => {
-                return ("error", error(ErrorKind::Unsupported, "nobody is there to answer"));
+            _ => match self.values.get(&text("key")) {
+                Some(value) => json!({"value": value}),
+                None => json!({}),
+            },
+        })
+    }
+
+    fn blob(&mut self, method: &str, params: &Value) -> Answer {
+        let missing = || RpcError::of(ErrorKind::NotFound, "no such blob");
+        match method {
+            callback::BLOB_CREATE => {
+                let blob = format!("b{}", self.blobs.len() + 1);
+                self.blobs.insert(blob.clone(), Vec::new());
+                done(BlobFacts { blob, size: 0, sha256: None })
+            }
+            callback::BLOB_WRITE => {
+                let params: BlobWriteParams = read(params)?;
+                let bytes = payload::unpack(params.text, params.b64)
+                    .map_err(|what| RpcError::of(ErrorKind::InvalidRequest, what))?;
+                self.blobs.get_mut(&params.blob).ok_or_else(missing)?.extend(bytes);
+                Ok(json!({}))
+            }
+            callback::BLOB_READ => {
+                let params: BlobReadParams = read(params)?;
+                let all = self.blobs.get(&params.blob).ok_or_else(missing)?;
+                let from = usize::try_from(params.off).unwrap_or(usize::MAX).min(all.len());
+                let max = usize::try_from(params.max).unwrap_or(MAX_CHUNK).min(MAX_CHUNK);
+                let bytes = &all[from..(from + max).min(all.len())];
+                let (text, b64) =
+                    if bytes.is_empty() { (None, None) } else { payload::pack(bytes) };
+                done(BlobBytes { text, b64 })
+            }
+            callback::BLOB_SEAL => {
+                let blob = read::<BlobParams>(params)?.blob.unwrap_or_default();
+                let size = self.blobs.get(&blob).ok_or_else(missing)?.len() as u64;
+                done(BlobFacts { blob, size, sha256: None })
             }
             _ => {
-                let what = format!("the kit does not serve {method}");
-                return ("error", error(ErrorKind::Unsupported, &what));
+                let blob = read::<BlobParams>(params)?.blob.unwrap_or_default();
+                self.blobs.remove(&blob);
+                Ok(json!({}))
             }
-        };
-        ("result", result)
+        }
     }
+}
+
+pub(crate) fn read<T: DeserializeOwned>(params: &Value) -> Result<T, RpcError> {
+    serde_json::from_value(params.clone())
+        .map_err(|e| RpcError::of(ErrorKind::InvalidRequest, e.to_string()))
+}
+
+pub(crate) fn done(result: impl Serialize) -> Answer {
+    serde_json::to_value(result).map_err(|e| RpcError::of(ErrorKind::Internal, e.to_string()))
 }
 
 /// An error object of the protocol.

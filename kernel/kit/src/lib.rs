@@ -9,11 +9,17 @@ mod checks;
 mod host;
 mod peer;
 mod report;
+mod service;
 
 pub use bench::{Bench, Subject};
 pub use checks::{Check, Level, all};
 pub use peer::{Fault, Peer};
 pub use report::{Finding, Report, Verdict};
+
+/// Whether a text is a cassette; the error names the first line that is none.
+pub fn check_cassette(text: &str) -> Result<(), String> {
+    crabbox_cassette::Cassette::parse(text).map(drop)
+}
 
 /// Runs every check, or only those whose id begins with one of these; tells each finding as it comes.
 pub fn test(subject: &Subject, only: &[String], mut told: impl FnMut(&Finding)) -> Report {

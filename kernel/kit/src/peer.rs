@@ -63,6 +63,8 @@ pub struct Peer {
     pub(crate) withhold: Option<&'static str>,
     /// Callbacks that were withheld.
     pub(crate) withheld: Vec<Value>,
+    /// A callback held a secret where none belongs.
+    leaked: bool,
     /// Output is taken, and no credit given for it.
     pub(crate) stingy: bool,
     stderr: Arc<Mutex<Vec<u8>>>,
@@ -79,13 +81,13 @@ pub struct Peer {
 
 impl Peer {
     /// Starts the plugin as the kernel would; `marked` is whether it is told that it is a plugin.
-    pub(crate) fn start(subject: &Subject, marked: bool) -> Outcome<Self> {
-        Self::run(&subject.entry, subject, marked)
+    pub(crate) fn start(subject: &Subject, host: Host, marked: bool) -> Outcome<Self> {
+        Self::run(&subject.entry, subject, host, marked)
     }
 
     /// The same, run otherwise.
     #[expect(clippy::disallowed_methods, reason = "the one place of the kit that starts plugins")]
-    pub(crate) fn run(entry: &Entry, subject: &Subject, marked: bool) -> Outcome<Self> {
+    pub(crate) fn run(entry: &Entry, subject: &Subject, host: Host, marked: bool) -> Outcome<Self> {
         let state = subject.state.path();
         let mut command = Command::new(&entry.program);
         command.args(&entry.args).env_clear().current_dir(state);
@@ -116,11 +118,12 @@ impl Peer {
             stdin: Some(stdin),
             lines: lines(stdout),
             child,
-            host: Host::default(),
+            host,
             events: Vec::new(),
             withhold: None,
             withheld: Vec::new(),
             stingy: false,
+            leaked: false,
             stderr,
             stderr_open,
             next: 0,
@@ -273,6 +276,7 @@ impl Peer {
             self.withheld.push(frame);
             return Ok(());
         }
+        self.leaked |= !may_hold_secrets(&method) && params.to_string().contains(CANARY);
         let (member, answer) = self.host.answer(&method, params);
         self.send(json!({"id": frame["id"], member: answer}))
     }
@@ -326,6 +330,14 @@ impl Peer {
         let _ = kill_process_group(self.pid(), signal);
     }
 
+    /// Memory it uses, in MiB, where the system says so.
+    pub(crate) fn memory_mib(&self) -> Option<u64> {
+        let pid = self.pid().as_raw_nonzero();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? / 1024)
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
@@ -352,7 +364,8 @@ impl Peer {
 
     /// The secret must not have got out; every frame and all of standard error are looked at.
     pub(crate) fn kept_its_secret(&self) -> bool {
-        !self.stderr().contains(CANARY)
+        !self.leaked
+            && !self.stderr().contains(CANARY)
             && !self.events.iter().any(|event| event.to_string().contains(CANARY))
     }
 }
@@ -362,6 +375,11 @@ impl Drop for Peer {
         self.signal(Signal::KILL);
         let _ = self.child.wait();
     }
+}
+
+/// Whether a plugin that may see a secret may put it there itself.
+fn may_hold_secrets(method: &str) -> bool {
+    ["host/http", "host/ws", "host/blob.write"].iter().any(|begin| method.starts_with(begin))
 }
 
 /// The bytes of an output event.

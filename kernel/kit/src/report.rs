@@ -64,12 +64,11 @@ struct Row<'a> {
 impl Finding {
     /// Runs one check.
     pub(crate) fn of(check: &'static Check, subject: &Subject) -> Self {
-        let bench = Bench { subject, check: check.id };
-        let verdict = match (check.applies)(&bench) {
-            Err(why) => Verdict::Skipped(why),
-            Ok(()) => match (check.run)(&bench) {
-                Ok(()) => Verdict::Passed,
-                Err(fault) => Verdict::Failed(fault),
+        let verdict = match Bench::new(subject, check.id) {
+            Err(why) => Verdict::Skipped(format!("the cassette cannot be read: {why}")),
+            Ok(bench) => match (check.applies)(&bench) {
+                Err(why) => Verdict::Skipped(why),
+                Ok(()) => (check.run)(&bench).map_or_else(Verdict::Failed, |()| Verdict::Passed),
             },
         };
         let Check { id, level, title, section, fix, .. } = *check;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -139,7 +139,7 @@ impl Blobs {
         let sealed = self.sealed(name)?;
         let left = usize::try_from(sealed.size.saturating_sub(off)).unwrap_or(usize::MAX);
         let mut bytes = vec![0; max.min(left)];
-        let file = File::open(&sealed.path).map_err(|e| failed("read", &e))?;
+        let file = open_plain(&sealed.path).map_err(|e| failed("read", &e))?;
         file.read_exact_at(&mut bytes, off).map_err(|e| failed("read", &e))?;
         Ok(bytes)
     }
@@ -215,7 +215,7 @@ fn sweep(parent: &Path) {
     for entry in entries.flatten() {
         let dir = entry.path();
         let theirs = entry.file_name().to_string_lossy().starts_with(FOLDER);
-        let dead = || File::open(dir.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok());
+        let dead = || open_plain(&dir.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok());
         if theirs && dead() {
             // The next session tries again.
             let _ = std::fs::remove_dir_all(&dir);
@@ -223,8 +223,18 @@ fn sweep(parent: &Path) {
     }
 }
 
+/// Opens a file for reading that a plugin may have replaced: by a pipe, say, which would be waited for.
+pub fn open_plain(path: &Path) -> io::Result<File> {
+    let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = File::options().read(true).custom_flags(nonblock).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no plain file")),
+    }
+}
+
 fn digest(path: &Path) -> io::Result<String> {
-    let (mut file, mut hash) = (File::open(path)?, Sha256::new());
+    let (mut file, mut hash) = (open_plain(path)?, Sha256::new());
     let mut buffer = vec![0; 128 * 1024];
     loop {
         match file.read(&mut buffer)? {

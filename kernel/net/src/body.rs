@@ -118,8 +118,8 @@ async fn one(part: &Part, blob: Option<&Sealed>) -> Result<multipart::Part, RpcE
 }
 
 async fn open(blob: &Sealed) -> Result<tokio::fs::File, RpcError> {
-    tokio::fs::File::open(&blob.path)
-        .await
+    crate::blob::open_plain(&blob.path)
+        .map(tokio::fs::File::from_std)
         .map_err(|e| RpcError::of(ErrorKind::Internal, format!("cannot read a blob: {e}")))
 }
 

@@ -10,6 +10,7 @@ mod auth;
 mod blob;
 mod body;
 mod client;
+mod judge;
 mod net;
 mod oauth;
 mod origin;
@@ -23,7 +24,7 @@ mod stream;
 mod vault;
 mod ws;
 
-pub use blob::Blobs;
+pub use blob::{Blobs, open_plain};
 pub use client::{Looking, Lookup};
 pub use net::{Net, Options, Settings};
 pub use origin::{Origin, Pattern};

@@ -52,6 +52,16 @@ impl Redactor {
         self.forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
     }
 
+    /// Whether there is nothing to watch for.
+    pub fn is_empty(&self) -> bool {
+        self.forms.is_empty()
+    }
+
+    /// Whether the text holds a secret.
+    pub fn finds(&self, text: &str) -> bool {
+        self.forms.iter().any(|form| text.contains(form.as_str()))
+    }
+
     /// The text without secrets.
     pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut out = Cow::Borrowed(text);
@@ -169,6 +179,37 @@ mod tests {
         }
         assert_eq!(redactor.text(&b64), b64, "a whole header is watched for by itself");
         assert_eq!(redactor.text("abcdef"), "abcdef");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_secret_is_taken_out_of_a_stream_cut_anywhere(
+            secret in "[a-zA-Z0-9+/=\"%äß ]{4,24}",
+            before in "[a-c\"]{0,30}",
+            after in "[a-c\"]{0,30}",
+            cuts in proptest::collection::vec(1usize..9, 1..12),
+        ) {
+            let mut redactor = Redactor::default();
+            redactor.add(&secret);
+            let whole = format!("{before}{secret}{after}{secret}");
+            let (mut stream, mut out, mut rest) = (RedactStream::default(), Vec::new(), whole.as_bytes());
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() { break }
+                let (piece, tail) = rest.split_at((*cut).min(rest.len()));
+                out.extend(stream.feed(&redactor, piece));
+                rest = tail;
+            }
+            out.extend(stream.end(&redactor));
+            let out = String::from_utf8(out).unwrap();
+            proptest::prop_assert!(!out.contains(&secret), "{out}");
+            let at_once = redactor.bytes(whole.clone().into_bytes());
+            proptest::prop_assert_eq!(out.as_bytes(), &*at_once);
+            let text = redactor.text(&whole);
+            proptest::prop_assert!(!text.contains(&secret), "{text}");
+            let mut value = serde_json::json!({ whole.clone(): [whole] });
+            redactor.json(&mut value);
+            proptest::prop_assert!(!value.to_string().contains(&secret[..]));
+        }
     }
 
     #[test]

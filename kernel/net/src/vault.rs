@@ -18,7 +18,7 @@ use crate::policy::{Setting, named};
 use crate::redact::Redactor;
 
 /// Begins the handle of a captured secret; no setting's name holds a colon.
-const CAPTURED: &str = "captured:";
+pub(crate) const CAPTURED: &str = "captured:";
 /// Captured secrets kept at once.
 const MOST_CAPTURED: usize = 256;
 
@@ -140,10 +140,12 @@ impl Vault {
         }
     }
 
-    /// A secret the plugin itself may see.
+    /// A secret the plugin itself may see. What it says afterwards is watched for it all the same.
     pub async fn reveal(&self, name: &str) -> Result<Secret, RpcError> {
         match self.grant(name)?.mode {
-            SecretMode::Reveal => self.find(name).await,
+            SecretMode::Reveal => {
+                self.find(name).await.inspect(|secret| self.watch(secret.expose()))
+            }
             _ => Err(denied(format!("the secret {name} is granted for use, not to be seen"))),
         }
     }

@@ -90,6 +90,22 @@ impl Entry {
         })
     }
 
+    /// A setting that names an URL, and whether the user wrote it. What a repository may set names none: it could
+    /// send secrets anywhere.
+    pub fn url_setting(&self, config: &Map<String, Value>, name: &str) -> Option<(String, bool)> {
+        let flag = self.flags.iter().find(|flag| flag.config_key == name)?;
+        let said = match name.split_once('.') {
+            Some((outer, inner)) => config.get(outer).and_then(|block| block.get(inner)),
+            None => config.get(name),
+        };
+        let (url, own) = match said {
+            Some(_) if !flag.user_only => return None,
+            Some(url) => (url, true),
+            None => (flag.default.as_ref()?, false),
+        };
+        Some((url.as_str()?.to_owned(), own))
+    }
+
     /// What is known of the provider with these settings, without running it.
     pub fn about(&self, config: &Map<String, Value>) -> About {
         let sorted: BTreeMap<_, _> = config.iter().collect();

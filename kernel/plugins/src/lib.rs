@@ -14,6 +14,8 @@ mod index;
 mod install;
 mod lock;
 mod manifest;
+#[cfg(test)]
+mod nonsense;
 mod package;
 mod policy;
 mod require;

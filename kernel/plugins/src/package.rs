@@ -59,7 +59,7 @@ pub(crate) fn unpack(package: impl Read, folder: &Path) -> Result<()> {
         if count == 0 && path != Path::new(manifest::FILE) {
             return Err(bad("its first file is not the manifest"));
         }
-        (count, bytes) = (count + 1, bytes + entry.size());
+        (count, bytes) = (count + 1, entry.size().saturating_add(bytes));
         if count > MOST_FILES || bytes > LARGEST {
             return Err(bad("it is too large: 20000 files and 1 GiB at most"));
         }

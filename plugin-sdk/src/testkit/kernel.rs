@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crabbox_cassette::Cassette;
 use crabbox_schemas::error::{ErrorKind, Resource, RpcError};
 use crabbox_schemas::plugin::{
     BlobBytes, BlobFacts, BlobParams, BlobReadParams, BlobWriteParams, HttpCloseParams, KvParams,
@@ -13,7 +14,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::cassette::Cassette;
 use super::peer::Peer;
 use crate::Plugin;
 

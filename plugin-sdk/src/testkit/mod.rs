@@ -14,12 +14,11 @@
 //! | `{"$ref":"name"}` | what was remembered; in what is sent, it is put in |
 //! | `{"$set":[…]}` | a list in any order; as the whole pattern, as many frames in any order |
 
-mod cassette;
 mod kernel;
 mod pattern;
 mod peer;
 
-pub use cassette::Cassette;
+pub use crabbox_cassette::Cassette;
 pub use kernel::{Kernel, desired};
 
 use std::fmt;

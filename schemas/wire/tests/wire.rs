@@ -177,3 +177,63 @@ fn offsets_drop_what_came_and_show_what_did_not() {
     assert_eq!(offsets.place(30, 1), Placed::New(0));
     assert_eq!(offsets.next(), 31);
 }
+
+/// Pseudo-random numbers.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 8) as usize % limit.max(1)
+    }
+}
+
+/// A quarter of a million lines, most of them damaged: however they are cut, the reader says the same of each, and what it
+/// takes for a frame is one that it would write and read again.
+#[test]
+fn damaged_frames_are_read_the_same_however_they_arrive() {
+    const SAMPLES: &[&str] = &[
+        r#"{"jsonrpc":"2.0","id":7,"method":"lease.list","params":{"ctx":{"deadlineMs":1}}}"#,
+        r#"{"jsonrpc":"2.0","id":"p1","method":"host/kv.get","params":{"call":3,"key":"k"}}"#,
+        r#"{"jsonrpc":"2.0","id":7,"result":{"leases":[],"complete":true}}"#,
+        r#"{"jsonrpc":"2.0","id":7,"error":{"code":1030,"message":"full","data":{"kind":"capacity"}}}"#,
+        r#"{"jsonrpc":"2.0","method":"event/output","params":{"call":7,"ch":"stdout","off":0,"text":"\u00e9\n"}}"#,
+    ];
+    const SPICE: &[u8] = b"{}[]\",:0189eE+-.\\u\0\x1b\xff\xef\xbb\xbf \r\tnulltrue";
+    let (mut dice, mut lines, mut good) = (Dice(0x5eed), 0, 0);
+    while lines < 250_000 {
+        let mut bytes = Vec::new();
+        for _ in 0..50 {
+            let mut line = SAMPLES[dice.below(SAMPLES.len())].as_bytes().to_vec();
+            for _ in 0..dice.below(3) {
+                let at = dice.below(line.len());
+                match dice.below(3) {
+                    0 => line[at] = SPICE[dice.below(SPICE.len())],
+                    1 => drop(line.remove(at)),
+                    _ => line.insert(at, SPICE[dice.below(SPICE.len())]),
+                }
+            }
+            bytes.extend(line);
+            bytes.push(b'\n');
+        }
+        let whole = read(&bytes);
+        let mut reader = LineReader::default();
+        let (mut pieces, mut rest) = (Vec::new(), &bytes[..]);
+        while !rest.is_empty() {
+            let (piece, tail) = rest.split_at((1 + dice.below(400)).min(rest.len()));
+            reader.feed(piece);
+            pieces.extend(frames(&mut reader));
+            rest = tail;
+        }
+        assert_eq!(whole, pieces);
+        lines += whole.len();
+        for frame in whole.into_iter().flatten() {
+            good += 1;
+            let line = frame.encode(MAX_LINE).unwrap();
+            assert_eq!(Frame::decode(line.trim_ascii_end()), Ok(frame));
+        }
+    }
+    assert!(good > lines / 10, "only {good} of {lines} were frames");
+}

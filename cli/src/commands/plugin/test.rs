@@ -1,6 +1,6 @@
 //! `plugin test`: the kit plays the kernel and says what a plugin does wrong.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::state::failed;
@@ -22,6 +22,7 @@ Examples:
   crabbox plugin test ./rack
   crabbox plugin test ./rack --only I,C2
   crabbox plugin test ./rack --runtime all
+  crabbox plugin test ./rack --cassette ./rack/cassette.jsonl
   crabbox plugin test ./rack --set root=/srv/boxes --junit report.xml"
 )]
 pub(super) struct Args {
@@ -46,6 +47,9 @@ pub(super) struct Args {
     /// Wait this many times longer than the protocol says, for slow or busy machines
     #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     patience: u32,
+    /// Recorded exchanges that answer what it asks of services and tools
+    #[arg(long, value_name = "FILE")]
+    cassette: Option<PathBuf>,
     /// Write a JUnit report to this file
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
@@ -116,7 +120,8 @@ fn test(ctx: &Context, args: &Args, entry: &Entry) -> Result<Report> {
         login: ctx.login(),
     };
     let (cache, patience) = (ctx.env.get("XDG_CACHE_HOME").cloned(), args.patience);
-    let subject = Subject { entry: entry.clone(), config, user, state, cache, patience };
+    let cassette = args.cassette.as_ref().map(|path| cassette(&ctx.cwd.join(path))).transpose()?;
+    let subject = Subject { entry: entry.clone(), config, user, state, cache, cassette, patience };
     let tell = |finding: &crabbox_kit::Finding| {
         if !ctx.global.json {
             finding.lines().iter().for_each(|line| ctx.terminal.out(line));
@@ -130,6 +135,26 @@ fn test(ctx: &Context, args: &Args, entry: &Entry) -> Result<Report> {
         entry.runtime.map_or("nothing", Runtime::word),
     ));
     Ok(report)
+}
+
+/// The lines of a cassette: a file, or all `.jsonl` files of a folder.
+fn cassette(path: &Path) -> Result<String> {
+    let cannot = |e: std::io::Error| failed("cannot read", path, &e);
+    let mut files = vec![path.to_owned()];
+    if path.is_dir() {
+        let entries = std::fs::read_dir(path).map_err(cannot)?.flatten().map(|e| e.path());
+        files = entries.filter(|path| path.extension().is_some_and(|e| e == "jsonl")).collect();
+        files.sort();
+    }
+    let texts = files.iter().map(std::fs::read_to_string).collect::<std::io::Result<Vec<_>>>();
+    let text = texts.map_err(cannot)?.join("\n");
+    crabbox_kit::check_cassette(&text).map_err(|why| {
+        let mut error =
+            KernelError::new(ErrorCode::Config, format!("{} is no cassette", path.display()));
+        error.causes.push(why);
+        error.hint("its form is in docs/plugins.md")
+    })?;
+    Ok(text)
 }
 
 fn document(entry: &Entry, report: &Report) -> Value {

@@ -149,7 +149,7 @@ impl Stage {
     pub(crate) async fn nobody_is_left(&self) {
         let until = Instant::now() + Duration::from_secs(5);
         loop {
-            let left = self.processes();
+            let left = [self.processes(), zombies()].concat();
             if left.is_empty() {
                 return;
             }
@@ -170,6 +170,20 @@ impl Stage {
             .filter_map(|e| std::fs::read_to_string(e.path().join("stat")).ok())
             .collect()
     }
+}
+
+/// Children of this test that ended and were not collected; children of its other tests may be about to be.
+fn zombies() -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let stats =
+        entries.flatten().filter_map(|e| std::fs::read_to_string(e.path().join("stat")).ok());
+    let parent = std::process::id().to_string();
+    let dead = |stat: &String| {
+        // After the name, which may hold anything: state, parent.
+        let mut facts = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+        facts.next() == Some("Z") && facts.next() == Some(&parent)
+    };
+    stats.filter(dead).collect()
 }
 
 fn desired() -> Desired {

@@ -46,6 +46,20 @@ pub(super) const CHECKS: &[Check] = &[
     ),
     must("F6", "frames nest up to 64 deep", "Frames", "do not limit depth below 64", deep),
     must(
+        "K1",
+        "a newer kernel's members in a request change nothing",
+        "What changed",
+        "read what you know, ignore the rest",
+        newer_members,
+    ),
+    must(
+        "K2",
+        "a newer kernel's words are answered, and cost nothing but their call",
+        "What changed",
+        "treat an unknown purpose as `use`, or refuse it",
+        newer_words,
+    ),
+    must(
         "F7",
         "ping is answered while a call is under way",
         "Calls",
@@ -115,6 +129,31 @@ fn deep(bench: &Bench<'_>) -> Outcome {
     let mut peer = bench.open()?;
     let nested = (0..60).fold(json!(1), |inner, _| json!([inner]));
     let id = peer.request("ping", json!({"nested": nested}))?;
+    answered(peer.answer(id, PROMPT)?)?;
+    bench.close(peer)
+}
+
+fn newer_members(bench: &Bench<'_>) -> Outcome {
+    let mut peer = bench.open()?;
+    let mut wanted = bench.wanted();
+    wanted["tomorrow"] = json!({"a": [1, null]});
+    wanted["desired"]["color"] = json!("blue");
+    wanted["request"]["altitude"] = json!({"min": 3});
+    wanted["ctx"] = ctx();
+    wanted["ctx"]["deadlineMs"] = json!(60_000);
+    wanted["ctx"]["trace"] = json!("00-0123");
+    peer.must(bench.method("acquire"), wanted)?;
+    bench.give_back(&mut peer)?;
+    bench.close(peer)
+}
+
+fn newer_words(bench: &Bench<'_>) -> Outcome {
+    let mut peer = bench.open()?;
+    let _ = bench.resolve(&mut peer, &json!("kit-no-such-box"), "divination")?;
+    peer.send(
+        json!({"method": "$/cancel", "params": {"id": 4711, "reason": "boredom", "graceMs": 5}}),
+    )?;
+    let id = peer.request("ping", json!({}))?;
     answered(peer.answer(id, PROMPT)?)?;
     bench.close(peer)
 }

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::{Check, must};
 use crate::bench::Bench;
+use crate::host::Host;
 use crate::peer::{Outcome, PROMPT, Peer, WORK, fault};
 
 pub(super) const CHECKS: &[Check] = &[
@@ -148,7 +149,7 @@ fn refused(peer: &mut Peer, method: &str, params: serde_json::Value) -> Outcome 
 }
 
 fn by_hand(bench: &Bench<'_>) -> Outcome {
-    let mut peer = Peer::start(bench.subject, false)?;
+    let mut peer = Peer::start(bench.subject, Host::new(bench)?, false)?;
     peer.hang_up();
     let Some(status) = peer.ended(WORK) else {
         return fault("start without CRABBOX_PLUGIN", "it exits", "it runs on");

@@ -53,6 +53,13 @@ pub(super) const CHECKS: &[Check] = &[
         )
     },
     must(
+        "X1",
+        "killed at any point, it works when it is started again",
+        "The end",
+        "leave nothing behind that a next start trips over",
+        starts_again,
+    ),
+    must(
         "L6",
         "nothing of its process group outlives it",
         "The end",
@@ -123,6 +130,35 @@ fn terminated(bench: &Bench<'_>) -> Outcome {
         Some(_) => Ok(()),
         None => fault("SIGTERM", "it exits within 12 s", "it lives"),
     }
+}
+
+/// Kills it before the hello, after it, in a call, and after `shutdown`; each time the next one must work.
+fn starts_again(bench: &Bench<'_>) -> Outcome {
+    for point in ["its start", "initialize", "an acquire", "shutdown"] {
+        let mut peer = bench.start()?;
+        if point != "its start" {
+            bench.greet(&mut peer)?;
+        }
+        match point {
+            "an acquire" => {
+                peer.withhold = Some("host/");
+                peer.request(bench.method("acquire"), bench.wanted())?;
+                peer.idle(Duration::from_millis(100))?;
+            }
+            "shutdown" => drop(peer.must("shutdown", json!({}))?),
+            _ => {}
+        }
+        drop(peer);
+        let again = bench.open().and_then(|mut peer| {
+            peer.must(bench.method("list"), json!({}))?;
+            bench.give_back(&mut peer)?;
+            bench.close(peer)
+        });
+        if let Err(why) = again {
+            return fault(&format!("SIGKILL after {point}, and a new start"), "it works", why.got);
+        }
+    }
+    Ok(())
 }
 
 fn leaves_nothing(bench: &Bench<'_>) -> Outcome {

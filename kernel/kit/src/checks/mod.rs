@@ -7,8 +7,10 @@ mod identity;
 mod lifecycle;
 mod manifest;
 mod pressure;
+mod recorded;
 mod runs;
 mod security;
+mod speed;
 mod wasm;
 
 use crate::bench::Bench;
@@ -64,6 +66,8 @@ pub fn all() -> impl Iterator<Item = &'static Check> {
         pressure::CHECKS,
         security::CHECKS,
         wasm::CHECKS,
+        recorded::CHECKS,
+        speed::CHECKS,
     ]
     .into_iter()
     .flatten()
@@ -78,6 +82,29 @@ const fn must(
     run: fn(&Bench<'_>) -> Outcome,
 ) -> Check {
     Check { id, level: Level::Must, title, section, fix, applies: |_| Ok(()), run }
+}
+
+/// A check that is worth a warning.
+const fn should(check: Check) -> Check {
+    Check { level: Level::Should, ..check }
+}
+
+/// A check that must hold for plugins whose exchanges were recorded.
+const fn must_recorded(
+    id: &'static str,
+    title: &'static str,
+    section: &'static str,
+    fix: &'static str,
+    run: fn(&Bench<'_>) -> Outcome,
+) -> Check {
+    Check { applies: recorded, ..must(id, title, section, fix, run) }
+}
+
+fn recorded(bench: &Bench<'_>) -> Result<(), String> {
+    match &bench.tape {
+        Some(_) => Ok(()),
+        None => Err("no --cassette".to_owned()),
+    }
 }
 
 /// The same for plugins that run commands themselves.
@@ -103,5 +130,23 @@ fn obeys_ids(bench: &Bench<'_>) -> Result<(), String> {
     match bench.subject.entry.provider.features.iter().any(|f| f == "own-lease-ids") {
         true => Err("its leases have ids of their own".to_owned()),
         false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_check_names_a_heading_of_the_protocol_page_and_an_id_of_its_own() {
+        let page = include_str!("../../../../docs/protocol.md");
+        let headings: Vec<_> = page
+            .lines()
+            .filter(|line| line.starts_with("##"))
+            .map(|h| h.trim_start_matches(['#', ' ']))
+            .collect();
+        let mut ids = std::collections::BTreeSet::new();
+        for check in super::all() {
+            assert!(headings.contains(&check.section), "{}: no {:?}", check.id, check.section);
+            assert!(ids.insert(check.id), "{} is used twice", check.id);
+        }
     }
 }

@@ -17,14 +17,14 @@ pub(super) const CHECKS: &[Check] = &[
     must_delegated(
         "B1",
         "output stops at the window and goes on with credit",
-        "Output",
+        "Credit",
         "count what is outstanding; wait for $/credit",
         stops,
     ),
     must_delegated(
         "B2",
         "ping is answered while output waits for credit",
-        "Output",
+        "Credit",
         "wait for credit on a thread or task of its own",
         ping,
     ),

@@ -50,7 +50,7 @@ pub(super) const CHECKS: &[Check] = &[
     must_delegated(
         "R7",
         "a cancelled command ends, and is answered",
-        "Cancel",
+        "Cancels and deadlines",
         "end the command, then answer",
         cancelled,
     ),

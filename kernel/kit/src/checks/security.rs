@@ -36,8 +36,12 @@ fn doctor(bench: &Bench<'_>) -> Outcome {
     if !checks["checks"].is_array() {
         return fault("doctor", "`checks`", checks);
     }
-    match peer.host.journal.is_empty() {
-        true => bench.close(peer),
-        false => fault("doctor", "no host/resource.record", "one"),
+    if !peer.host.journal.is_empty() {
+        return fault("doctor", "no host/resource.record", "one");
+    }
+    let change = peer.host.service.changes().next().cloned();
+    match change {
+        None => bench.close(peer),
+        Some(asked) => fault("doctor", "only requests that read", asked),
     }
 }

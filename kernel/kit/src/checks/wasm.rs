@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{Check, Level, must};
 use crate::bench::Bench;
+use crate::host::Host;
 use crate::peer::{Outcome, Peer, fault};
 
 /// What greeting and listing may cost, in the engine's units; a small provider takes a hundredth of it.
@@ -109,7 +110,7 @@ fn work(bench: &Bench<'_>) -> Outcome {
     let subject = bench.subject;
     let mut entry = subject.entry.clone();
     entry.args.splice(0..0, ["--fuel", FUEL].map(str::to_owned));
-    let mut peer = Peer::run(&entry, subject, true)?;
+    let mut peer = Peer::run(&entry, subject, Host::new(bench)?, true)?;
     bench.greet(&mut peer)?;
     peer.must(bench.method("list"), json!({}))?;
     bench.close(peer)
