@@ -21,7 +21,9 @@ const TABLE: &[(&str, &[&str])] = &[
     ),
     ("crabbox-remote", &["crabbox-schemas", "crabbox-wire", "crabbox-kernel"]),
     ("crabbox-plugin-sdk", &["crabbox-schemas", "crabbox-wire"]),
-    ("crabbox-provider-local", &["crabbox-plugin-sdk"]),
+    ("crabbox-box-server", &[]),
+    ("crabbox-provider-container", &["crabbox-plugin-sdk"]),
+    ("crabbox-provider-local", &["crabbox-box-server", "crabbox-plugin-sdk"]),
     ("crabbox-provider-ssh", &["crabbox-plugin-sdk"]),
     (
         "crabbox-cli",

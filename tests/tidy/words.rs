@@ -56,7 +56,8 @@ const DOORS: &[Door] = &[
             "cli/src/start.rs",
             "kernel/helper/src/program.rs",
             "plugin-sdk/src/serve.rs",
-            "plugins/local/src/program.rs",
+            "plugins/box-server/src/program.rs",
+            "plugins/local/src/surroundings.rs",
         ],
     },
     Door {
@@ -75,7 +76,7 @@ const DOORS: &[Door] = &[
             "kernel/host/src/spawn.rs",
             "kernel/kit/src/peer.rs",
             "plugin-sdk/src/testkit/peer.rs",
-            "plugins/local/src/program.rs",
+            "plugins/box-server/src/program.rs",
         ],
     },
 ];

@@ -1,5 +1,7 @@
 //! What is tested, and the same plugin made ready for a check again and again.
 
+use std::collections::BTreeMap;
+
 use crabbox_plugins::{Entry, hide_secrets};
 use crabbox_schemas::plugin::{ProviderKind, UserFacts};
 use serde_json::{Map, Value, json};
@@ -16,6 +18,8 @@ pub struct Subject {
     pub config: Map<String, Value>,
     /// Facts that a kernel tells.
     pub user: UserFacts,
+    /// What of the user's environment the plugin and its tools get: the names in its grants.
+    pub env: BTreeMap<String, String>,
     /// The plugin's private folder; one for the whole test, as a real one lasts.
     pub state: TempDir,
     /// How many times longer than usual everything may take: more than 1 for slow or busy machines.

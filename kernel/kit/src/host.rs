@@ -6,6 +6,8 @@ use crabbox_schemas::error::ErrorKind;
 use crabbox_schemas::plugin::callback;
 use serde_json::{Value, json};
 
+use crate::peer::Tools;
+
 /// What stands for every secret: it may go nowhere.
 pub(crate) const CANARY: &str = "canary-7d1f0c9a-never-print-me";
 
@@ -15,9 +17,16 @@ pub(crate) struct Host {
     /// Resources that were recorded and not forgotten, by provider id.
     pub(crate) journal: BTreeMap<String, Value>,
     values: BTreeMap<String, String>,
+    /// Runs the tools that the plugin was granted.
+    tools: Tools,
 }
 
 impl Host {
+    /// A kernel that runs these tools.
+    pub(crate) fn with(tools: Tools) -> Self {
+        Self { tools, ..Self::default() }
+    }
+
     /// The answer to one callback: a `result` or an `error` member.
     pub(crate) fn answer(&mut self, method: &str, params: &Value) -> (&'static str, Value) {
         let text = |name: &str| params[name].as_str().unwrap_or_default().to_owned();
@@ -51,6 +60,13 @@ impl Host {
                 let keys: Vec<_> = self.values.keys().filter(|k| k.starts_with(&prefix)).collect();
                 json!({"keys": keys})
             }
+            callback::EXEC => match serde_json::from_value(params.clone()) {
+                Ok(params) => match self.tools.run(&params) {
+                    Ok(result) => json!(result),
+                    Err((kind, what)) => return ("error", error(kind, &what)),
+                },
+                Err(e) => return ("error", error(ErrorKind::InvalidRequest, &e.to_string())),
+            },
             callback::PROMPT => {
                 return ("error", error(ErrorKind::Unsupported, "nobody is there to answer"));
             }

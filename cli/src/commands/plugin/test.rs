@@ -86,7 +86,10 @@ fn test(ctx: &Context, args: &Args, entry: &Entry) -> Result<Report> {
         path: ctx.env.get("PATH").cloned().unwrap_or_default(),
         login: ctx.login(),
     };
-    let subject = Subject { entry: entry.clone(), config, user, state, patience: args.patience };
+    let granted = entry.manifest.grants.env.iter();
+    let env = granted.filter_map(|name| Some((name.clone(), ctx.env.get(name)?.clone()))).collect();
+    let (entry, patience) = (entry.clone(), args.patience);
+    let subject = Subject { entry, config, user, env, state, patience };
     let tell = |finding: &crabbox_kit::Finding| {
         if !ctx.global.json {
             finding.lines().iter().for_each(|line| ctx.terminal.out(line));
@@ -96,7 +99,7 @@ fn test(ctx: &Context, args: &Args, entry: &Entry) -> Result<Report> {
     let [passed, failed, warned, skipped] = report.counts();
     ctx.terminal.err(&format!(
         "{}: {passed} passed, {failed} failed, {warned} warnings, {skipped} skipped",
-        entry.provider.name
+        subject.entry.provider.name
     ));
     Ok(report)
 }
