@@ -124,6 +124,10 @@ fn arguments(
         add("--publish", "127.0.0.1::2222".to_owned());
     }
     let own = [
+        ("crabbox", "true"),
+        ("provider", "container"),
+        ("lease", params.desired.lease_id.as_str()),
+        ("slug", &params.desired.slug),
         ("runtime", engine.0),
         ("image", &settings.image),
         ("ssh_user", user),

@@ -15,7 +15,7 @@ mod settings;
 use std::path::{Path, PathBuf};
 
 use crabbox_plugin_sdk::{
-    AcquireParams, Call, Check, ErrorKind, Failure, Instance, Lease, ListParams, ListResult,
+    AcquireParams, Call, Check, ErrorKind, Failure, Instance, Lease, Level, ListParams, ListResult,
     Outcome, Plugin, Purpose, ReleaseOutcome, ReleaseParams, ResolveParams, SshLease, TouchParams,
     settings,
 };
@@ -72,7 +72,6 @@ impl Containers {
         let failure =
             first.unwrap_or_else(|| Failure::unsupported("no container runtime is known"));
         Err(failure
-            .outcome(Outcome::NotStarted)
             .hint("install Docker or Podman and start it; `crabbox doctor` says what it sees"))
     }
 
@@ -89,7 +88,10 @@ impl Containers {
                 // What is not installed holds no boxes.
                 Err(failure) if failure.kind() == ErrorKind::Unsupported => {}
                 Err(failure) if failure.kind() == ErrorKind::Cancelled => return Err(failure),
-                Err(failure) => missed = Some(failure),
+                Err(failure) => {
+                    call.log(Level::Warn, &format!("{}: {failure}", engine.0));
+                    missed = Some(failure);
+                }
             }
         }
         call.check()?;
@@ -134,8 +136,10 @@ impl SshLease for Containers {
         if call.dry_run() {
             return Ok(container::planned(&self.settings, &params));
         }
-        call.check().map_err(|failure| failure.outcome(Outcome::NotStarted))?;
-        create::acquire(call, self.engine(call)?, &self.settings, &self.programs, params)
+        let not_started = |failure: Failure| failure.outcome(Outcome::NotStarted);
+        call.check().map_err(not_started)?;
+        let engine = self.engine(call).map_err(not_started)?;
+        create::acquire(call, engine, &self.settings, &self.programs, params)
     }
 
     fn resolve(&self, call: &Call, params: ResolveParams) -> Result<Lease, Failure> {
