@@ -4,6 +4,8 @@
 
 mod bad_days;
 mod base_ref;
+#[cfg(target_os = "linux")]
+mod containers;
 mod counted;
 mod daemon;
 mod detach;

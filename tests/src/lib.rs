@@ -3,11 +3,13 @@
 pub mod line;
 #[cfg(target_os = "linux")]
 pub mod netns;
+mod podman;
 mod process;
 mod room;
 mod sshd;
 pub mod tree;
 
+pub use podman::Podman;
 pub use process::{Call, Ended, Running};
 pub use room::Room;
 pub use sshd::Sshd;

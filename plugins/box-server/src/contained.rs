@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, chown};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -75,6 +75,7 @@ async fn keep(wanted: &str) -> io::Result<()> {
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let user = passwd::find(&passwd, &wanted.user)?;
     own_folder(&wanted.work_root, &user)?;
+    temporary_folder("/tmp")?;
     let listener = TcpListener::bind(&wanted.listen).await?;
     let key = HostKey::new()?;
     let facts = Facts {
@@ -130,6 +131,14 @@ fn own_folder(path: &str, user: &User) -> io::Result<()> {
     let missing: Vec<_> = path.ancestors().take_while(|folder| !folder.exists()).collect();
     fs::create_dir_all(path)?;
     missing.into_iter().try_for_each(|folder| chown(folder, Some(user.uid), Some(user.gid)))
+}
+
+/// Makes the folder that every program believes in, where an image has none.
+fn temporary_folder(path: &str) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o1777)),
+        Err(_) => Ok(()),
+    }
 }
 
 fn part(name: &str) -> PathBuf {

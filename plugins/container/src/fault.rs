@@ -23,13 +23,9 @@ const TABLE: &[Row] = &[
                 .hint("start it, or choose the other runtime with `--container-runtime`")
         },
     ),
-    (
-        &["permission denied while trying to connect", "dial unix", "got permission denied"],
-        |what| {
-            Failure::permission(what)
-                .hint("join the group that may use Docker, or use rootless Podman")
-        },
-    ),
+    (&["permission denied while trying to connect", "got permission denied"], |what| {
+        Failure::permission(what).hint("join the group that may use Docker, or use rootless Podman")
+    }),
     (&["toomanyrequests", "rate limit"], |what| {
         Failure::rate_limited(what, PAUSE).hint("log in to the registry, or pull the image by hand")
     }),
@@ -50,6 +46,13 @@ const TABLE: &[Row] = &[
         |what| {
             Failure::invalid_config("/image", what)
                 .hint("set container.image to an image that can be pulled, with its registry")
+        },
+    ),
+    (
+        &["connection refused", "no such host", "i/o timeout", "handshake timeout", "unreachable"],
+        |what| {
+            Failure::transient(what)
+                .hint("try again, or set container.image to an image that is on this machine")
         },
     ),
     (&["network not found", "unable to find network"], |what| {
