@@ -10,6 +10,7 @@ mod counted;
 mod daemon;
 mod detach;
 mod errors;
+mod external;
 mod inspection;
 mod interruption;
 mod kept;

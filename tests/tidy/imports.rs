@@ -23,6 +23,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("crabbox-plugin-sdk", &["crabbox-schemas", "crabbox-wire"]),
     ("crabbox-box-server", &[]),
     ("crabbox-provider-container", &["crabbox-plugin-sdk"]),
+    ("crabbox-provider-external", &["crabbox-plugin-sdk"]),
     ("crabbox-provider-local", &["crabbox-box-server", "crabbox-plugin-sdk"]),
     ("crabbox-provider-ssh", &["crabbox-plugin-sdk"]),
     (

@@ -57,6 +57,7 @@ const DOORS: &[Door] = &[
             "kernel/helper/src/program.rs",
             "plugin-sdk/src/serve.rs",
             "plugins/box-server/src/program.rs",
+            "plugins/external/src/main.rs",
             "plugins/local/src/surroundings.rs",
         ],
     },

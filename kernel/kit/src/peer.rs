@@ -86,9 +86,9 @@ impl Peer {
         let entry = &subject.entry;
         let state = subject.state.path();
         let mut command = Command::new(&entry.program);
-        command.args(&entry.args).env_clear().current_dir(state);
+        command.args(&entry.args).env_clear().envs(&subject.env).current_dir(state);
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        command.env("HOME", &subject.user.home).env("LANG", "C.UTF-8").envs(&subject.env);
+        command.env("HOME", &subject.user.home).env("LANG", "C.UTF-8");
         if marked {
             command.env("CRABBOX_PLUGIN", "1").env("CRABBOX_PROTOCOLS", "1");
             command.env("CRABBOX_STATE_DIR", state);
@@ -374,7 +374,7 @@ impl Tools {
         env.insert("PATH".to_owned(), subject.user.path.clone());
         env.insert("HOME".to_owned(), subject.user.home.clone());
         Self {
-            granted: subject.entry.manifest.grants.exec.clone(),
+            granted: crabbox_plugins::programs(&subject.entry, &subject.config),
             path: subject.user.path.clone(),
             env,
             folder: subject.state.path().to_owned(),
@@ -385,7 +385,7 @@ impl Tools {
     #[expect(clippy::disallowed_methods, reason = "the one file of the kit that starts processes")]
     pub(crate) fn run(&self, params: &ExecParams) -> Result<ExecResult, (ErrorKind, String)> {
         let tool = &params.tool;
-        if !self.granted.contains(tool) || tool.contains('/') {
+        if !self.granted.contains(tool) {
             return Err((ErrorKind::GrantDenied, format!("the manifest asks for no tool {tool}")));
         }
         let found = std::env::split_paths(&self.path).map(|dir| dir.join(tool));

@@ -23,7 +23,7 @@ mod vet;
 pub use catalog::{Catalog, Entry, Place};
 pub use digest::{Content, content, of_grants};
 pub use discover::{Places, discover, load};
-pub use grants::{Level, Line, lines};
+pub use grants::{EVERY, Level, Line, lines, programs};
 pub use install::Candidate;
 pub use lock::read as read_lock;
 pub use manifest::read as read_manifest;

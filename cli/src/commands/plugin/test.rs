@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::state::failed;
 use crabbox_kit::{Report, Subject};
-use crabbox_plugins::{Entry, FlagKind, Place, check_settings, load};
+use crabbox_plugins::{EVERY, Entry, FlagKind, Place, check_settings, load};
 use crabbox_schemas::SCHEMA_VERSION;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::plugin::UserFacts;
@@ -86,8 +86,10 @@ fn test(ctx: &Context, args: &Args, entry: &Entry) -> Result<Report> {
         path: ctx.env.get("PATH").cloned().unwrap_or_default(),
         login: ctx.login(),
     };
-    let granted = entry.manifest.grants.env.iter();
-    let env = granted.filter_map(|name| Some((name.clone(), ctx.env.get(name)?.clone()))).collect();
+    let granted = &entry.manifest.grants.env;
+    let granted = |name: &str| granted.iter().any(|granted| granted == EVERY || granted == name);
+    let env = ctx.env.iter().filter(|(name, _)| granted(name));
+    let env = env.map(|(name, value)| (name.clone(), value.clone())).collect();
     let (entry, patience) = (entry.clone(), args.patience);
     let subject = Subject { entry, config, user, env, state, patience };
     let tell = |finding: &crabbox_kit::Finding| {
@@ -129,7 +131,7 @@ fn settings(entry: &Entry, pairs: &[String]) -> Result<Map<String, Value>> {
         let value = match flag.kind {
             FlagKind::Text | FlagKind::Choice(_) => json!(text),
             FlagKind::List => json!(text.split(',').collect::<Vec<_>>()),
-            FlagKind::Integer | FlagKind::Number | FlagKind::Boolean => serde_json::from_str(text)
+            _ => serde_json::from_str(text)
                 .map_err(|e| usage(format!("{key} cannot be {text}")).because(&e))?,
         };
         match key.split_once('.') {
