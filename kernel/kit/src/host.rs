@@ -1,6 +1,7 @@
 //! What the kit answers when a plugin asks: a journal, values, time that costs nothing, canaries for secrets.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crabbox_schemas::error::ErrorKind;
 use crabbox_schemas::plugin::callback;
@@ -17,14 +18,23 @@ pub(crate) struct Host {
     /// Resources that were recorded and not forgotten, by provider id.
     pub(crate) journal: BTreeMap<String, Value>,
     values: BTreeMap<String, String>,
+    /// Where they are kept.
+    kept: PathBuf,
     /// Runs the tools that the plugin was granted.
     tools: Tools,
 }
 
 impl Host {
-    /// A kernel that runs these tools.
-    pub(crate) fn with(tools: Tools) -> Self {
-        Self { tools, ..Self::default() }
+    /// A kernel that runs these tools, and keeps small values in a file: they outlive a plugin's process.
+    pub(crate) fn with(tools: Tools, kept: PathBuf) -> Self {
+        let text = std::fs::read(&kept).unwrap_or_default();
+        let values = serde_json::from_slice(&text).unwrap_or_default();
+        Self { tools, kept, values, ..Self::default() }
+    }
+
+    fn keep(&self) {
+        // A value that could not be kept is missed by the check that asks for it.
+        let _ = std::fs::write(&self.kept, json!(self.values).to_string());
     }
 
     /// The answer to one callback: a `result` or an `error` member.
@@ -45,10 +55,12 @@ impl Host {
             callback::SECRET_REVEAL => json!({"value": CANARY}),
             callback::KV_PUT => {
                 self.values.insert(text("key"), text("value"));
+                self.keep();
                 json!({})
             }
             callback::KV_DELETE => {
                 self.values.remove(&text("key"));
+                self.keep();
                 json!({})
             }
             callback::KV_GET => match self.values.get(&text("key")) {

@@ -111,7 +111,7 @@ impl Peer {
             stdin: Some(stdin),
             lines: lines(stdout),
             child,
-            host: Host::with(Tools::of(subject)),
+            host: Host::with(Tools::of(subject), state.join("kv.json")),
             events: Vec::new(),
             withhold: None,
             withheld: Vec::new(),
