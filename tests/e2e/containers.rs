@@ -66,7 +66,7 @@ fn a_box_that_stays_is_used_listed_touched_and_stopped_twice() {
         let words = [
             "run",
             "--id",
-            &slug,
+            slug,
             "--",
             "sh",
             "-c",
@@ -78,7 +78,7 @@ fn a_box_that_stays_is_used_listed_touched_and_stopped_twice() {
     }
     let listed = podman.crabbox(&repo, "list", Podman::TINY, &["--json"]).run().expect(0);
     assert!(listed.out().contains(slug), "{listed}");
-    let _ = call(&["heartbeat", "--id", &slug]).run().expect(0);
+    let _ = call(&["heartbeat", "--id", slug]).run().expect(0);
     let names = podman.containers();
     assert_eq!(names.len(), 1, "{names:?}");
     for _ in 0..2 {

@@ -80,7 +80,9 @@ pub(crate) fn of(what: &str, result: &ExecResult) -> Failure {
     };
     let row = TABLE.iter().find(|(words, _)| words.iter().any(|word| lower.contains(word)));
     let make = row.map_or(Failure::transient as fn(String) -> Failure, |row| row.1);
-    let last = said.lines().rev().map(str::trim).find(|line| !line.is_empty());
-    let last = last.map_or_else(|| format!("status {}", result.exit_code), str::to_owned);
-    make(format!("cannot {what}")).because(&io::Error::other(last))
+    let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
+    // The first error is the cause; what follows only tells what else did not work then.
+    let cause = lines().find(|line| line.starts_with("Error")).or(lines().last());
+    let cause = cause.map_or_else(|| format!("status {}", result.exit_code), str::to_owned);
+    make(format!("cannot {what}")).because(&io::Error::other(cause))
 }

@@ -32,6 +32,12 @@ pub fn plugin(programs: &Path) -> Plugin {
     })
 }
 
+/// What all runtimes hold, and why one of them did not say.
+struct Seen {
+    found: Vec<(Engine, Container)>,
+    missed: Option<Failure>,
+}
+
 /// The provider.
 struct Containers {
     settings: Settings,
@@ -76,11 +82,11 @@ impl Containers {
     }
 
     /// Asks every runtime, and says whether each one that is installed answered.
-    fn everywhere<T>(
+    fn everywhere(
         &self,
         call: &Call,
-        ask: impl Fn(Engine) -> Result<Vec<T>, Failure>,
-    ) -> Result<(Vec<(Engine, T)>, Option<Failure>), Failure> {
+        ask: impl Fn(Engine) -> Result<Vec<Container>, Failure>,
+    ) -> Result<Seen, Failure> {
         let (mut found, mut missed) = (Vec::new(), None);
         for engine in self.candidates() {
             match ask(engine) {
@@ -95,7 +101,7 @@ impl Containers {
             }
         }
         call.check()?;
-        Ok((found, missed))
+        Ok(Seen { found, missed })
     }
 
     /// The one box a condition holds for; absence is proven only when every runtime answered.
@@ -114,8 +120,8 @@ impl Containers {
                 false => Ok(Vec::new()),
             }
         };
-        let (all, missed) = self.everywhere(call, ask)?;
-        match (all.into_iter().find(|(_, one)| holds(one)), missed) {
+        let Seen { found, missed } = self.everywhere(call, ask)?;
+        match (found.into_iter().find(|(_, one)| holds(one)), missed) {
             (Some(found), _) => Ok(Some(found)),
             (None, None) => Ok(None),
             (None, Some(failure)) => {
@@ -165,13 +171,13 @@ impl SshLease for Containers {
 
     fn list(&self, call: &Call, _params: ListParams) -> Result<ListResult, Failure> {
         let ours = [("crabbox", "true"), ("provider", "container")];
-        let (all, missed) = self.everywhere(call, |engine| engine.labelled(call, &ours))?;
+        let seen = self.everywhere(call, |engine| engine.labelled(call, &ours))?;
         let mut leases = Vec::new();
-        for (engine, found) in all.iter().take(LIMIT) {
+        for (engine, found) in seen.found.iter().take(LIMIT) {
             let notes = notes::kept(call, found.label("lease"))?;
             leases.extend(lease(*engine, found, notes.as_ref()));
         }
-        let complete = missed.is_none() && all.len() <= LIMIT;
+        let complete = seen.missed.is_none() && seen.found.len() <= LIMIT;
         Ok(ListResult { leases, next_cursor: None, complete })
     }
 
