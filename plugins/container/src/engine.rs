@@ -193,3 +193,17 @@ fn read<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
     serde_json::from_str(text.trim())
         .map_err(|error| Failure::transient("the runtime's answer cannot be read").because(&error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_have_the_names_that_programs_have() {
+        let machine = |text: &str| read::<Image>(text).unwrap().machine().to_owned();
+        assert_eq!(machine(r#"{"os":"linux","architecture":"arm64"}"#), "aarch64");
+        assert_eq!(machine(r#"{"architecture":"amd64","user":"node"}"#), "x86_64");
+        assert_eq!(machine(r#"{"architecture":"riscv64"}"#), "riscv64");
+        assert_eq!(machine("{}"), std::env::consts::ARCH);
+    }
+}
