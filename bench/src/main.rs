@@ -5,6 +5,7 @@ mod cold;
 mod edits;
 mod effort;
 mod launch;
+mod plugins;
 mod programs;
 mod report;
 mod repos;
@@ -37,10 +38,11 @@ const SUITES: &[(&str, &[Row])] = &[
     ("cold", cold::ROWS),
     ("stream", stream::ROWS),
     ("watch", watch::ROWS),
+    ("plugins", plugins::ROWS),
 ];
 
 const USAGE: &str = "usage: crabbox-bench [--quick] [--json FILE] [--bin FOLDER] [--scratch FOLDER] [SUITE|ROW]...\n\
-                     suites: round-trips programs warm scan cold stream watch; rows: R1, W3, ...\n\
+                     suites: round-trips programs warm scan cold stream watch plugins; rows: R1, W3, ...\n\
                      --bin: where the crabbox to measure is; beside this program unless said otherwise\n\
                      --scratch: where trees are made; in memory (/dev/shm) where there is that\n";
 

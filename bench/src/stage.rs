@@ -97,6 +97,11 @@ impl Stage {
         self.choice.quick
     }
 
+    /// A program of the build that is measured.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.choice.binaries.join(name)
+    }
+
     /// Any program that is installed.
     pub(crate) fn step(&self, program: &str) -> Step {
         Step::new(program, self.path(), &self.env)

@@ -315,6 +315,13 @@ impl Context {
         if slug.as_deref() == Some("") {
             return Err(KernelError::new(ErrorCode::Usage, "--slug needs letters or digits"));
         }
+        if slug.is_some() && self.entry(provider)?.owns_lease_ids() {
+            return Err(KernelError::new(
+                ErrorCode::Unsupported,
+                format!("{provider} names its boxes itself, so --slug cannot be honoured"),
+            )
+            .hint("leave --slug out; `crabbox list` shows the name"));
+        }
         check_limits(values.ttl, values.idle_timeout)?;
         let request = BoxRequest {
             target: self.target(provider)?,

@@ -27,6 +27,7 @@ use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::render::json;
 use crabbox_plugins::Catalog;
 use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::exit::UNREAD;
 
 use crate::commands::Cli;
 use crate::terminal::Terminal;
@@ -74,7 +75,11 @@ async fn run() -> ExitCode {
         if cli.command.tells_open_leases() {
             start::tell_open_leases(&ctx);
         }
-        commands::run(&ctx, cli.command).await
+        let ended = commands::run(&ctx, cli.command).await;
+        // A command that was stopped because nobody reads it ends as a broken pipe ends a program.
+        let stopped = ended.as_ref().map_or_else(|e| e.code.exit_status(), |status| *status);
+        let interrupted = stopped == ErrorCode::Cancelled.exit_status();
+        if interrupted && ctx.terminal.is_unread() { Ok(UNREAD) } else { ended }
     }
     .await;
     terminal.settle();

@@ -170,7 +170,11 @@ impl<'a> Screen<'a> {
         } else if outcome.error.is_none() {
             self.summarise(&record, &outcome.timing);
         }
-        if let Some(error) = &outcome.error {
+        // When nobody reads the output, nobody has to be told that it stopped.
+        let told = |error: &&KernelError| {
+            error.code != ErrorCode::Cancelled || !self.ctx.terminal.is_unread()
+        };
+        if let Some(error) = outcome.error.as_ref().filter(told) {
             self.ctx.terminal.fail(error);
         }
     }

@@ -28,6 +28,8 @@ pub(crate) struct Terminal {
     busy: AtomicBool,
     /// Output of the command could not be printed, and the user knows.
     lossy: AtomicBool,
+    /// Nobody reads standard output any more.
+    unread: AtomicBool,
 }
 
 impl Terminal {
@@ -48,6 +50,7 @@ impl Terminal {
             progress,
             busy: AtomicBool::new(false),
             lossy: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
         }
     }
 
@@ -113,12 +116,18 @@ impl Terminal {
         });
         let Err(error) = printed else { return true };
         if error.kind() == std::io::ErrorKind::BrokenPipe {
+            self.unread.fetch_or(!to_stderr, Ordering::Relaxed);
             return to_stderr;
         }
         if !self.lossy.swap(true, Ordering::Relaxed) {
             self.warn(&format!("output is lost here ({error}); `crabbox logs` has it"));
         }
         true
+    }
+
+    /// Whether the reader of standard output went away.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
     }
 
     /// What goes on, at the bottom of the terminal.

@@ -124,7 +124,7 @@ class Session {
     const asked = this.asked.get(id);
     this.asked.delete(id);
     clearTimeout(asked?.timer);
-    if (error) asked?.reject(new Failure(error.data?.kind ?? "internal", error.message));
+    if (error) asked?.reject(new Failure(error.data?.kind ?? "internal", error.message, "uncertain"));
     else asked?.resolve(result);
   }
 

@@ -123,7 +123,7 @@ class Session:
         finally:
             self.waiting.pop(id, None)
         if error := frame.get("error"):
-            raise Failure(error.get("data", {}).get("kind", "internal"), error["message"])
+            raise Failure(error.get("data", {}).get("kind", "internal"), error["message"], "uncertain")
         return frame["result"]
 
     def initialize(self, params):

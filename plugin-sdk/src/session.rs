@@ -195,6 +195,11 @@ impl Task {
                 .outcome(Outcome::Uncertain)
                 .hint("its log has the details"))
         });
+        let answer = answer.map_err(|failure| match (failure.kind(), failure.data().outcome) {
+            // Whoever passes on the host's refusal to go on has not said what is left behind.
+            (Kind::Cancelled | Kind::Timeout, None) => failure.outcome(Outcome::Uncertain),
+            _ => failure,
+        });
         self.link.reply(Id::Number(self.call.id()), answer);
     }
 }

@@ -1,5 +1,8 @@
 //! The exit statuses of the `crabbox` command.
 
+/// The status of a program that writes into a pipe nobody reads: 128 + `SIGPIPE`.
+pub const UNREAD: i32 = 141;
+
 /// Status and meaning; a run passes the command's own status through unchanged.
 pub const TABLE: &[(i32, &str)] = &[
     (0, "success"),
@@ -13,6 +16,10 @@ pub const TABLE: &[(i32, &str)] = &[
     (8, "the lease has expired"),
     (124, "`--timeout` ran out and the command was stopped"),
     (130, "interrupted by the user"),
+    (
+        UNREAD,
+        "nobody reads standard output any more, as in `crabbox run -- yes | head -1`, so the command was stopped",
+    ),
 ];
 
 #[cfg(test)]

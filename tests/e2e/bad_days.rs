@@ -139,10 +139,11 @@ fn a_reader_that_goes_away_does_not_leave_a_box_behind() {
     let repo = room.repo("app");
     let crabbox = crabbox_tests::binary("crabbox-under-test");
     let line = format!(
-        "'{}' run -- sh -c 'yes | head -c 5000000' | head -c 10 >/dev/null",
+        "{{ '{}' run -- sh -c 'yes | head -c 5000000'; echo \"status $?\" >&2; }} | head -c 10 >/dev/null",
         crabbox.display()
     );
-    let _ = room.call("sh").dir(&repo).args(["-c", &line]).run();
+    let ended = room.call("sh").dir(&repo).args(["-c", &line]).run();
+    assert!(ended.err().contains("status 141") && !ended.err().contains("error"), "{ended}");
     room.assert_nothing_left();
 }
 

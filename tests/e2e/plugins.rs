@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crabbox_tests::{Ended, Room};
 
@@ -9,8 +10,7 @@ use crabbox_tests::{Ended, Room};
 fn made(lang: &str, name: &str) -> (Room, PathBuf, PathBuf) {
     let room = Room::new();
     let repo = room.repo("app");
-    let folder = room.at(name);
-    ends(&room, &repo, &["plugin", "new", "--lang", lang, &folder.display().to_string()], 0);
+    let folder = room.template(lang, name);
     (room, repo, folder)
 }
 
@@ -41,6 +41,7 @@ fn agreement(refused: &Ended) -> Vec<String> {
     words.split(' ').map(str::to_owned).collect()
 }
 
+/// It runs commands, passes the test kit, and says what it is when it is started by hand.
 fn a_template_works_unmodified(lang: &str, program: &str) {
     let (room, repo, folder) = made(lang, "rack");
     let dev = format!("--plugin-dev={}", folder.display());
@@ -59,6 +60,11 @@ fn a_template_works_unmodified(lang: &str, program: &str) {
     let by_hand = room.call(folder.join(program)).run().expect(64);
     assert!(by_hand.out().is_empty() && !by_hand.err().is_empty(), "{by_hand}");
     room.assert_no_claims();
+    let kit = ["plugin", "test", "--json", "--patience", "10", &folder.display().to_string()];
+    let kit = room.crabbox(&repo, kit).limit(Duration::from_secs(180)).run().expect(0);
+    let provider = &kit.json()["providers"][0];
+    assert_eq!(provider["failed"], 0, "{kit}");
+    assert!(provider["passed"].as_u64() >= Some(45), "{kit}");
 }
 
 #[test]
@@ -69,6 +75,35 @@ fn the_python_template_works_unmodified() {
 #[test]
 fn the_node_template_works_unmodified() {
     a_template_works_unmodified("node", "provider.mjs");
+}
+
+#[test]
+fn the_go_template_works_once_built() {
+    a_template_works_unmodified("go", "provider");
+}
+
+#[test]
+fn the_rust_template_works_once_built() {
+    a_template_works_unmodified("rust", "provider");
+}
+
+#[test]
+fn a_package_leaves_out_what_a_build_can_make_again() {
+    let (room, repo, folder) = made("python", "rack");
+    let package = room.at("rack.cbxplugin");
+    let pack = |room: &Room| {
+        let out = package.display().to_string();
+        ends(room, &repo, &["plugin", "pack", &folder.display().to_string(), "--output", &out], 0);
+        fs::read(&package).unwrap()
+    };
+    let before = pack(&room);
+    fs::create_dir(folder.join("target")).unwrap();
+    fs::write(folder.join("target/CACHEDIR.TAG"), "Signature: 8a477f597d28d172789f06886806bc55")
+        .unwrap();
+    fs::write(folder.join("target/large"), "x").unwrap();
+    assert_eq!(pack(&room), before);
+    fs::remove_file(folder.join("target/CACHEDIR.TAG")).unwrap();
+    assert_ne!(pack(&room), before, "an ordinary folder is part of the plugin");
 }
 
 #[test]
@@ -145,7 +180,7 @@ fn an_installed_package_is_listed_verified_updated_and_removed() {
     assert_eq!(rack.unwrap()["standing"], "yes", "{list}");
     let info = run(&room, &repo, &["plugin", "info", "rack", "--json"]).expect(0).json();
     assert_eq!(info["source"], package.as_str());
-    assert_eq!(info["asks"][0]["level"], "advisory");
+    assert_eq!(info["asks"][2]["level"], "advisory");
     ends(&room, &repo, &["plugin", "verify"], 0);
     let ran = run(&room, &repo, &["run", "-q", "--provider", "rack", "--", "echo", "one"]);
     assert_eq!(ran.expect(0).out(), "one\n");
@@ -199,4 +234,22 @@ fn a_repository_can_require_a_plugin_and_lock_it_but_not_bring_it() {
     fs::write(&config, "provider: rack\nplugins:\n  requires: [example.dev/rack@^2]\n").unwrap();
     let old = run(&room, &repo, &go).expect(2);
     assert_eq!(old.json()["error"]["errorKind"], "precondition", "{old}");
+}
+
+#[test]
+fn one_question_is_asked_by_hand_and_nothing_can_be_changed_so() {
+    let (room, repo, folder) = made("python", "rack");
+    let dev = format!("--plugin-dev={}", folder.display());
+    let _ = run(&room, &repo, &["warmup", "-q", &dev, "--provider", "rack", "--slug", "blue"])
+        .expect(0);
+    let listed = run(&room, &repo, &["plugin", &dev, "run", "rack", "run.list"]).expect(0).json();
+    let lease = listed["leases"][0].clone();
+    let id = format!(r#"{{"id": {}, "purpose": "inspect"}}"#, lease["leaseId"]);
+    let found = run(&room, &repo, &["plugin", &dev, "run", "rack", "run.status", &id]).expect(0);
+    assert_eq!(found.json()["lease"], lease);
+    let refused = run(&room, &repo, &["plugin", &dev, "run", "rack", "run.stop"]).expect(2);
+    let _ = refused.says(&["not asked by hand", "run.list"]);
+    let typo = run(&room, &repo, &["plugin", &dev, "run", "rack", "run.list", "[1]"]).expect(2);
+    let _ = typo.says(&["no JSON object"]);
+    let _ = run(&room, &repo, &["stop", &dev, lease["leaseId"].as_str().unwrap()]).expect(0);
 }

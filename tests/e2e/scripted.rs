@@ -70,6 +70,8 @@ fn an_error_of_the_provider_has_its_own_status() {
         let (room, repo) = scripted(&format!("    acquire: fail:{kind}:not-started\n"));
         let ended = run(&room, &repo).expect(code);
         assert_eq!(ended.json()["error"]["errorKind"], word, "{ended}");
+        let followed = room.crabbox(&repo, ["attach"]).run().expect(code);
+        let _ = followed.says(&["crabbox ended run_", "not its command"]);
         room.assert_nothing_left();
     }
 }

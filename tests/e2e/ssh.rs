@@ -84,6 +84,18 @@ fn a_host_of_the_users_own_is_kept_and_forgotten() {
 }
 
 #[test]
+fn a_name_for_a_host_that_has_one_is_refused() {
+    let (room, _sshd) = hosted();
+    let repo = room.repo("app");
+    for command in [&["warmup", "--slug", "blue"][..], &["run", "--slug", "blue", "--", "true"]] {
+        let refused = room.crabbox(&repo, command.iter().copied()).run();
+        assert_ne!(refused.code, 0, "{refused}");
+        let _ = refused.says(&["names its boxes itself", "--slug"]);
+        room.assert_no_claims();
+    }
+}
+
+#[test]
 fn the_users_ssh_configuration_is_honoured() {
     let room = Room::new();
     let sshd = Sshd::start(&room);

@@ -7,6 +7,7 @@ mod podman;
 mod process;
 mod room;
 mod sshd;
+mod template;
 pub mod tree;
 
 pub use podman::Podman;

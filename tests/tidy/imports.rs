@@ -12,6 +12,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("crabbox-kernel", &["crabbox-schemas", "crabbox-tree", "crabbox-wire"]),
     ("crabbox-helper", &["crabbox-schemas", "crabbox-tree", "crabbox-wire"]),
     ("crabbox-daemon", &["crabbox-schemas", "crabbox-wire", "crabbox-kernel"]),
+    ("crabbox-fetch", &["crabbox-schemas", "crabbox-kernel"]),
     ("crabbox-net", &["crabbox-schemas", "crabbox-wire"]),
     ("crabbox-kit", &["crabbox-schemas", "crabbox-wire", "crabbox-plugins"]),
     ("crabbox-plugins", &["crabbox-schemas", "crabbox-kernel"]),
@@ -32,6 +33,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "crabbox-schemas",
             "crabbox-kernel",
             "crabbox-plugins",
+            "crabbox-fetch",
             "crabbox-host",
             "crabbox-kit",
             "crabbox-remote",
@@ -39,7 +41,7 @@ const TABLE: &[(&str, &[&str])] = &[
         ],
     ),
     ("crabbox-tests", &["crabbox-schemas", "crabbox-wire", "crabbox-plugin-sdk", "crabbox-cli"]),
-    ("crabbox-bench", &["crabbox-tests", "crabbox-kernel"]),
+    ("crabbox-bench", &["crabbox-tests", "crabbox-kernel", "crabbox-plugin-sdk"]),
 ];
 
 /// Crate, and what it must never pull in directly.

@@ -45,10 +45,12 @@ fn without_tests(text: &str) -> &str {
     text.find("\n#[cfg(test)]\nmod ").map_or(text, |at| &text[..at])
 }
 
-/// Whether a file is a test or serves only tests.
+/// Whether a file is a test or serves only tests, or is the beginning of somebody else's provider.
 fn is_test(path: &str) -> bool {
     static INLINE: LazyLock<HashSet<String>> = LazyLock::new(test_modules);
-    path.starts_with("tests/") || path.contains("/tests/") || INLINE.contains(path)
+    ["tests/", "plugin-sdk/templates/"].iter().any(|dir| path.starts_with(dir))
+        || path.contains("/tests/")
+        || INLINE.contains(path)
 }
 
 /// Files that are declared as `#[cfg(test)] mod name;`.

@@ -112,10 +112,25 @@ fn told(ctx: &Context, run: &RunRecord) -> Result<i32> {
         return Err(KernelError::new(ErrorCode::ConnectionLost, what)
             .hint("`crabbox cleanup` finishes what it left"));
     }
-    if ctx.global.json {
-        ctx.terminal.out_json(run);
+    match ctx.global.json {
+        true => ctx.terminal.out_json(run),
+        false if run.by.as_deref() == Some("crabbox") => say_why(ctx, run),
+        false => {}
     }
     Ok(run.exit_code.unwrap_or(1))
+}
+
+/// Why a run ended that its command did not end: whoever follows it saw nothing of that.
+fn say_why(ctx: &Context, run: &RunRecord) {
+    let id = RunId::parse(&run.id);
+    let events = id.and_then(|id| ctx.runs().events(&id, 0, usize::MAX).ok()).unwrap_or_default();
+    let why = events.into_iter().rev().find(|event| event.kind == "run.failed");
+    let why = why.and_then(|event| event.message).or_else(|| run.error_kind.clone());
+    ctx.terminal.warn(&format!(
+        "crabbox ended {}, not its command: {}",
+        run.id,
+        why.unwrap_or_else(|| "no reason is recorded".to_owned())
+    ));
 }
 
 /// Ends a run's command: its record, and whether that was news.

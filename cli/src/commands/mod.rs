@@ -132,7 +132,7 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<i32> {
         Command::Daemon(args) => daemon::run(ctx, &args).await,
         Command::Doctor(args) => doctor::run(ctx, args).await,
         Command::Init(args) => init::run(ctx, &args),
-        Command::Plugin(args) => plugin::run(ctx, args),
+        Command::Plugin(args) => plugin::run(ctx, args).await,
         Command::Providers(args) => providers::run(ctx, args),
         Command::Completions(args) => completions::run(ctx, &args),
         Command::Version => version::run(ctx),

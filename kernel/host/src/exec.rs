@@ -109,7 +109,7 @@ impl Tools {
             };
             env.insert(name.clone(), value);
         }
-        spawn::start(Program { path, args: params.args.clone(), env, cwd })
+        spawn::start(Program { path, args: params.args.clone(), env, cwd, confined: None })
             .await
             .map_err(|e| refuse(ErrorKind::Unsupported, format!("{tool} cannot be started: {e}")))
     }

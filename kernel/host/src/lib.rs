@@ -8,6 +8,7 @@
 //! `call` is the same call seen from the caller, `broker` answers callbacks.
 
 mod broker;
+mod by_hand;
 mod call;
 mod doors;
 mod exec;
@@ -24,5 +25,6 @@ mod slot;
 mod spawn;
 
 pub use broker::{NowMs, Prompt};
+pub use by_hand::QUESTIONS;
 pub use lazy::Lazy;
 pub use session::{OpenOptions, Session, Timeouts, open};

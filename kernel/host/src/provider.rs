@@ -29,10 +29,10 @@ const MAX_PAGES: usize = 1000;
 
 /// One call's fixed properties.
 #[derive(Clone, Copy)]
-struct Shape {
+pub(crate) struct Shape {
     method: &'static str,
-    deadline: Duration,
-    grace: Duration,
+    pub(crate) deadline: Duration,
+    pub(crate) grace: Duration,
     mutating: bool,
 }
 
@@ -45,12 +45,12 @@ impl Session {
         }
     }
 
-    fn read(&self, method: &'static str) -> Shape {
+    pub(crate) fn read(&self, method: &'static str) -> Shape {
         let grace = self.timeouts.grace.1;
         Shape { method, deadline: self.timeouts.read, grace, mutating: false }
     }
 
-    async fn ask<T: DeserializeOwned>(
+    pub(crate) async fn ask<T: DeserializeOwned>(
         &self,
         shape: Shape,
         params: &impl Serialize,

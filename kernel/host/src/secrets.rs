@@ -84,14 +84,7 @@ impl Secrets {
             },
             Some(("file", path)) => read(&self.expand(path)).map_err(missing)?,
             Some(("cmd", command)) => self.print(command).await.map_err(missing)?,
-            Some(("keyring", _)) => {
-                let message =
-                    format!("the secret {name} is in a keyring, which crabbox cannot open");
-                return Err(refuse(ErrorKind::Unsupported, message).with(|data| {
-                    let hint = "use its own tool, as in cmd:secret-tool lookup service NAME";
-                    data.hint = Some(hint.to_owned());
-                }));
-            }
+            Some(("keyring", place)) => self.unlock(place).await.map_err(missing)?,
             _ => return Err(missing("its setting names no place".to_owned())),
         };
         let text = text.strip_suffix('\n').unwrap_or(&text);
@@ -109,13 +102,39 @@ impl Secrets {
         }
     }
 
+    /// What the system's keyring holds under `SERVICE/USER`, asked for with the system's own tool.
+    async fn unlock(&self, place: &str) -> Result<String, String> {
+        let (service, user) = place
+            .rsplit_once('/')
+            .filter(|(service, user)| !service.is_empty() && !user.is_empty())
+            .ok_or_else(|| format!("keyring:{place} is not keyring:SERVICE/USER"))?;
+        let (tool, words): (_, &[&str]) = match cfg!(target_os = "macos") {
+            true => ("security", &["find-generic-password", "-w", "-s", service, "-a", user]),
+            false => ("secret-tool", &["lookup", "service", service, "username", user]),
+        };
+        let words = words.iter().map(|&word| word.to_owned());
+        let path = self.env.get("PATH").map(String::as_str).unwrap_or_default();
+        let program = std::env::split_paths(path)
+            .filter(|dir| dir.is_absolute())
+            .map(|dir| dir.join(tool))
+            .find(|program| program.is_file())
+            .ok_or_else(|| {
+                format!("crabbox asks the keyring with {tool}, which is not installed")
+            })?;
+        self.output(program, words.collect()).await
+    }
+
     /// What a command of the user's prints; it runs as in the user's own shell.
     async fn print(&self, command: &str) -> Result<String, String> {
+        self.output("/bin/sh".into(), vec!["-c".to_owned(), command.to_owned()]).await
+    }
+
+    async fn output(&self, path: PathBuf, args: Vec<String>) -> Result<String, String> {
         let env = self.env.iter().map(|(name, value)| (name.clone(), value.into())).collect();
-        let args = vec!["-c".to_owned(), command.to_owned()];
         let cwd = if self.home.is_dir() { self.home.clone() } else { PathBuf::from("/") };
-        let program = Program { path: "/bin/sh".into(), args, env, cwd };
-        let running = spawn::start(program).await.map_err(|e| format!("sh cannot start: {e}"))?;
+        let name = path.display().to_string();
+        let program = Program { path, args, env, cwd, confined: None };
+        let running = spawn::start(program).await.map_err(|e| format!("{name}: {e}"))?;
         let _guard = KillOnDrop(Arc::clone(&running.group));
         let spawn::Running { stdin, stdout, mut stderr, group } = running;
         drop(stdin);
@@ -217,8 +236,10 @@ mod tests {
         let config = json!({
             "unset": "env:UNSET", "open": "file:~/open", "absent": "file:/nowhere/key", "loose": "file:key",
             "fails": "cmd:echo exposed; echo exposed >&2; exit 3", "silent": "cmd:true", "ring": "keyring:x",
+            "gone": "keyring:crabbox/me",
         });
-        let secrets = secrets(config, home.path());
+        let mut secrets = secrets(config, home.path());
+        secrets.env = Arc::new([("PATH".to_owned(), "/nowhere".to_owned())].into());
         for (name, part) in [
             ("unset", "Auth: the secret unset cannot be read: UNSET is not set"),
             ("open", "chmod 600"),
@@ -226,11 +247,26 @@ mod tests {
             ("loose", "not absolute"),
             ("fails", "ended with exit code 3"),
             ("silent", "it is empty"),
-            ("ring", "Unsupported"),
+            ("ring", "is not keyring:SERVICE/USER"),
+            ("gone", "secret-tool, which is not installed"),
         ] {
             let told = find(&secrets, name).await;
             assert!(told.contains(part) && !told.contains("exposed"), "{told}");
         }
+    }
+
+    #[tokio::test]
+    #[cfg(not(target_os = "macos"))]
+    async fn the_keyring_is_asked_with_the_systems_own_tool() {
+        let home = tempfile::tempdir().unwrap();
+        let tool = home.path().join("secret-tool");
+        std::fs::write(&tool, "#!/bin/sh\necho \"$#: $*\"\n").unwrap();
+        std::fs::set_permissions(&tool, PermissionsExt::from_mode(0o755)).unwrap();
+        let mut secrets = secrets(json!({"token": "keyring:my cloud/eu/me"}), home.path());
+        let path = home.path().to_str().unwrap().to_owned();
+        secrets.env = Arc::new([("PATH".to_owned(), path)].into());
+        let told = find(&secrets, "token").await;
+        assert_eq!(told, "5: lookup service my cloud/eu username me");
     }
 
     #[tokio::test]

@@ -118,11 +118,16 @@ pub async fn open(options: OpenOptions<'_>) -> Result<Session> {
     let folder = private_folder(&options.plugins_dir, &entry.manifest.id);
     make_dir(&folder)?;
     let env = environment(&options, &folder);
+    let confined = Some(entry.confined()).filter(|walls| walls.is_needed());
     let program = Program {
         path: entry.program.clone(),
         args: entry.args.clone(),
-        env: env.clone(),
+        env: match confined {
+            Some(_) => with_own_tmp(env.clone(), &folder)?,
+            None => env.clone(),
+        },
         cwd: folder.clone(),
+        confined,
     };
     let broker = broker(&options, env, &folder)?;
     let running = spawn::start(program).await.map_err(|e| cannot_start(entry, &e))?;
@@ -182,6 +187,17 @@ fn environment(options: &OpenOptions<'_>, folder: &Path) -> BTreeMap<String, OsS
     ];
     env.extend(ours.map(|(name, value)| (name.to_owned(), value)));
     env
+}
+
+/// A program that writes only into its own folder keeps its temporary files there.
+fn with_own_tmp(
+    mut env: BTreeMap<String, OsString>,
+    folder: &Path,
+) -> Result<BTreeMap<String, OsString>> {
+    let tmp = folder.join("tmp");
+    make_dir(&tmp)?;
+    env.insert("TMPDIR".to_owned(), tmp.into());
+    Ok(env)
 }
 
 fn broker(

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crabbox_plugins::{Confined, confine_thread};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::{oneshot, watch};
@@ -20,6 +21,8 @@ pub(crate) struct Program {
     /// The whole environment; nothing else is passed on.
     pub(crate) env: BTreeMap<String, OsString>,
     pub(crate) cwd: PathBuf,
+    /// What it is kept from; its working directory is where it may write.
+    pub(crate) confined: Option<Confined>,
 }
 
 /// A running child. Dropping it kills its group.
@@ -93,7 +96,9 @@ pub(crate) async fn start(program: Program) -> io::Result<Running> {
     let (spawned_tx, spawned_rx) = oneshot::channel();
     let (exit_tx, exit_rx) = watch::channel(None);
     std::thread::Builder::new().name("plugin-keeper".to_owned()).spawn(move || {
-        let mut child = match command(&program).spawn() {
+        // The walls are this thread's own, and the child inherits them.
+        let walls = program.confined.map_or(Ok(()), |walls| confine_thread(walls, &program.cwd));
+        let mut child = match walls.and_then(|()| command(&program).spawn()) {
             Ok(child) => child,
             Err(error) => return drop(spawned_tx.send(Err(error))),
         };

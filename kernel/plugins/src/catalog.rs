@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::lease::acquire::OWN_LEASE_IDS;
 use crabbox_kernel::ports::About;
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::ErrorCode;
@@ -116,6 +117,11 @@ impl Entry {
             format!("plugin {} has nothing that runs here", self.manifest.id),
         )
         .hint(format!("it has {}; ask its publisher for this machine's", has.join(", ")))
+    }
+
+    /// Whether its boxes existed before crabbox and have names of their own.
+    pub fn owns_lease_ids(&self) -> bool {
+        self.provider.features.iter().any(|feature| feature == OWN_LEASE_IDS)
     }
 
     /// Every name it answers to.

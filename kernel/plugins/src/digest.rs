@@ -17,6 +17,9 @@ const MOST_BYTES: u64 = 1 << 30;
 /// What tools leave in a folder and no plugin needs: neither counted nor copied.
 const LEFT_OUT: &[&str] = &[".git", "__pycache__", ".DS_Store"];
 
+/// Marks a folder of what can be made again (bford.info/cachedir), such as Cargo's `target`: left out too.
+const CACHE_MARK: &str = "CACHEDIR.TAG";
+
 /// What a plugin's folder holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
@@ -38,7 +41,7 @@ pub struct Item {
 }
 
 /// Digest of one file: `sha256:` and hex.
-pub(crate) fn of_file(path: &Path) -> std::io::Result<String> {
+pub fn of_file(path: &Path) -> std::io::Result<String> {
     let mut file = File::open(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 64 * 1024];
@@ -100,6 +103,9 @@ fn files(folder: &Path) -> Result<Vec<Item>> {
     let (mut found, mut bytes, mut dirs) = (Vec::new(), 0, vec![PathBuf::new()]);
     while let Some(dir) = dirs.pop() {
         let here = folder.join(&dir);
+        if dir != Path::new("") && here.join(CACHE_MARK).is_file() {
+            continue;
+        }
         for entry in fs::read_dir(&here).map_err(|e| unreadable(&here, &e))? {
             let entry = entry.map_err(|e| unreadable(&here, &e))?;
             let name = entry.file_name();

@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 
 use crate::catalog::Entry;
 
+use crate::walls::{self, Confined, Walls};
+
 /// How strongly a grant binds the plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -81,9 +83,19 @@ fn named(value: &Value, programs: &mut Vec<String>) {
 
 /// Every grant in words, and at the end what the runtime itself allows.
 pub fn lines(grants: &Grants, runtime: Runtime) -> Vec<Line> {
+    behind(grants, runtime, walls::here())
+}
+
+fn behind(grants: &Grants, runtime: Runtime, walls: Walls) -> Vec<Line> {
     let sandboxed = matches!(runtime, Runtime::Wasm | Runtime::WasiStdio);
+    let walls = if runtime == Runtime::Stdio { walls } else { Walls::None };
+    let confined = Confined::of(&grants.powers, walls);
     let by_host = |text: String| Line { text, level: Level::Enforced };
     let own = if sandboxed { Level::Enforced } else { Level::Advisory };
+    let requests = match confined.network {
+        true => Level::Partial, // TCP only
+        false => own,
+    };
     let mut lines = Vec::new();
     for grant in &grants.http {
         let to = match (&grant.origin, &grant.setting) {
@@ -96,7 +108,7 @@ pub fn lines(grants: &Grants, runtime: Runtime) -> Vec<Line> {
             false => format!(" ({})", grant.methods.join(", ")),
         };
         let why = if grant.why.is_empty() { String::new() } else { format!(": {}", grant.why) };
-        lines.push(Line { text: format!("send requests to {to}{how}{why}"), level: own });
+        lines.push(Line { text: format!("send requests to {to}{how}{why}"), level: requests });
     }
     for grant in &grants.secrets {
         let name = &grant.name;
@@ -131,15 +143,57 @@ pub fn lines(grants: &Grants, runtime: Runtime) -> Vec<Line> {
     lines.extend(grants.powers.iter().map(|power| {
         by_host(match power.as_str() {
             "files" => "keep files in a folder of its own".to_owned(),
+            walls::WRITE => "write files wherever you can".to_owned(),
+            walls::NETWORK => "open connections of its own, to anywhere".to_owned(),
             "key-file" => "name private key files that crabbox uses for SSH".to_owned(),
             other => format!("use the power `{other}`"),
         })
     }));
     if !sandboxed {
-        lines.push(Line {
-            text: "do whatever a program of yours can: it is not confined".to_owned(),
-            level: Level::Advisory,
-        });
+        lines.push(own_program(confined));
     }
     lines
+}
+
+/// What a program of its own may do without asking.
+fn own_program(confined: Confined) -> Line {
+    let text = match (confined.files, confined.network) {
+        (true, true) => {
+            "read what you can read; it is kept from writing elsewhere and from TCP connections"
+        }
+        (true, false) => "do whatever a program of yours can, except write outside its own folder",
+        (false, true) => "do whatever a program of yours can, except open TCP connections",
+        (false, false) => "do whatever a program of yours can: it is not confined",
+    };
+    let level = if confined.is_needed() { Level::Partial } else { Level::Advisory };
+    Line { text: text.to_owned(), level }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crabbox_schemas::manifest::HttpGrant;
+
+    fn told(powers: &[&str], walls: Walls) -> Vec<String> {
+        let http =
+            vec![HttpGrant { origin: Some("https://a.dev".to_owned()), ..HttpGrant::default() }];
+        let powers = powers.iter().map(|&power| power.to_owned()).collect();
+        let grants = Grants { http, powers, ..Grants::default() };
+        let lines = behind(&grants, Runtime::Stdio, walls);
+        lines.into_iter().map(|line| format!("{}: {}", line.level.word(), line.text)).collect()
+    }
+
+    #[test]
+    fn what_the_system_stops_is_said_and_no_more() {
+        let all = told(&[], Walls::FilesAndNetwork);
+        assert_eq!(all[0], "partial: send requests to https://a.dev");
+        assert!(all[1].starts_with("partial: read what you can read;"), "{all:?}");
+        let files = told(&[], Walls::Files);
+        assert_eq!(files[0], "advisory: send requests to https://a.dev");
+        assert!(files[1].contains("except write outside"), "{files:?}");
+        let asked = told(&["network", "write"], Walls::FilesAndNetwork);
+        assert_eq!(asked[1], "enforced: open connections of its own, to anywhere");
+        assert!(asked[3].starts_with("advisory: do whatever"), "{asked:?}");
+        assert!(told(&[], Walls::None)[1].starts_with("advisory: do whatever"));
+    }
 }

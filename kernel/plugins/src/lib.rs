@@ -19,9 +19,10 @@ mod settings;
 mod shelf;
 mod sign;
 mod vet;
+mod walls;
 
 pub use catalog::{Catalog, Entry, Place};
-pub use digest::{Content, content, of_grants};
+pub use digest::{Content, content, of_file as digest_of_file, of_grants};
 pub use discover::{Places, discover, load};
 pub use grants::{EVERY, Level, Line, lines, programs};
 pub use install::Candidate;
@@ -34,3 +35,4 @@ pub use require::{check_lock, check_version};
 pub use settings::{Flag, FlagKind, check as check_settings, hide_secrets};
 pub use shelf::{Shelf, Standing};
 pub use vet::{Proposal, Verdict, vet};
+pub use walls::{Confined, confine_thread};

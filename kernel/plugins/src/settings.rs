@@ -181,7 +181,7 @@ fn literal(provider: &str, flag: &Flag) -> KernelError {
         ErrorCode::Config,
         format!("provider {provider}: {} must name where the secret lives", flag.config_key),
     )
-    .hint("write env:NAME, file:PATH, keyring:NAME or cmd:COMMAND instead of the secret")
+    .hint("write env:NAME, file:PATH, keyring:SERVICE/USER or cmd:COMMAND instead of the secret")
 }
 
 fn lookup<'a>(config: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {

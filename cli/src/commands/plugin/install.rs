@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
+use crabbox_fetch::Source;
 use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::state::failed;
 use crabbox_plugins::Candidate;
 use crabbox_schemas::error::ErrorCode;
 
@@ -11,49 +13,75 @@ use crate::context::Context;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   crabbox plugin install ./my-provider
-  crabbox plugin install ./hetzner-1.4.2.cbxplugin --grants sha256:…")]
+  crabbox plugin install ./hetzner-1.4.2.cbxplugin --grants sha256:…
+  crabbox plugin install https://example.dev/hetzner-1.4.2.cbxplugin --digest sha256:…
+  crabbox plugin install oci://registry.example.dev/plugins/hetzner:1.4")]
 pub(super) struct Args {
-    /// A folder with a manifest, or a package
+    /// A folder with a manifest, a package, its web address, or a registry's oci://…
     #[arg(value_name = "SOURCE")]
     source: String,
+    /// Which bytes a web address must have, as its publisher says
+    #[arg(long, value_name = "DIGEST")]
+    digest: Option<String>,
     /// Agree to this digest of grants without being asked
     #[arg(long, value_name = "DIGEST")]
     grants: Option<String>,
 }
 
-pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
+pub(super) async fn run(ctx: &Context, args: &Args) -> Result<i32> {
+    if let Some(source) = Source::parse(&args.source, args.digest.as_deref())? {
+        return get(ctx, &source, args.grants.as_deref()).await;
+    }
     let path = ctx.cwd.join(&args.source);
     if !path.exists() {
         return Err(KernelError::new(
             ErrorCode::NotFound,
             format!("there is no folder or package {}", args.source),
         )
-        .hint("name a folder with crabbox-plugin.toml in it, or a .cbxplugin file"));
+        .hint("name a folder with crabbox-plugin.toml in it, a .cbxplugin file, or an address"));
     }
     let path = path.canonicalize().unwrap_or(path);
-    install(ctx, &path, args.grants.as_deref())
+    install(ctx, &path, &path.display().to_string(), args.grants.as_deref())
 }
 
-pub(super) fn update(ctx: &Context, plugin: &str) -> Result<i32> {
+pub(super) async fn update(ctx: &Context, plugin: &str) -> Result<i32> {
     let lock = ctx.shelf.lock()?;
     let locked = lock.plugins.get(plugin).ok_or_else(|| {
         KernelError::new(ErrorCode::NotFound, format!("no plugin {plugin} is installed"))
             .hint("`crabbox plugin list` shows them all; `crabbox plugin install` adds one")
     })?;
-    let source = Path::new(&locked.source);
-    if !source.exists() {
+    if let Some(source) = Source::parse(&locked.source, None)? {
+        if source.is_fixed() {
+            return Err(KernelError::new(
+                ErrorCode::Precondition,
+                format!("{plugin} was installed from {source}, which never changes"),
+            )
+            .hint("`crabbox plugin install` the newer one"));
+        }
+        return get(ctx, &source, None).await;
+    }
+    let path = Path::new(&locked.source);
+    if !path.exists() {
         return Err(KernelError::new(
             ErrorCode::NotFound,
             format!("{plugin} was installed from {}, which is gone", locked.source),
         )
         .hint("install it from where it is now"));
     }
-    install(ctx, source, None)
+    install(ctx, path, &locked.source, None)
 }
 
-fn install(ctx: &Context, path: &Path, grants: Option<&str>) -> Result<i32> {
-    let source = path.display().to_string();
-    let candidate = Candidate::open(path, &source, &ctx.shelf, ctx.programs())?;
+/// Gets a package from elsewhere into a folder of its own, which does not outlive the command.
+async fn get(ctx: &Context, source: &Source, grants: Option<&str>) -> Result<i32> {
+    let dir = tempfile::tempdir()
+        .map_err(|e| failed("cannot make", Path::new("a temporary folder"), &e))?;
+    ctx.terminal.err(&format!("getting {source}"));
+    let package = crabbox_fetch::fetch(source, dir.path()).await?;
+    install(ctx, &package, &source.to_string(), grants)
+}
+
+fn install(ctx: &Context, path: &Path, source: &str, grants: Option<&str>) -> Result<i32> {
+    let candidate = Candidate::open(path, source, &ctx.shelf, ctx.programs())?;
     let manifest = candidate.manifest()?;
     for entry in candidate.entries() {
         let rival = entry.names().find_map(|name| ctx.catalog.find(name));

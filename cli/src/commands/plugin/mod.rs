@@ -5,6 +5,7 @@ mod list;
 mod new;
 mod pack;
 mod remove;
+mod run;
 mod test;
 mod trust;
 
@@ -34,7 +35,7 @@ enum PluginCommand {
     List,
     /// Show what a plugin offers and what it asks for
     Info(Which),
-    /// Install a plugin from a folder or a package
+    /// Install a plugin from a folder, a package, a web address or a registry
     Install(install::Args),
     /// Install a plugin anew from where it came from
     Update(Which),
@@ -48,6 +49,8 @@ enum PluginCommand {
     Gc,
     /// Make a package of a plugin's folder
     Pack(pack::Args),
+    /// Ask a provider one question by hand
+    Run(run::Args),
     /// Test a plugin against the protocol
     Test(test::Args),
     /// Begin a plugin of your own
@@ -65,17 +68,18 @@ struct Which {
 }
 
 /// Runs one of them.
-pub(crate) fn run(ctx: &Context, args: Args) -> Result<i32> {
+pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     match args.command {
         PluginCommand::List => list::list(ctx),
         PluginCommand::Info(which) => list::info(ctx, &which.plugin),
-        PluginCommand::Install(args) => install::run(ctx, &args),
-        PluginCommand::Update(which) => install::update(ctx, &which.plugin),
+        PluginCommand::Install(args) => install::run(ctx, &args).await,
+        PluginCommand::Update(which) => install::update(ctx, &which.plugin).await,
         PluginCommand::Remove(which) => remove::run(ctx, &which.plugin),
         PluginCommand::Trust(args) => trust::run(ctx, &args),
         PluginCommand::Verify => trust::verify(ctx),
         PluginCommand::Gc => remove::gc(ctx),
         PluginCommand::Pack(args) => pack::run(ctx, &args),
+        PluginCommand::Run(args) => run::run(ctx, &args).await,
         PluginCommand::Test(args) => test::run(ctx, &args),
         PluginCommand::New(args) => new::run(ctx, &args),
         PluginCommand::Path => path(ctx),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crabbox_kernel::error::Result;
 use crabbox_kernel::state::failed;
-use crabbox_plugins::{EXTENSION, MANIFEST_FILE, pack, read_manifest};
+use crabbox_plugins::{EXTENSION, MANIFEST_FILE, digest_of_file, pack, read_manifest};
 
 use crate::context::Context;
 
@@ -35,6 +35,14 @@ pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
     file.persist(&output).map_err(|e| fault(e.error))?;
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     File::open(&output).and_then(|f| f.set_permissions(open)).map_err(fault)?;
-    ctx.terminal.out(&format!("packed {} ({bytes} bytes)", output.display()));
+    let digest = digest_of_file(&output).map_err(fault)?;
+    match ctx.global.json {
+        true => ctx.terminal.out_json(&serde_json::json!({
+            "schemaVersion": crabbox_schemas::SCHEMA_VERSION, "path": output, "bytes": bytes, "digest": digest,
+        })),
+        false => {
+            ctx.terminal.out(&format!("packed {} ({bytes} bytes)\n{digest}", output.display()));
+        }
+    }
     Ok(0)
 }

@@ -1,0 +1,3 @@
+module example.dev/toy-platform
+
+go 1.19
