@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-const BUDGET: usize = 490;
+const BUDGET: usize = 493;
 
 /// Package, and why it must not come in by a side door.
 const NEVER: &[(&str, &str)] = &[
