@@ -82,7 +82,7 @@ pub(crate) fn of(what: &str, result: &ExecResult) -> Failure {
     let make = row.map_or(Failure::transient as fn(String) -> Failure, |row| row.1);
     let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
     // The first error is the cause; what follows only tells what else did not work then.
-    let cause = lines().find(|line| line.starts_with("Error")).or(lines().last());
+    let cause = lines().find(|line| line.starts_with("Error")).or(lines().next_back());
     let cause = cause.map_or_else(|| format!("status {}", result.exit_code), str::to_owned);
     make(format!("cannot {what}")).because(&io::Error::other(cause))
 }
