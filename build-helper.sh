@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the box helper as a static program and puts it beside the executables of a profile, where crabbox looks for it.
+# Builds what runs inside boxes as static programs - the helper, and the SSH server for containers - and puts them
+# beside the executables of a profile, where crabbox looks for them.
 # Usage: ./build-helper.sh [debug|release]...
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -15,10 +16,17 @@ fi
 export "CC_${target//-/_}=${CC:-cc}"
 flags="CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$target")_RUSTFLAGS"
 export "$flags=-C target-feature=+crt-static"
-cargo build --quiet --package crabbox-helper --profile helper --target "$target"
-for profile in "$@"; do
-  mkdir -p "$out/$profile"
-  # A running helper must not be written into: put the new one in its place at once.
-  cp "$out/$target/helper/crabbox-helper" "$out/$profile/.crabbox-helper.new"
-  mv "$out/$profile/.crabbox-helper.new" "$out/$profile/crabbox-helper-linux-$machine"
-done
+place() { # package, profile it is built with, profiles it is put beside
+  local package=$1 built=$2
+  shift 2
+  cargo build --quiet --package "$package" --profile "$built" --target "$target"
+  for profile in "$@"; do
+    mkdir -p "$out/$profile"
+    # One that runs must not be written into: put the new one in its place at once.
+    cp "$out/$target/$built/$package" "$out/$profile/.$package.new"
+    mv "$out/$profile/.$package.new" "$out/$profile/$package-linux-$machine"
+  done
+}
+
+place crabbox-helper helper "$@"
+place crabbox-box-server dist "$@"

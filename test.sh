@@ -11,7 +11,8 @@ as_root() {
 }
 
 # Tools the tests drive for real: an SSH server, its key maker, git, bubblewrap for isolated local boxes, network
-# namespaces for links that die, strace to count programs, the languages of the plugin templates, an OCI registry.
+# namespaces for links that die, strace to count programs, the languages of the plugin templates, an OCI
+# registry, containers.
 missing=()
 command -v git >/dev/null || missing+=(git)
 command -v ssh-keygen >/dev/null || missing+=(openssh-client)
@@ -26,6 +27,8 @@ case "$(uname -s)" in
     command -v strace >/dev/null || missing+=(strace)
     command -v python3 >/dev/null || missing+=(python3)
     command -v node >/dev/null || missing+=(nodejs)
+    command -v podman >/dev/null || missing+=(podman runc netavark iptables)
+    command -v busybox >/dev/null || missing+=(busybox-static)
     command -v go >/dev/null || missing+=(golang-go)
     command -v docker-registry >/dev/null || missing+=(docker-registry)
     if [ ${#missing[@]} -gt 0 ]; then

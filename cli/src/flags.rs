@@ -88,6 +88,7 @@ fn args(entry: &Entry, name: &str, flag: &Flag, heading: &str) -> Vec<Arg> {
         }
         FlagKind::Integer | FlagKind::Number => arg.value_name("N"),
         FlagKind::Text => arg.value_name("VALUE"),
+        FlagKind::Table => arg.value_name("JSON"),
     };
     vec![arg]
 }
@@ -164,6 +165,7 @@ fn property(flag: &Flag) -> Property {
         FlagKind::Boolean => Kind::Bool,
         FlagKind::List => Kind::List,
         FlagKind::Number => Kind::Number,
+        FlagKind::Table => Kind::Table,
         FlagKind::Text | FlagKind::Choice(_) => Kind::Text,
     };
     Property {

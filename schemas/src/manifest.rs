@@ -130,10 +130,11 @@ pub struct Grants {
     /// Secrets by name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretGrant>,
-    /// Names of tools it may run through the host.
+    /// Names of tools it may run through the host; one in braces is a setting with `x-crabbox-source: user`, and what
+    /// that names may be run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exec: Vec<String>,
-    /// Environment names passed through.
+    /// Environment names passed through; `*` for all.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
     /// Powers over the user's machine by name: `files` (its own state folder, for WebAssembly guests), `key-file`

@@ -11,7 +11,11 @@ fn plugins() -> Vec<PathBuf> {
     let folders =
         fs::read_dir(top.join("plugins")).expect("plugins").flatten().map(|entry| entry.path());
     // Those in other languages are tested by `crabbox plugin test`.
-    folders.filter(|path| path.join("Cargo.toml").is_file()).collect()
+    folders
+        .filter(|path| {
+            ["Cargo.toml", "crabbox-plugin.toml"].iter().all(|name| path.join(name).is_file())
+        })
+        .collect()
 }
 
 fn transcripts(plugin: &Path) -> Vec<PathBuf> {

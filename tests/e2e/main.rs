@@ -4,10 +4,13 @@
 
 mod bad_days;
 mod base_ref;
+#[cfg(target_os = "linux")]
+mod containers;
 mod counted;
 mod daemon;
 mod detach;
 mod errors;
+mod external;
 mod faults;
 mod fetch;
 mod inspection;

@@ -3,12 +3,14 @@
 pub mod line;
 #[cfg(target_os = "linux")]
 pub mod netns;
+mod podman;
 mod process;
 mod room;
 mod sshd;
 mod template;
 pub mod tree;
 
+pub use podman::Podman;
 pub use process::{Call, Ended, Running};
 pub use room::Room;
 pub use sshd::Sshd;

@@ -29,7 +29,12 @@ impl Default for Room {
 impl Room {
     /// Opens a room.
     pub fn new() -> Self {
-        for provider in ["crabbox-provider-local", "crabbox-provider-ssh"] {
+        for provider in [
+            "crabbox-provider-container",
+            "crabbox-provider-external",
+            "crabbox-provider-local",
+            "crabbox-provider-ssh",
+        ] {
             binary(provider);
         }
         let dir = tempfile::Builder::new().prefix("cbx-room-").tempdir().expect("a scratch folder");

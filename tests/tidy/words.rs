@@ -58,7 +58,9 @@ const DOORS: &[Door] = &[
             "plugin-sdk/src/serve.rs",
             "runners/wasm/src/main.rs",
             "runners/wasm-compile/src/main.rs",
-            "plugins/local/src/program.rs",
+            "plugins/box-server/src/program.rs",
+            "plugins/external/src/main.rs",
+            "plugins/local/src/surroundings.rs",
         ],
     },
     Door {
@@ -78,7 +80,7 @@ const DOORS: &[Door] = &[
             "kernel/kit/src/peer.rs",
             "plugin-sdk/src/testkit/peer.rs",
             "runners/wasm/src/main.rs",
-            "plugins/local/src/program.rs",
+            "plugins/box-server/src/program.rs",
         ],
     },
 ];

@@ -34,8 +34,10 @@ pub(crate) struct Tools {
     pub(crate) env: BTreeMap<String, OsString>,
     pub(crate) cwd: PathBuf,
     pub(crate) found: Mutex<HashMap<String, PathBuf>>,
-    /// Names of the tools the plugin may run.
+    /// Names of the tools the plugin may run, and paths of those the user's settings name.
     pub(crate) granted: Vec<String>,
+    /// The user's home, for `~/`.
+    pub(crate) home: PathBuf,
 }
 
 /// Names that change what a tool is, not what it does.
@@ -84,7 +86,7 @@ impl Tools {
 
     async fn start(&self, vault: &Vault, params: &ExecParams) -> Result<spawn::Running, RpcError> {
         let tool = &params.tool;
-        if !self.granted.contains(tool) || tool.contains('/') {
+        if !self.granted.contains(tool) {
             let message = format!("the manifest asks for no tool called {tool}");
             return Err(refuse(ErrorKind::GrantDenied, message));
         }
@@ -94,7 +96,10 @@ impl Tools {
             return Err(refuse(ErrorKind::GrantDenied, message));
         }
         let path = self.find(tool).ok_or_else(|| {
-            let message = format!("{tool} is not installed (looked in {})", self.path);
+            let message = match tool.contains('/') {
+                true => format!("{tool} is not a program with an absolute path"),
+                false => format!("{tool} is not installed (looked in {})", self.path),
+            };
             refuse(ErrorKind::Unsupported, message)
         })?;
         let (mut env, cwd) = (self.env.clone(), self.cwd.clone());
@@ -119,10 +124,13 @@ impl Tools {
         if let Some(path) = found.get(tool) {
             return Some(path.clone());
         }
-        let path = std::env::split_paths(&self.path)
-            .filter(|dir| dir.is_absolute())
-            .map(|dir| dir.join(tool))
-            .find(|path| is_executable(path))?;
+        let path = match tool.strip_prefix("~/") {
+            Some(rest) => Some(self.home.join(rest)).filter(|path| is_executable(path))?,
+            None => std::env::split_paths(&self.path)
+                .filter(|dir| dir.is_absolute() && (!tool.contains('/') || tool.starts_with('/')))
+                .map(|dir| dir.join(tool))
+                .find(|path| is_executable(path))?,
+        };
         found.insert(tool.to_owned(), path.clone());
         Some(path)
     }

@@ -219,6 +219,7 @@ fn broker(folder: &std::path::Path) -> Broker {
         store: Store::new(folder.join("kv.json"), Arc::new(|| 0)),
         tools: Tools {
             path: String::new(),
+            home: folder.to_owned(),
             env: BTreeMap::new(),
             cwd: folder.to_owned(),
             found: Mutex::default(),

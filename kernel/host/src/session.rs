@@ -11,7 +11,7 @@ use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::ports::{About, Stop};
 use crabbox_kernel::state::make_dir;
 use crabbox_net::{Blobs, Net, Setting};
-use crabbox_plugins::{Entry, check_protocols, check_settings};
+use crabbox_plugins::{EVERY, Entry, check_protocols, check_settings};
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::manifest::Runtime;
@@ -31,6 +31,9 @@ use crate::spawn::{self, Program};
 
 /// Where a plugin finds system programs, whatever the user's own search path says.
 const PLUGIN_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What every plugin gets of the user's environment.
+const PASSED: &[&str] = &["LANG", "LC_ALL", "TZ", "TMPDIR"];
 
 /// Everything a session is opened with.
 #[derive(Clone)]
@@ -167,13 +170,20 @@ impl Session {
 }
 
 fn environment(options: &OpenOptions<'_>, folder: &Path) -> BTreeMap<String, OsString> {
-    let granted = options.entry.manifest.grants.env.iter().map(String::as_str);
+    let granted = &options.entry.manifest.grants.env;
+    let every = granted.iter().any(|name| name == EVERY);
     // A runner keeps what it compiled with the user's other caches; its guest does not see the name.
     let runs = options.entry.runtime.is_some_and(Runtime::is_sandboxed);
-    let cache = runs.then_some("XDG_CACHE_HOME");
-    let names = ["LANG", "LC_ALL", "TZ", "TMPDIR"].into_iter().chain(cache).chain(granted);
-    let mut env: BTreeMap<String, OsString> =
-        names.filter_map(|name| Some((name.to_owned(), options.env.get(name)?.into()))).collect();
+    let wanted = |name: &str| {
+        every
+            || PASSED.contains(&name)
+            || runs && name == "XDG_CACHE_HOME"
+            || granted.iter().any(|granted| granted == name)
+    };
+    let mut env: BTreeMap<String, OsString> = (options.env.iter())
+        .filter(|(name, _)| wanted(name))
+        .map(|(name, value)| (name.clone(), value.into()))
+        .collect();
     let ours: [(&str, OsString); 5] = [
         ("PATH", PLUGIN_PATH.into()),
         ("HOME", options.user.home.clone().into()),
@@ -210,7 +220,7 @@ fn broker(
         home: options.user.home.clone().into(),
         found: tokio::sync::Mutex::default(),
     };
-    let granted = grants.exec.clone();
+    let granted = crabbox_plugins::programs(&options.entry, &options.config);
     let net = Net::new(crabbox_net::Options {
         grants,
         setting: Arc::new(move |name| {
@@ -236,6 +246,7 @@ fn broker(
             cwd: folder.to_owned(),
             found: Mutex::new(HashMap::new()),
             granted,
+            home: options.user.home.clone().into(),
         },
     })
 }

@@ -1,6 +1,7 @@
 //! What is tested, and the same plugin made ready for a check again and again.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crabbox_cassette::Cassette;
@@ -21,6 +22,8 @@ pub struct Subject {
     pub config: Map<String, Value>,
     /// Facts that a kernel tells.
     pub user: UserFacts,
+    /// What of the user's environment the plugin and its tools get: the names in its grants.
+    pub env: BTreeMap<String, String>,
     /// The plugin's private folder; one for the whole test, as a real one lasts.
     pub state: TempDir,
     /// The user's `XDG_CACHE_HOME`, where runners keep what they compiled.

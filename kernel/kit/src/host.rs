@@ -1,6 +1,7 @@
 //! What the kit answers when a plugin asks: a journal, values, blobs, time that costs nothing, canaries for secrets.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crabbox_schemas::error::{ErrorKind, RpcError};
 use crabbox_schemas::plugin::{
@@ -12,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::bench::Bench;
-use crate::peer::{Outcome, fault};
+use crate::peer::{Outcome, Tools, fault};
 use crate::service::Service;
 
 /// What stands for every secret: it may go nowhere.
@@ -26,7 +27,11 @@ pub(crate) struct Host {
     /// Resources that were recorded and not forgotten, by provider id.
     pub(crate) journal: BTreeMap<String, Value>,
     values: BTreeMap<String, String>,
+    /// Where they are kept: they outlive a plugin's process.
+    kept: PathBuf,
     blobs: BTreeMap<String, Vec<u8>>,
+    /// Runs the tools that the plugin was granted, when no recording answers for them.
+    tools: Tools,
     /// The world outside, as recorded.
     pub(crate) service: Service,
 }
@@ -37,8 +42,17 @@ impl Host {
             Ok(service) => service,
             Err(why) => return fault("the grants of the manifest", "grants that make sense", why),
         };
-        let (journal, values, blobs) = Default::default();
-        Ok(Self { journal, values, blobs, service })
+        let tools = Tools::of(bench.subject);
+        let kept = bench.subject.state.path().join("kv.json");
+        let values = serde_json::from_slice(&std::fs::read(&kept).unwrap_or_default());
+        let (journal, blobs, values) =
+            (BTreeMap::new(), BTreeMap::new(), values.unwrap_or_default());
+        Ok(Self { journal, values, kept, blobs, tools, service })
+    }
+
+    fn save(&self) {
+        // A value that could not be kept is missed by the check that asks for it.
+        let _ = std::fs::write(&self.kept, json!(self.values).to_string());
     }
 
     /// The answer to one callback: a `result` or an `error` member.
@@ -71,6 +85,10 @@ impl Host {
                 self.service.used.secrets.extend(params["name"].as_str().map(str::to_owned));
                 Ok(json!({"value": CANARY}))
             }
+            callback::EXEC if !self.service.is_recorded() => {
+                let run = self.tools.run(&read(params)?);
+                run.map_or_else(|(kind, what)| Err(RpcError::of(kind, what)), done)
+            }
             _ => self.service.answer(method, params),
         }
     }
@@ -80,10 +98,12 @@ impl Host {
         Ok(match method {
             callback::KV_PUT => {
                 self.values.insert(text("key"), text("value"));
+                self.save();
                 json!({})
             }
             callback::KV_DELETE => {
                 self.values.remove(&text("key"));
+                self.save();
                 json!({})
             }
             callback::KV_LIST => {

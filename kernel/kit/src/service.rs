@@ -63,13 +63,18 @@ impl Service {
         })?;
         Ok(Self {
             net,
-            tools: subject.entry.manifest.grants.exec.clone(),
+            tools: crabbox_plugins::programs(&subject.entry, &subject.config),
             tape: bench.tape.clone(),
             processes: HashMap::new(),
             used: Used::default(),
             asked: Vec::new(),
             instead: None,
         })
+    }
+
+    /// Whether a recording answers for the world outside.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.tape.is_some()
     }
 
     /// Requests that may have changed something.

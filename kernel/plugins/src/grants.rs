@@ -2,6 +2,9 @@
 
 use crabbox_schemas::manifest::{Grants, Runtime, SecretMode};
 use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::catalog::Entry;
 
 use crate::walls::{self, Confined, Walls};
 
@@ -35,6 +38,47 @@ pub struct Line {
     pub text: String,
     /// How strongly that is kept to.
     pub level: Level,
+}
+
+/// In place of a variable's name: all of them.
+pub const EVERY: &str = "*";
+
+/// The setting that a grant in braces stands for.
+fn setting(tool: &str) -> Option<&str> {
+    tool.strip_prefix('{')?.strip_suffix('}')
+}
+
+/// The programs a plugin may run: those its grants name, and those the user's settings name where a grant is a
+/// setting in braces. What a repository may set names none.
+pub fn programs(entry: &Entry, config: &Map<String, Value>) -> Vec<String> {
+    let mut programs = Vec::new();
+    for tool in &entry.manifest.grants.exec {
+        let Some(name) = setting(tool) else {
+            programs.extend(Some(tool).filter(|tool| !tool.contains('/')).cloned());
+            continue;
+        };
+        let own = entry.flags.iter().any(|flag| flag.config_key == name && flag.user_only);
+        match config.get(name).filter(|_| own) {
+            Some(Value::String(program)) => programs.push(program.clone()),
+            Some(table) => named(table, &mut programs),
+            None => {}
+        }
+    }
+    programs
+}
+
+/// In a table, whatever an `argv` begins with.
+fn named(value: &Value, programs: &mut Vec<String>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| named(item, programs)),
+        Value::Object(table) => {
+            let argv = table.get("argv").and_then(Value::as_array);
+            let first = argv.and_then(|argv| argv.first()).and_then(Value::as_str);
+            programs.extend(first.map(str::to_owned));
+            table.values().for_each(|inner| named(inner, programs));
+        }
+        _ => {}
+    }
 }
 
 /// Every grant in words, and at the end what the runtime itself allows.
@@ -83,13 +127,19 @@ fn behind(grants: &Grants, runtime: Runtime, walls: Walls) -> Vec<Line> {
             }
         }));
     }
-    lines.extend(
-        grants
-            .exec
-            .iter()
-            .map(|tool| Line { text: format!("run the program `{tool}` as you"), level: own }),
-    );
-    lines.extend(grants.env.iter().map(|name| by_host(format!("read the variable {name}"))));
+    lines.extend(grants.exec.iter().map(|tool| {
+        let text = match setting(tool) {
+            Some(name) => format!("run what its setting `{name}` names as you"),
+            None => format!("run the program `{tool}` as you"),
+        };
+        Line { text, level: own }
+    }));
+    lines.extend(grants.env.iter().map(|name| {
+        by_host(match name.as_str() {
+            EVERY => "read all of your environment".to_owned(),
+            name => format!("read the variable {name}"),
+        })
+    }));
     lines.extend(grants.powers.iter().map(|power| {
         by_host(match power.as_str() {
             "files" => "keep files in a folder of its own".to_owned(),

@@ -43,6 +43,8 @@ pub enum FlagKind {
     Boolean,
     /// Texts, by repeating the flag.
     List,
+    /// A mapping with any names: a part of the configuration, and a flag of JSON where the schema names one.
+    Table,
     /// One of these.
     Choice(Vec<String>),
 }
@@ -75,6 +77,7 @@ fn flag(provider: &str, key: &str, property: &Value) -> Option<Flag> {
     let name = match property.get("x-crabbox-flag") {
         Some(Value::Bool(false)) => None,
         Some(Value::String(name)) => Some(name.trim_start_matches('-').to_owned()),
+        _ if kind == FlagKind::Table => None,
         _ => Some(format!("{provider}-{kebab}")),
     };
     let secret = property.get("x-crabbox-secret") == Some(&Value::Bool(true));
@@ -113,6 +116,9 @@ fn kind(property: &Value) -> Option<FlagKind> {
         "boolean" => Some(FlagKind::Boolean),
         "array" => {
             (property.pointer("/items/type") == Some(&json!("string"))).then_some(FlagKind::List)
+        }
+        "object" => {
+            (property.get("additionalProperties") == Some(&json!(true))).then_some(FlagKind::Table)
         }
         _ => None,
     }

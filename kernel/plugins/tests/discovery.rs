@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use crabbox_kernel::error::KernelError;
-use crabbox_plugins::{Catalog, FlagKind, Place, Places, check_settings, discover};
+use crabbox_plugins::{Catalog, FlagKind, Place, Places, check_settings, discover, programs};
 use crabbox_schemas::error::ErrorCode;
 use serde_json::json;
 
@@ -142,6 +142,35 @@ fn a_schema_gives_flags_environment_names_and_kinds() {
     let nested = flag("limits.maxBoxes");
     assert_eq!(nested.name.as_deref(), Some("scripted-boxes"));
     assert_eq!(nested.env, ["CRABBOX_SCRIPTED_LIMITS_MAX_BOXES"]);
+}
+
+#[test]
+fn a_tool_in_braces_is_what_the_users_own_setting_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let mine = dir.path().join("mine");
+    plugin(&mine, "a/one", "one", "uno");
+    let manifest = mine.join("crabbox-plugin.toml");
+    let mut text = std::fs::read_to_string(&manifest).unwrap();
+    text = text.replacen("[[artifact]]", "config-schema = \"s.json\"\n\n[[artifact]]", 1);
+    text += "\n[grants]\nexec = [\"git\", \"/bin/sh\", \"{command}\", \"{steps}\", \"{theirs}\"]\n";
+    std::fs::write(&manifest, text).unwrap();
+    let schema = json!({"type": "object", "properties": {
+        "command": {"type": "string", "x-crabbox-source": "user"},
+        "steps": {"type": "object", "additionalProperties": true, "x-crabbox-source": "user"},
+        "theirs": {"type": "string"},
+    }});
+    std::fs::write(mine.join("s.json"), schema.to_string()).unwrap();
+    let catalog = discover(&places(dir.path(), &[mine]));
+    let entry = catalog.find("one").unwrap();
+    assert_eq!(entry.flags[1].kind, FlagKind::Table);
+    assert_eq!(entry.flags[1].name, None);
+    let config = json!({
+        "command": "/opt/adapter",
+        "steps": {"make": {"argv": ["~/bin/make", "x"]}, "list": {"steps": [{"argv": ["ls"]}]}},
+        "theirs": "/bin/evil",
+    });
+    let programs = programs(entry, config.as_object().unwrap());
+    assert_eq!(programs, ["git", "/opt/adapter", "~/bin/make", "ls"]);
 }
 
 #[test]

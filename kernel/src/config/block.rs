@@ -71,17 +71,21 @@ impl Settings {
     /// Merges a provider's block: flags over environment over files. Fails if an untrusted file sets a
     /// property that is the user's alone.
     pub fn provider_block(&self, request: &BlockRequest<'_>) -> Result<Block> {
-        let user_only: Vec<&str> =
-            request.properties.iter().filter(|p| p.user_only).map(|p| p.name.as_str()).collect();
+        let user_only: Vec<_> = request.properties.iter().filter(|p| p.user_only).collect();
         self.check_block(request.names, &user_only)?;
         let mut block = Block::default();
         for entry in self.block_entries(request.names) {
-            match request.properties.iter().find(|property| same(&property.name, &entry.name)) {
-                Some(property) => {
+            let property = request.properties.iter().find(|p| holds(&p.name, p.kind, &entry.name));
+            match (property, entry.name.split_once('.')) {
+                // What is in a table keeps its name.
+                (Some(Property { kind: Kind::Table, name, .. }), Some((_, inner))) => {
+                    block.set(&format!("{name}.{inner}"), entry.value.clone(), entry.from.clone());
+                }
+                (Some(property), _) => {
                     let value = meant(property.kind, &entry.value);
                     block.set(&property.name, value, entry.from.clone());
                 }
-                None => block.unknown.push((entry.path.clone(), entry.from.clone())),
+                (None, _) => block.unknown.push((entry.path.clone(), entry.from.clone())),
             }
         }
         for property in request.properties {
@@ -123,10 +127,12 @@ impl Settings {
     }
 
     /// Refuses properties that only the user may set and an untrusted repository's file sets.
-    pub fn check_block(&self, names: &[&str], user_only: &[&str]) -> Result<()> {
+    pub fn check_block(&self, names: &[&str], user_only: &[&Property]) -> Result<()> {
         let refused: Vec<String> = self
             .block_entries(names)
-            .filter(|entry| !entry.trusted && user_only.iter().any(|name| same(name, &entry.name)))
+            .filter(|entry| {
+                !entry.trusted && user_only.iter().any(|p| holds(&p.name, p.kind, &entry.name))
+            })
             .map(|entry| format!("`{}` ({})", entry.path, entry.from.place))
             .collect();
         if refused.is_empty() { Ok(()) } else { Err(untrusted(&refused)) }
@@ -176,6 +182,12 @@ fn flags_of(request: &BlockRequest<'_>, block: &mut Block) -> Result<(), KernelE
         block.set(&property.name, value, from);
     }
     Ok(())
+}
+
+/// Whether an entry of a file is a property's, or is in its table.
+fn holds(property: &str, kind: Kind, entry: &str) -> bool {
+    let outer = entry.split_once('.').map_or(entry, |(outer, _)| outer);
+    same(property, if kind == Kind::Table { outer } else { entry })
 }
 
 /// True if two names differ in case and dashes only: `workRoot` and `work-root`.

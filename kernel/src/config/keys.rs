@@ -21,6 +21,8 @@ pub enum Kind {
     Ports,
     /// A list of texts; commas separate them in the environment and in flags.
     List,
+    /// A mapping with names and values of whoever writes it; JSON in the environment and in flags.
+    Table,
     /// One of these words.
     Choice(&'static [&'static str]),
 }

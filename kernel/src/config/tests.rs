@@ -396,6 +396,39 @@ fn a_providers_block_is_merged_from_every_layer_and_spelling() {
 }
 
 #[test]
+fn a_table_keeps_its_names_is_merged_by_them_and_is_the_users_when_it_says_so() {
+    let mut room = Room::new();
+    room.write("user/config.yaml", "acme:\n  config:\n    Time-Limit: 2h\n    deep: {a: [1]}\n");
+    let properties = [
+        property("config", Kind::Table, &["ACME_CONFIG"], true),
+        property("notes", Kind::Table, &[], false),
+    ];
+    let ask = |room: &Room, flags: &[(String, String)]| {
+        let names = &["acme"];
+        room.load().0.provider_block(&BlockRequest {
+            names,
+            properties: &properties,
+            env: &room.sources.env,
+            flags,
+        })
+    };
+    room.write("repo/crabbox.yaml", "acme:\n  notes:\n    by: us\n");
+    let block = ask(&room, &[]).unwrap();
+    let config = json!({"Time-Limit": "2h", "deep": {"a": [1]}});
+    assert_eq!(json!(block.values), json!({"config": config, "notes": {"by": "us"}}));
+    assert_eq!(block.unknown, []);
+    room.env("ACME_CONFIG", r#"{"x": 1}"#);
+    assert_eq!(ask(&room, &[]).unwrap().values["config"], json!({"x": 1}));
+    let flag = |text: &str| [("config".to_owned(), text.to_owned())];
+    assert_eq!(ask(&room, &flag("{}")).unwrap().values["config"], json!({}));
+    assert_eq!(ask(&room, &flag("[1]")).unwrap_err().code, ErrorCode::Usage);
+    room.write("repo/crabbox.yaml", "acme:\n  config:\n    x: 1\n");
+    let error = ask(&room, &[]).unwrap_err();
+    assert_eq!(error.code, ErrorCode::ConfigUntrusted);
+    assert!(error.message.contains("`acme.config.x`"), "{error}");
+}
+
+#[test]
 fn the_plain_values_are_the_documented_defaults() {
     let values = Settings::defaults().values();
     assert_eq!(values.provider, None);

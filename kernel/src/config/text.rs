@@ -34,6 +34,10 @@ pub fn parse(kind: Kind, text: &str) -> Result<Value, String> {
         Kind::Ports => split(text)
             .map(|port| parse_port(port).ok_or_else(|| wrong("ports between 1 and 65535")))
             .collect(),
+        Kind::Table => match serde_json::from_str(text) {
+            Ok(Value::Object(table)) => Ok(table.into()),
+            _ => Err("this is not a JSON object".to_owned()),
+        },
         Kind::Choice(words) => {
             let lower = text.to_ascii_lowercase();
             let known = words.iter().find(|known| **known == canonical(&lower));

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crabbox_box_server::processes;
 use crabbox_plugin_sdk::{Lease, LeaseId, SshAuth, SshEndpoint};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::environment::MARK;
-use crate::processes;
 use crate::record::{BoxDir, BoxRecord, Running};
 
 /// How long a box may take to answer.

@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::Stdio;
 
+use crabbox_box_server::program::{self, Start, Streams};
 use serde::{Deserialize, Serialize};
 
-use crate::program::{self, Start, Streams};
 use crate::record::{BoxDir, WRITABLE};
 
 /// Where bubblewrap is installed by every distribution that has it.
@@ -137,7 +137,8 @@ fn try_inside(dir: &BoxDir, network: Network, program: &[OsString]) -> Result<()
     let streams = Streams { stdin: Stdio::null(), stdout: Stdio::null(), stderr: Stdio::piped() };
     let env = [("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
     let args = fenced(dir, network, program);
-    let start = Start { file: fence(), args: &args, env: &env, dir: Path::new("/"), streams };
+    let start =
+        Start { file: fence(), args: &args, env: &env, dir: Path::new("/"), streams, owner: None };
     match program::finish(start) {
         Ok((true, _)) => Ok(()),
         Ok((false, reason)) => Err(format!("bubblewrap does not work here: {reason}")),

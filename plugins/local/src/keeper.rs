@@ -8,19 +8,19 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use crabbox_box_server::deadline::Deadline;
+use crabbox_box_server::processes;
+use crabbox_box_server::program::{self, Start, Streams};
+use crabbox_box_server::reaper::{Child, Reaper};
+use crabbox_box_server::server::Setup;
 use rustix::process::{Signal, kill_process, setsid};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::deadline::Deadline;
 use crate::isolation::{self, Level};
-use crate::processes;
-use crate::program::{self, Start, Streams};
-use crate::reaper::{Child, Reaper};
 use crate::record::{BoxDir, BoxRecord, Running};
-use crate::server::Setup;
 
 /// How long the server may take until it listens.
 const START_PATIENCE: Duration = Duration::from_secs(15);
@@ -47,7 +47,8 @@ pub(crate) fn launch(dir: PathBuf) -> io::Result<()> {
     let args = [OsString::from("--keeper"), dir.clone().into()];
     let streams = Streams { stdin: Stdio::null(), stdout: Stdio::null(), stderr: log.into() };
     let file = program::ourselves()?;
-    program::start(Start { file: &file, args: &args, env: &[], dir: &dir, streams }).map(drop)
+    let start = Start { file: &file, args: &args, env: &[], dir: &dir, streams, owner: None };
+    program::start(start).map(drop)
 }
 
 /// Keeps the box until it ends.
@@ -95,7 +96,8 @@ async fn keep(dir: &BoxDir) -> io::Result<End> {
     dir.write_running(&Running { port, isolation: level, isolation_note: note })?;
     let Server { child, mut lines, _life } = server;
     let mut ended = child.ended;
-    let mut deadline = Deadline::new(&record, dir.part("touched"));
+    let mut deadline =
+        Deadline::new(record.ttl_secs, record.idle_timeout_secs, dir.part("touched"));
     let mut tick = tokio::time::interval(TICK);
     let end = loop {
         tokio::select! {
@@ -136,7 +138,8 @@ async fn start(
             (isolation::fence().to_owned(), isolation::fenced(dir, record.network, &inner))
         }
     };
-    let start = Start { file: &file, args: &args, env: &[], dir: Path::new("/"), streams };
+    let start =
+        Start { file: &file, args: &args, env: &[], dir: Path::new("/"), streams, owner: None };
     let child = reaper.spawn(start)?;
     let (from, mut to) = UnixStream::from_std(ours)?.into_split();
     let mut line = serde_json::to_vec(&setup(dir, record)?)?;
@@ -157,5 +160,6 @@ fn setup(dir: &BoxDir, record: &BoxRecord) -> io::Result<Setup> {
         home: dir.part("home").to_string_lossy().into_owned(),
         shell: record.shell.clone(),
         limits: record.limits.clone(),
+        owner: None,
     })
 }

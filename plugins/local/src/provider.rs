@@ -7,21 +7,21 @@ use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crabbox_box_server::program::{self, Start, Streams};
+use crabbox_box_server::server::HostKey;
 use crabbox_plugin_sdk::{
     AcquireParams, Call, Check, CheckStatus, Desired, Failure, Instance, Lease, LeaseId,
     ListParams, ListResult, Outcome, Purpose, ReleaseOutcome, ReleaseParams, ResolveParams,
     Resource, SshLease, TouchParams, UserFacts, Woken,
 };
-use russh::keys::ssh_key::LineEnding;
-use russh::keys::ssh_key::private::Ed25519Keypair;
-use russh::keys::{PrivateKey, PublicKey};
+use russh::keys::PublicKey;
 
 use crate::boxes::{self, Boxes};
 use crate::environment;
 use crate::isolation::{self, Level, Wanted};
-use crate::program::{self, Start, Streams};
 use crate::record::{BoxDir, BoxRecord};
 use crate::settings::Settings;
+use crate::surroundings;
 
 /// How often to look whether it does.
 const LOOK: Duration = Duration::from_millis(20);
@@ -39,7 +39,7 @@ pub(crate) struct Local {
 impl Local {
     pub(crate) fn open(instance: Instance) -> Result<Self, Failure> {
         let settings = Settings::read(&instance)?;
-        let state = program::state_dir()
+        let state = surroundings::state_dir()
             .ok_or_else(|| Failure::internal("CRABBOX_STATE_DIR is not set"))?;
         Ok(Self {
             settings,
@@ -52,12 +52,8 @@ impl Local {
     /// Makes the directory with everything the keeper needs.
     fn prepare(&self, dir: &BoxDir, params: &AcquireParams) -> io::Result<BoxRecord> {
         dir.create()?;
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
-        let key = PrivateKey::from(Ed25519Keypair::from_seed(&seed));
-        let pem = key.to_openssh(LineEnding::LF).map_err(io::Error::other)?;
-        dir.write("host_key", pem.as_bytes())?;
-        let host_key = key.public_key().to_openssh().map_err(io::Error::other)?;
+        let key = HostKey::new()?;
+        dir.write("host_key", key.private.as_bytes())?;
         let lease_id = params.desired.lease_id.as_str();
         let record = BoxRecord {
             lease_id: lease_id.to_owned(),
@@ -65,14 +61,14 @@ impl Local {
             name: params.desired.name.clone(),
             labels: params.labels.clone(),
             authorized_key: params.ssh_public_key.clone(),
-            host_key,
+            host_key: key.public,
             user: environment::login(&self.user).to_owned(),
             created_at: boxes::now(),
             last_touched_at: boxes::now(),
             ttl_secs: params.request.ttl_secs,
             idle_timeout_secs: params.request.idle_timeout_secs,
             shell: environment::shell().to_owned(),
-            env: environment::environment(dir, &self.user, program::variable),
+            env: environment::environment(dir, &self.user, surroundings::variable),
             isolation: self.settings.isolation,
             network: self.settings.network,
             limits: self.settings.limits(),
@@ -309,7 +305,8 @@ fn launch(dir: &BoxDir) -> io::Result<()> {
     let file = program::ourselves()?;
     let args = ["--launch".into(), dir.path().into()];
     let streams = Streams { stdin: Stdio::null(), stdout: Stdio::null(), stderr: Stdio::piped() };
-    let start = Start { file: &file, args: &args, env: &[], dir: Path::new("/"), streams };
+    let start =
+        Start { file: &file, args: &args, env: &[], dir: Path::new("/"), streams, owner: None };
     match program::finish(start)? {
         (true, _) => Ok(()),
         (false, reason) => Err(io::Error::other(reason)),

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use crabbox_box_server::session::Limits;
 use rustix::fs::{FlockOperation, flock};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::isolation::{Level, Network, Wanted};
-use crate::session::Limits;
 
 /// `box.json`: what was asked for. Only the plugin writes it.
 #[derive(Debug, Clone, Serialize, Deserialize)]

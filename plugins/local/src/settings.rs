@@ -1,10 +1,10 @@
 //! The provider's settings.
 
+use crabbox_box_server::session::Limits;
 use crabbox_plugin_sdk::{Failure, Instance};
 use serde::Deserialize;
 
 use crate::isolation::{Network, Wanted};
-use crate::session::Limits;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::state::failed;
 use crabbox_kit::{Report, Subject};
-use crabbox_plugins::{Entry, FlagKind, Place, check_settings, load};
+use crabbox_plugins::{EVERY, Entry, FlagKind, Place, check_settings, load};
 use crabbox_schemas::SCHEMA_VERSION;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::manifest::Runtime;
@@ -121,7 +121,12 @@ fn test(ctx: &Context, args: &Args, entry: &Entry) -> Result<Report> {
     };
     let (cache, patience) = (ctx.env.get("XDG_CACHE_HOME").cloned(), args.patience);
     let cassette = args.cassette.as_ref().map(|path| cassette(&ctx.cwd.join(path))).transpose()?;
-    let subject = Subject { entry: entry.clone(), config, user, state, cache, cassette, patience };
+    let granted = &entry.manifest.grants.env;
+    let granted = |name: &str| granted.iter().any(|granted| granted == EVERY || granted == name);
+    let env = ctx.env.iter().filter(|(name, _)| granted(name));
+    let env = env.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let subject =
+        Subject { entry: entry.clone(), config, user, env, state, cache, cassette, patience };
     let tell = |finding: &crabbox_kit::Finding| {
         if !ctx.global.json {
             finding.lines().iter().for_each(|line| ctx.terminal.out(line));
@@ -183,7 +188,7 @@ fn settings(entry: &Entry, pairs: &[String]) -> Result<Map<String, Value>> {
         let value = match flag.kind {
             FlagKind::Text | FlagKind::Choice(_) => json!(text),
             FlagKind::List => json!(text.split(',').collect::<Vec<_>>()),
-            FlagKind::Integer | FlagKind::Number | FlagKind::Boolean => serde_json::from_str(text)
+            _ => serde_json::from_str(text)
                 .map_err(|e| usage(format!("{key} cannot be {text}")).because(&e))?,
         };
         match key.split_once('.') {

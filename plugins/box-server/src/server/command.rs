@@ -107,7 +107,14 @@ fn spawn(
     let mut args = vec![OsString::from("--session")];
     args.extend(session::arguments(terminal, &shared.setup.limits, program));
     let (file, dir) = (program::ourselves()?, Path::new(&shared.setup.home));
-    shared.reaper.spawn(Start { file: &file, args: &args, env, dir, streams })
+    shared.reaper.spawn(Start {
+        file: &file,
+        args: &args,
+        env,
+        dir,
+        streams,
+        owner: shared.setup.owner,
+    })
 }
 
 /// Sends a signal to the command's process group.

@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::record::BoxRecord;
-
 /// The limits of a box on a clock that only goes forward, also through the machine's sleep.
 #[derive(Debug)]
-pub(crate) struct Deadline {
+pub struct Deadline {
     end: Duration,
     idle: Duration,
     used: Duration,
@@ -20,12 +18,12 @@ pub(crate) struct Deadline {
 
 impl Deadline {
     /// Counts from now, which is when the box was made. `touched` is a file whose change means use.
-    pub(crate) fn new(record: &BoxRecord, touched: PathBuf) -> Self {
+    pub fn new(ttl_secs: u64, idle_timeout_secs: u64, touched: PathBuf) -> Self {
         let now = now();
         let mark = std::fs::read(&touched).ok();
         Self {
-            end: now.saturating_add(limit(record.ttl_secs)),
-            idle: limit(record.idle_timeout_secs),
+            end: now.saturating_add(limit(ttl_secs)),
+            idle: limit(idle_timeout_secs),
             used: now,
             open: 0,
             touched,
@@ -34,15 +32,20 @@ impl Deadline {
     }
 
     /// Takes a line of the server: `busy` and the number of open sessions.
-    pub(crate) fn heard(&mut self, line: &str) {
+    pub fn heard(&mut self, line: &str) {
         if let Some(open) = line.strip_prefix("busy ").and_then(|count| count.parse().ok()) {
-            self.open = open;
-            self.used = now();
+            self.used_by(open);
         }
     }
 
+    /// So many sessions are open now.
+    pub fn used_by(&mut self, open: usize) {
+        self.open = open;
+        self.used = now();
+    }
+
     /// Whether the box must end.
-    pub(crate) fn passed(&mut self) -> bool {
+    pub fn passed(&mut self) -> bool {
         let now = now();
         let mark = std::fs::read(&self.touched).ok();
         if self.open > 0 || mark != self.mark {

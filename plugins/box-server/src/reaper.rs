@@ -14,18 +14,18 @@ type Waiting = HashMap<i32, oneshot::Sender<WaitStatus>>;
 
 /// Starts processes and hands out their ends.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Reaper(Arc<Mutex<Waiting>>);
+pub struct Reaper(Arc<Mutex<Waiting>>);
 
 /// A process that was started.
 #[derive(Debug)]
-pub(crate) struct Child {
-    pub(crate) pid: Pid,
-    pub(crate) ended: oneshot::Receiver<WaitStatus>,
+pub struct Child {
+    pub pid: Pid,
+    pub ended: oneshot::Receiver<WaitStatus>,
 }
 
 impl Reaper {
     /// Starts collecting.
-    pub(crate) fn start() -> io::Result<Self> {
+    pub fn start() -> io::Result<Self> {
         let reaper = Self::default();
         let mut ended = signal(SignalKind::child())?;
         let collector = reaper.clone();
@@ -41,7 +41,7 @@ impl Reaper {
     }
 
     /// Starts a process; its end cannot be collected before it is waited for.
-    pub(crate) fn spawn(&self, start: Start<'_>) -> io::Result<Child> {
+    pub fn spawn(&self, start: Start<'_>) -> io::Result<Child> {
         let mut waiting = self.waiting();
         let id = program::start(start)?;
         let pid = Pid::from_raw(id).ok_or_else(|| io::Error::other("a process without an id"))?;
@@ -51,7 +51,7 @@ impl Reaper {
     }
 
     /// Kills the process groups of everything that was started and still runs.
-    pub(crate) fn kill_groups(&self) {
+    pub fn kill_groups(&self) {
         for leader in self.waiting().keys().copied().filter_map(Pid::from_raw) {
             // One that is gone needs no signal.
             let _ = kill_process_group(leader, Signal::KILL);

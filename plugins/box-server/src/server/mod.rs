@@ -12,6 +12,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use russh::keys::ssh_key::LineEnding;
+use russh::keys::ssh_key::private::Ed25519Keypair;
 use russh::keys::{PrivateKey, PublicKey};
 use russh::server::Config;
 use russh::{MethodKind, MethodSet};
@@ -37,19 +39,43 @@ const MOST_CONNECTIONS: usize = 64;
 /// What the keeper tells the server in one line.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Setup {
+pub struct Setup {
     /// Private host key, OpenSSH form.
-    pub(crate) host_key: String,
+    pub host_key: String,
     /// The only key that opens the box, OpenSSH one-line form.
-    pub(crate) authorized_key: String,
+    pub authorized_key: String,
     /// The environment every command starts with.
-    pub(crate) env: Vec<(String, String)>,
+    pub env: Vec<(String, String)>,
     /// Where commands start.
-    pub(crate) home: String,
+    pub home: String,
     /// The shell of interactive sessions.
-    pub(crate) shell: String,
+    pub shell: String,
     /// Bounds of every command.
-    pub(crate) limits: Limits,
+    pub limits: Limits,
+    /// User and group that commands run as, when not those of the server.
+    #[serde(default)]
+    pub owner: Option<(u32, u32)>,
+}
+
+/// A new host key, both halves in OpenSSH form.
+#[derive(Debug)]
+pub struct HostKey {
+    /// For the server alone.
+    pub private: String,
+    /// For whoever connects.
+    pub public: String,
+}
+
+impl HostKey {
+    /// Makes one.
+    pub fn new() -> io::Result<Self> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
+        let key = PrivateKey::from(Ed25519Keypair::from_seed(&seed));
+        let private = key.to_openssh(LineEnding::LF).map_err(io::Error::other)?.to_string();
+        let public = key.public_key().to_openssh().map_err(io::Error::other)?;
+        Ok(Self { private, public })
+    }
 }
 
 /// What every connection of the box shares.
@@ -83,8 +109,49 @@ impl Drop for BusyGuard {
     }
 }
 
+/// A server that is ready to take clients.
+#[derive(Debug)]
+pub struct Server {
+    config: Arc<Config>,
+    shared: Arc<Shared>,
+}
+
+impl Server {
+    /// A server, and word of every session that begins (`true`) and ends.
+    pub fn new(setup: Setup) -> io::Result<(Self, mpsc::UnboundedReceiver<bool>)> {
+        let config = Arc::new(config(&setup)?);
+        let key = PublicKey::from_openssh(&setup.authorized_key).map_err(io::Error::other)?;
+        let (busy, changes) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared { setup, key, reaper: Reaper::start()?, busy: Busy(busy) });
+        Ok((Self { config, shared }, changes))
+    }
+
+    /// Takes clients for ever; a failing accept waits a moment, so that running out of files heals.
+    pub async fn accept(&self, listener: &TcpListener) {
+        let places = Arc::new(tokio::sync::Semaphore::new(MOST_CONNECTIONS));
+        loop {
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((socket, _)) => {
+                    let (config, shared) = (self.config.clone(), self.shared.clone());
+                    tokio::task::spawn(async move {
+                        connection::serve(config, socket, shared, LOGIN_GRACE).await;
+                        drop(place);
+                    });
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+
+    /// Kills the process groups of everything that was started.
+    pub fn kill_groups(&self) {
+        self.shared.reaper.kill_groups();
+    }
+}
+
 /// Serves until the keeper is gone or says stop; then nothing started here is left.
-pub(crate) fn run() -> io::Result<()> {
+pub fn run() -> io::Result<()> {
     processes::adopt_orphans()?;
     let (listener, keeper) = inherited()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -117,18 +184,15 @@ async fn serve(
     let mut line = String::new();
     from_keeper.read_line(&mut line).await?;
     let setup: Setup = serde_json::from_str(&line)?;
-    let config = Arc::new(config(&setup)?);
-    let key = PublicKey::from_openssh(&setup.authorized_key).map_err(io::Error::other)?;
-    let (busy, changes) = mpsc::unbounded_channel();
-    let shared = Arc::new(Shared { setup, key, reaper: Reaper::start()?, busy: Busy(busy) });
+    let (server, changes) = Server::new(setup)?;
     let mut stop = signal(SignalKind::terminate())?;
     let ended = tokio::select! {
-        () = accept(&listener, &config, &shared) => Ok(()),
+        () = server.accept(&listener) => Ok(()),
         gone = keeper_gone(from_keeper) => gone,
         told = report(to_keeper, changes) => told,
         _ = stop.recv() => Ok(()),
     };
-    shared.reaper.kill_groups();
+    server.kill_groups();
     ended
 }
 
@@ -146,24 +210,6 @@ fn config(setup: &Setup) -> io::Result<Config> {
         nodelay: true,
         ..Config::default()
     })
-}
-
-/// Takes clients for ever; a failing accept waits a moment, so that running out of files heals.
-async fn accept(listener: &TcpListener, config: &Arc<Config>, shared: &Arc<Shared>) {
-    let places = Arc::new(tokio::sync::Semaphore::new(MOST_CONNECTIONS));
-    loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((socket, _)) => {
-                let (config, shared) = (config.clone(), shared.clone());
-                tokio::task::spawn(async move {
-                    connection::serve(config, socket, shared, LOGIN_GRACE).await;
-                    drop(place);
-                });
-            }
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-        }
-    }
 }
 
 async fn keeper_gone(mut from_keeper: BufReader<OwnedReadHalf>) -> io::Result<()> {

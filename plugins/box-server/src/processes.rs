@@ -12,20 +12,20 @@ const ROUND: Duration = Duration::from_millis(10);
 
 /// Makes orphans below this process its own children, where the system can.
 #[cfg(target_os = "linux")]
-pub(crate) fn adopt_orphans() -> io::Result<()> {
+pub fn adopt_orphans() -> io::Result<()> {
     Ok(rustix::process::set_child_subreaper(Some(getpid()))?)
 }
 
 /// Makes orphans below this process its own children, where the system can.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn adopt_orphans() -> io::Result<()> {
+pub fn adopt_orphans() -> io::Result<()> {
     Ok(())
 }
 
 /// Kills everything below this process, over and over, until nothing is left or time is up.
 ///
 /// It waits for any child, so it must only run when nobody else waits for one.
-pub(crate) fn kill_descendants(patience: Duration) -> bool {
+pub fn kill_descendants(patience: Duration) -> bool {
     let until = Instant::now() + patience;
     loop {
         let children = collect();
@@ -55,7 +55,7 @@ fn collect() -> bool {
 }
 
 /// Kills the processes whose environment says they belong to the box, as a last resort.
-pub(crate) fn kill_marked(mark: &str, patience: Duration) -> bool {
+pub fn kill_marked(mark: &str, patience: Duration) -> bool {
     let until = Instant::now() + patience;
     loop {
         let left = marked(mark);

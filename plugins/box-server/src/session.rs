@@ -14,13 +14,13 @@ use crate::program;
 /// Limits a command cannot raise again; absent ones stay as the user has them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// Most open files per process.
-    pub(crate) open_files: Option<u64>,
+    pub open_files: Option<u64>,
     /// Most processes of this user.
-    pub(crate) processes: Option<u64>,
+    pub processes: Option<u64>,
     /// Largest file, in MiB.
-    pub(crate) file_size_mib: Option<u64>,
+    pub file_size_mib: Option<u64>,
 }
 
 /// What to become.
@@ -50,7 +50,7 @@ pub(crate) fn arguments(terminal: bool, limits: &Limits, program: &Program) -> V
 }
 
 /// Becomes the program; returns only when that failed.
-pub(crate) fn run(args: &[OsString]) -> io::Error {
+pub fn run(args: &[OsString]) -> io::Error {
     let [terminal, files, processes, size, file, name, rest @ ..] = args else {
         return io::Error::other("a session needs a program");
     };

@@ -1,0 +1,5 @@
+//! `crabbox-box-server`: the first process of a container that is a box.
+
+fn main() -> std::process::ExitCode {
+    crabbox_box_server::main()
+}
