@@ -54,44 +54,7 @@ impl Guest {
             "provider": {"name": "toy", "kind": "ssh-lease"}, "methods": methods,
         })
         .to_string();
-        let asks = self.asks.map(|(interface, function)| {
-            format!(
-                r#"(import "crabbox:plugin/{interface}@1.0.0" (instance $host
-                     (alias outer 1 $rpc-error (type $e)) (export "rpc-error" (type $e' (eq $e)))
-                     (export "{function}" (func (param "params" string) (result (result string (error $e')))))))
-                   (core func $ask (canon lower (func $host "{function}")
-                     (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))"#
-            )
-        });
-        let looks = self.looks.then_some(
-            r#"(import "crabbox:plugin/control@1.0.0" (instance $control
-                 (export "cancelled" (func (result (option u64))))))
-               (core func $cancelled (canon lower (func $control "cancelled") (memory (core memory $libc "memory"))))"#,
-        );
-        let prints = self.prints.then_some(
-            r#"(import "crabbox:plugin/output@1.0.0" (instance $output
-                 (alias outer 1 $rpc-error (type $e)) (export "rpc-error" (type $e' (eq $e)))
-                 (alias outer 1 $channel (type $c)) (export "channel" (type $c' (eq $c)))
-                 (export "write" (func (param "ch" $c') (param "offset" u64) (param "bytes" (list u8))
-                   (result (result (error $e')))))))
-               (core func $write (canon lower (func $output "write")
-                 (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))"#,
-        );
-        let rows = [
-            ("ask", "i32 i32 i32", asks),
-            ("cancelled", "i32", looks.map(str::to_owned)),
-            ("write", "i32 i64 i32 i32 i32", prints.map(str::to_owned)),
-        ];
-        let given = rows.iter().filter(|row| row.2.is_some());
-        let outside: String = rows.iter().filter_map(|row| row.2.clone()).collect();
-        let (with, imports): (Vec<_>, Vec<_>) = given
-            .map(|(name, params, _)| {
-                (
-                    format!(r#"(export "{name}" (func ${name}))"#),
-                    format!(r#"(import "host" "{name}" (func ${name} (param {params})))"#),
-                )
-            })
-            .unzip();
+        let (outside, with, imports) = self.imports();
         let text = format!(
             r#"(component
               (import "crabbox:plugin/types@1.0.0" (instance $types
@@ -132,15 +95,57 @@ impl Guest {
                 (canon lift (core func $main "handle") (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
               (export "initialize" (func $initialize))
               (export "handle" (func $handle)))"#,
-            with = match with.is_empty() {
-                true => String::new(),
-                false => format!(r#"(with "host" (instance {}))"#, with.concat()),
-            },
-            imports = imports.concat(),
             length = hello.len(),
             body = self.body,
         );
         wat::parse_str(&text).unwrap_or_else(|e| panic!("{e}\n{text}"))
+    }
+
+    /// Its imports: what the component says, what the module is given, and what the module says.
+    fn imports(&self) -> (String, String, String) {
+        let asks = self.asks.map(|(interface, function)| {
+            format!(
+                r#"(import "crabbox:plugin/{interface}@1.0.0" (instance $host
+                     (alias outer 1 $rpc-error (type $e)) (export "rpc-error" (type $e' (eq $e)))
+                     (export "{function}" (func (param "params" string) (result (result string (error $e')))))))
+                   (core func $ask (canon lower (func $host "{function}")
+                     (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))"#
+            )
+        });
+        let looks = self.looks.then_some(
+            r#"(import "crabbox:plugin/control@1.0.0" (instance $control
+                 (export "cancelled" (func (result (option u64))))))
+               (core func $cancelled (canon lower (func $control "cancelled") (memory (core memory $libc "memory"))))"#,
+        );
+        let prints = self.prints.then_some(
+            r#"(import "crabbox:plugin/output@1.0.0" (instance $output
+                 (alias outer 1 $rpc-error (type $e)) (export "rpc-error" (type $e' (eq $e)))
+                 (alias outer 1 $channel (type $c)) (export "channel" (type $c' (eq $c)))
+                 (export "write" (func (param "ch" $c') (param "offset" u64) (param "bytes" (list u8))
+                   (result (result (error $e')))))))
+               (core func $write (canon lower (func $output "write")
+                 (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))"#,
+        );
+        let rows = [
+            ("ask", "i32 i32 i32", asks),
+            ("cancelled", "i32", looks.map(str::to_owned)),
+            ("write", "i32 i64 i32 i32 i32", prints.map(str::to_owned)),
+        ];
+        let given = rows.iter().filter(|row| row.2.is_some());
+        let outside: String = rows.iter().filter_map(|row| row.2.clone()).collect();
+        let (with, imports): (Vec<_>, Vec<_>) = given
+            .map(|(name, params, _)| {
+                (
+                    format!(r#"(export "{name}" (func ${name}))"#),
+                    format!(r#"(import "host" "{name}" (func ${name} (param {params})))"#),
+                )
+            })
+            .unzip();
+        let with = match with.is_empty() {
+            true => String::new(),
+            false => format!(r#"(with "host" (instance {}))"#, with.concat()),
+        };
+        (outside, with, imports.concat())
     }
 }
 
