@@ -1,7 +1,7 @@
 //! What a component could ever reach is read before anybody agrees to it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crabbox_tests::{Ended, Room, Sshd};
 
@@ -37,7 +37,7 @@ path = "toy.wasm"
     folder
 }
 
-fn install(room: &Room, folder: &PathBuf) -> Ended {
+fn install(room: &Room, folder: &Path) -> Ended {
     let folder = folder.display().to_string();
     room.crabbox(room.path(), ["plugin", "install", &folder]).run()
 }

@@ -15,6 +15,8 @@ pub(crate) struct Guest {
     pub(crate) asks: Option<(&'static str, &'static str)>,
     /// Whether it imports `control.cancelled` as `$cancelled`, which leaves an option at its argument.
     pub(crate) looks: bool,
+    /// Whether it imports `output.write` as `$write`, which leaves a result at its last argument.
+    pub(crate) prints: bool,
     /// Instructions of `handle`.
     pub(crate) body: &'static str,
 }
@@ -23,6 +25,7 @@ pub(crate) struct Guest {
 pub(crate) const ECHO: Guest = Guest {
     asks: None,
     looks: false,
+    prints: false,
     body: "(i32.store8 (i32.const 1024) (i32.const 0))
            (i32.store (i32.const 1028) (local.get $ptr)) (i32.store (i32.const 1032) (local.get $len))",
 };
@@ -30,7 +33,7 @@ pub(crate) const ECHO: Guest = Guest {
 /// Asks the host, and answers what that answered.
 pub(crate) fn asking(interface: &'static str, function: &'static str) -> Guest {
     let body = "(call $ask (local.get $ptr) (local.get $len) (i32.const 1024))";
-    Guest { asks: Some((interface, function)), looks: false, body }
+    Guest { asks: Some((interface, function)), looks: false, prints: false, body }
 }
 
 /// Answers like [`ECHO`] unless the first letter of the method is `d`: then it runs these instructions before.
@@ -51,38 +54,16 @@ impl Guest {
             "provider": {"name": "toy", "kind": "ssh-lease"}, "methods": methods,
         })
         .to_string();
-        let asks = self.asks.map(|(interface, function)| {
-            format!(
-                r#"(import "crabbox:plugin/{interface}@1.0.0" (instance $host
-                     (alias outer 1 $rpc-error (type $e)) (export "rpc-error" (type $e' (eq $e)))
-                     (export "{function}" (func (param "params" string) (result (result string (error $e')))))))
-                   (core func $ask (canon lower (func $host "{function}")
-                     (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))"#
-            )
-        });
-        let looks = self.looks.then_some(
-            r#"(import "crabbox:plugin/control@1.0.0" (instance $control
-                 (export "cancelled" (func (result (option u64))))))
-               (core func $cancelled (canon lower (func $control "cancelled") (memory (core memory $libc "memory"))))"#,
-        );
-        let (asks, looks) = (asks.unwrap_or_default(), looks.unwrap_or_default());
-        let given = [("ask", !asks.is_empty()), ("cancelled", !looks.is_empty())];
-        let given = given.iter().filter(|one| one.1).map(|one| one.0);
-        let (with, imports): (Vec<_>, Vec<_>) = given
-            .map(|name| {
-                let params = if name == "ask" { "i32 i32 i32" } else { "i32" };
-                (
-                    format!(r#"(export "{name}" (func ${name}))"#),
-                    format!(r#"(import "host" "{name}" (func ${name} (param {params})))"#),
-                )
-            })
-            .unzip();
+        let (outside, with, imports) = self.imports();
         let text = format!(
             r#"(component
               (import "crabbox:plugin/types@1.0.0" (instance $types
                 (type $e (record (field "code" s32) (field "message" string) (field "data" (option string))))
-                (export "rpc-error" (type (eq $e)))))
+                (export "rpc-error" (type (eq $e)))
+                (type $c (enum "stdout" "stderr"))
+                (export "channel" (type (eq $c)))))
               (alias export $types "rpc-error" (type $rpc-error))
+              (alias export $types "channel" (type $channel))
               (core module $Libc
                 (memory (export "memory") 2)
                 (global $next (mut i32) (i32.const 8192))
@@ -92,10 +73,11 @@ impl Guest {
                   (if (i32.gt_u (global.get $next) (i32.const 120000)) (then (global.set $next (i32.const 8192))))
                   (local.get $at)))
               (core instance $libc (instantiate $Libc))
-              {asks} {looks}
+              {outside}
               (core module $Main
                 (import "libc" "memory" (memory 1)) {imports}
                 (global $count (mut i32) (i32.const 0))
+                (global $off (mut i64) (i64.const 0))
                 (data (i32.const 2048) {hello:?})
                 (data (i32.const 4096) "{{\"n\":0}}")
                 (func (export "initialize") (param i32 i32) (result i32)
@@ -113,15 +95,57 @@ impl Guest {
                 (canon lift (core func $main "handle") (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
               (export "initialize" (func $initialize))
               (export "handle" (func $handle)))"#,
-            with = match with.is_empty() {
-                true => String::new(),
-                false => format!(r#"(with "host" (instance {}))"#, with.concat()),
-            },
-            imports = imports.concat(),
             length = hello.len(),
             body = self.body,
         );
         wat::parse_str(&text).unwrap_or_else(|e| panic!("{e}\n{text}"))
+    }
+
+    /// Its imports: what the component says, what the module is given, and what the module says.
+    fn imports(&self) -> (String, String, String) {
+        let asks = self.asks.map(|(interface, function)| {
+            format!(
+                r#"(import "crabbox:plugin/{interface}@1.0.0" (instance $host
+                     (alias outer 1 $rpc-error (type $e)) (export "rpc-error" (type $e' (eq $e)))
+                     (export "{function}" (func (param "params" string) (result (result string (error $e')))))))
+                   (core func $ask (canon lower (func $host "{function}")
+                     (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))"#
+            )
+        });
+        let looks = self.looks.then_some(
+            r#"(import "crabbox:plugin/control@1.0.0" (instance $control
+                 (export "cancelled" (func (result (option u64))))))
+               (core func $cancelled (canon lower (func $control "cancelled") (memory (core memory $libc "memory"))))"#,
+        );
+        let prints = self.prints.then_some(
+            r#"(import "crabbox:plugin/output@1.0.0" (instance $output
+                 (alias outer 1 $rpc-error (type $e)) (export "rpc-error" (type $e' (eq $e)))
+                 (alias outer 1 $channel (type $c)) (export "channel" (type $c' (eq $c)))
+                 (export "write" (func (param "ch" $c') (param "offset" u64) (param "bytes" (list u8))
+                   (result (result (error $e')))))))
+               (core func $write (canon lower (func $output "write")
+                 (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))"#,
+        );
+        let rows = [
+            ("ask", "i32 i32 i32", asks),
+            ("cancelled", "i32", looks.map(str::to_owned)),
+            ("write", "i32 i64 i32 i32 i32", prints.map(str::to_owned)),
+        ];
+        let given = rows.iter().filter(|row| row.2.is_some());
+        let outside: String = rows.iter().filter_map(|row| row.2.clone()).collect();
+        let (with, imports): (Vec<_>, Vec<_>) = given
+            .map(|(name, params, _)| {
+                (
+                    format!(r#"(export "{name}" (func ${name}))"#),
+                    format!(r#"(import "host" "{name}" (func ${name} (param {params})))"#),
+                )
+            })
+            .unzip();
+        let with = match with.is_empty() {
+            true => String::new(),
+            false => format!(r#"(with "host" (instance {}))"#, with.concat()),
+        };
+        (outside, with, imports.concat())
     }
 }
 
@@ -155,7 +179,7 @@ impl Stage {
     /// The runner, as the host would start it.
     pub(crate) fn command(&self) -> Command {
         binary("crabbox-wasm-compile");
-        let mut command = Command::new(binary("crabbox-wasm-runner"));
+        let mut command = Command::new(runner());
         command.env_clear().env("HOME", self.dir.path()).current_dir(self.dir.path());
         command.args(&self.args).arg(self.dir.path().join("guest.wasm"));
         command
@@ -165,6 +189,14 @@ impl Stage {
     pub(crate) fn plays(&self, transcript: &str) {
         replay_command(self.command(), &format!("{HELLO}{transcript}"))
             .unwrap_or_else(|e| panic!("{e} (line 3 is the first)"));
+    }
+}
+
+/// The runner that is tested: this build's, or with `CRABBOX_WASM_BIN` the one in that folder.
+pub(crate) fn runner() -> PathBuf {
+    match std::env::var_os("CRABBOX_WASM_BIN") {
+        Some(folder) => PathBuf::from(folder).join("crabbox-wasm-runner"),
+        None => binary("crabbox-wasm-runner"),
     }
 }
 
