@@ -85,6 +85,7 @@ fn install(ctx: &Context, path: &Path, grants: Option<&str>) -> Result<i32> {
             })?,
         }
     }
+    candidate.entries().iter().take(1).for_each(|entry| super::prepare(ctx, entry));
     let locked = candidate.install(&ctx.shelf)?;
     match ctx.global.json {
         true => ctx.terminal.out_json(&serde_json::json!({
