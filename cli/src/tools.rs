@@ -33,6 +33,22 @@ pub(crate) fn run(tool: &Path, words: &[OsString]) -> Result<i32> {
     Ok(status.code().unwrap_or(1))
 }
 
+/// Lets our compiler make machine code of a WebAssembly file; the error is for people.
+#[expect(clippy::disallowed_methods, reason = "the one file that starts processes")]
+pub(crate) fn compile(
+    compiler: &Path,
+    file: &Path,
+    env: impl IntoIterator<Item = (String, String)>,
+) -> Result<(), String> {
+    let mut command = std::process::Command::new(compiler);
+    command.arg(file).env_clear().envs(env).stdin(Stdio::null());
+    let done = command.output().map_err(|e| format!("cannot start {}: {e}", compiler.display()))?;
+    match done.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&done.stderr).trim().to_owned()),
+    }
+}
+
 /// Starts a program of ours that goes on by itself: with this environment only, talking to a file.
 #[expect(clippy::disallowed_methods, reason = "the one file that starts processes")]
 pub(crate) fn leave(

@@ -71,6 +71,24 @@ fn importing_a_power_that_was_not_asked_for_is_refused() {
 }
 
 #[test]
+fn installing_compiles_and_what_was_installed_is_what_runs() {
+    let room = Room::new();
+    let folder = plugin(&room, &asking("kv", "get"), "").display().to_string();
+    let ended = room.crabbox(room.path(), ["plugin", "install", &folder]).run().expect(2);
+    let agreed = ended.err().split("--grants ").nth(1).unwrap().trim().to_owned();
+    let agreed = agreed.split_whitespace().next().unwrap().to_owned();
+    let cache = room.at("cache");
+    let words = ["plugin", "install", &folder, "--grants", &agreed];
+    let cached = cache.display().to_string();
+    let _ = room.crabbox(room.path(), words).env("XDG_CACHE_HOME", cached).ok();
+    assert_eq!(fs::read_dir(cache.join("crabbox/wasm")).unwrap().count(), 1);
+    let info = room.crabbox(room.path(), ["plugin", "info", "example.dev/toy"]).ok();
+    for says in ["runs as: wasm", "may run: yes", "crabbox:plugin/kv@1.0.0 (part of every call)"] {
+        assert!(info.out().contains(says), "{info}");
+    }
+}
+
+#[test]
 fn what_a_component_imports_can_be_listed() {
     let room = Room::new();
     let folder = plugin(&room, &asking("kv", "get"), "");

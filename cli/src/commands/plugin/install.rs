@@ -113,6 +113,7 @@ fn install(ctx: &Context, path: &Path, source: &str, grants: Option<&str>) -> Re
             })?,
         }
     }
+    candidate.entries().iter().take(1).for_each(|entry| super::prepare(ctx, entry));
     let locked = candidate.install(&ctx.shelf)?;
     match ctx.global.json {
         true => ctx.terminal.out_json(&serde_json::json!({

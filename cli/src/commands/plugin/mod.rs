@@ -12,10 +12,12 @@ mod trust;
 use std::path::PathBuf;
 
 use crabbox_kernel::error::{KernelError, Result};
-use crabbox_plugins::Entry;
+use crabbox_plugins::{COMPILER, Entry};
 use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::manifest::Runtime;
 
 use crate::context::Context;
+use crate::tools;
 
 /// Install, inspect and agree to provider plugins
 #[derive(Debug, clap::Args)]
@@ -95,6 +97,19 @@ fn path(ctx: &Context) -> Result<i32> {
         false => ctx.terminal.out(&path.display().to_string()),
     }
     Ok(0)
+}
+
+/// Compiles what runs as WebAssembly, so that its first use need not wait; that one tries again if this fails.
+fn prepare(ctx: &Context, entry: &Entry) {
+    if !entry.runtime.is_some_and(Runtime::is_sandboxed) {
+        return;
+    }
+    let names = ["HOME", "XDG_CACHE_HOME"];
+    let env =
+        names.iter().filter_map(|name| Some(((*name).to_owned(), ctx.env.get(*name)?.clone())));
+    if let Err(why) = tools::compile(&ctx.programs().join(COMPILER), &entry.artifact, env) {
+        ctx.terminal.warn(&format!("{} was not compiled yet: {why}", entry.manifest.id));
+    }
 }
 
 /// Every provider of the plugin with this id, or of the one that offers this provider.

@@ -55,6 +55,7 @@ pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
     ctx.policy().check(entry, Some(&found), false)?;
     check_imports(&entry.manifest, &entry.folder)?;
     ctx.shelf.agree(&entry.folder, &entry.manifest, &found)?;
+    super::prepare(ctx, entry);
     ctx.terminal.out(&format!("{id} {} may run", entry.manifest.version));
     Ok(0)
 }
