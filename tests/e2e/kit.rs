@@ -255,8 +255,8 @@ const CLOUD_MISTAKES: &[Mistake] = &[
     ("provider.py", "\"transient\" if status >= 500 else", "", &["E4"]),
     (
         "crabbox_plugin.py",
-        "raise Failure(error.get(\"data\", {}).get(\"kind\", \"internal\"), error[\"message\"])",
-        "raise Failure(\"internal\", error[\"message\"])",
+        "raise Failure(error.get(\"data\", {}).get(\"kind\", \"internal\"), error[\"message\"], \"uncertain\")",
+        "raise Failure(\"internal\", error[\"message\"], \"uncertain\")",
         &["E5", "S3"],
     ),
     ("provider.py", "the answer is no JSON", "{answer}", &["E6"]),
