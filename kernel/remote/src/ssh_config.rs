@@ -49,15 +49,20 @@ struct Reader<'a> {
     found: HostConfig,
 }
 
+/// The text of a file; one that cannot be read says nothing.
+fn text(path: &Path) -> Option<String> {
+    match fs::read(path) {
+        Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) => {
+            tracing::debug!(file = %path.display(), %error, "ssh configuration not read");
+            None
+        }
+    }
+}
+
 impl Reader<'_> {
     fn file(&mut self, path: &Path, depth: usize) {
-        let text = match fs::read(path) {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(error) => {
-                tracing::debug!(file = %path.display(), %error, "ssh configuration not read");
-                return;
-            }
-        };
+        let Some(text) = text(path) else { return };
         let mut active = true;
         for line in text.lines() {
             let Some((keyword, arguments)) = split(line) else { continue };
