@@ -78,6 +78,7 @@ const DOORS: &[Door] = &[
             "kernel/src/sync/git.rs",
             "kernel/host/src/spawn.rs",
             "kernel/kit/src/peer.rs",
+            "kernel/kit/src/tools.rs",
             "plugin-sdk/src/testkit/peer.rs",
             "runners/wasm/src/main.rs",
             "plugins/box-server/src/program.rs",

@@ -11,7 +11,7 @@ use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::ports::{About, Stop};
 use crabbox_kernel::state::make_dir;
 use crabbox_net::{Blobs, Net, Setting};
-use crabbox_plugins::{EVERY, Entry, check_protocols, check_settings};
+use crabbox_plugins::{Entry, check_protocols, check_settings, passes};
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::manifest::Runtime;
@@ -170,15 +170,12 @@ impl Session {
 }
 
 fn environment(options: &OpenOptions<'_>, folder: &Path) -> BTreeMap<String, OsString> {
-    let granted = &options.entry.manifest.grants.env;
-    let every = granted.iter().any(|name| name == EVERY);
     // A runner keeps what it compiled with the user's other caches; its guest does not see the name.
     let runs = options.entry.runtime.is_some_and(Runtime::is_sandboxed);
     let wanted = |name: &str| {
-        every
-            || PASSED.contains(&name)
+        PASSED.contains(&name)
             || runs && name == "XDG_CACHE_HOME"
-            || granted.iter().any(|granted| granted == name)
+            || passes(&options.entry.manifest.grants, name)
     };
     let mut env: BTreeMap<String, OsString> = (options.env.iter())
         .filter(|(name, _)| wanted(name))

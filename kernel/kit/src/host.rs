@@ -13,8 +13,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::bench::Bench;
-use crate::peer::{Outcome, Tools, fault};
+use crate::peer::{Outcome, fault};
 use crate::service::Service;
+use crate::tools::Tools;
 
 /// What stands for every secret: it may go nowhere.
 pub(crate) const CANARY: &str = "canary-7d1f0c9a-never-print-me";

@@ -10,6 +10,7 @@ mod host;
 mod peer;
 mod report;
 mod service;
+mod tools;
 
 pub use bench::{Bench, Subject};
 pub use checks::{Check, Level, all};

@@ -41,7 +41,7 @@ pub struct Line {
 }
 
 /// In place of a variable's name: all of them.
-pub const EVERY: &str = "*";
+pub(crate) const EVERY: &str = "*";
 
 /// The setting that a grant in braces stands for.
 fn setting(tool: &str) -> Option<&str> {
@@ -79,6 +79,11 @@ fn named(value: &Value, programs: &mut Vec<String>) {
         }
         _ => {}
     }
+}
+
+/// Whether a plugin with these grants gets the variable of this name.
+pub fn passes(grants: &Grants, variable: &str) -> bool {
+    grants.env.iter().any(|granted| granted == EVERY || granted == variable)
 }
 
 /// Every grant in words, and at the end what the runtime itself allows.

@@ -29,7 +29,7 @@ pub use artifact::{COMPILER, RUNNER};
 pub use catalog::{Catalog, Entry, Place};
 pub use digest::{Content, content, of_file as digest_of_file, of_grants};
 pub use discover::{Places, discover, load};
-pub use grants::{EVERY, Level, Line, lines, programs};
+pub use grants::{Level, Line, lines, passes, programs};
 pub use imports::{Import, Power, check_imports, imports};
 pub use install::Candidate;
 pub use lock::read as read_lock;

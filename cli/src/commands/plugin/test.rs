@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::state::failed;
 use crabbox_kit::{Report, Subject};
-use crabbox_plugins::{EVERY, Entry, FlagKind, Place, check_settings, load};
+use crabbox_plugins::{Entry, FlagKind, Place, check_settings, load, passes};
 use crabbox_schemas::SCHEMA_VERSION;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::manifest::Runtime;
@@ -121,9 +121,7 @@ fn test(ctx: &Context, args: &Args, entry: &Entry) -> Result<Report> {
     };
     let (cache, patience) = (ctx.env.get("XDG_CACHE_HOME").cloned(), args.patience);
     let cassette = args.cassette.as_ref().map(|path| cassette(&ctx.cwd.join(path))).transpose()?;
-    let granted = &entry.manifest.grants.env;
-    let granted = |name: &str| granted.iter().any(|granted| granted == EVERY || granted == name);
-    let env = ctx.env.iter().filter(|(name, _)| granted(name));
+    let env = ctx.env.iter().filter(|(name, _)| passes(&entry.manifest.grants, name));
     let env = env.map(|(name, value)| (name.clone(), value.clone())).collect();
     let subject =
         Subject { entry: entry.clone(), config, user, env, state, cache, cassette, patience };
