@@ -52,7 +52,11 @@ pub fn imports(path: &Path) -> Result<Vec<Import>> {
     let bytes = std::fs::read(path).map_err(|e| failed("cannot read", path, &e))?;
     let names = names(&bytes).map_err(|e| {
         let what = format!("{} is no WebAssembly component", path.display());
-        KernelError::new(ErrorCode::Config, what).because(&e)
+        // The parser says in many lines which bytes it saw.
+        let why = e.message().split(" - ").next().unwrap_or_default().to_owned();
+        KernelError::new(ErrorCode::Config, what)
+            .because(&std::io::Error::other(why))
+            .hint("a component is built for wasm32-wasip2; a core module is none")
     })?;
     let mut imports: Vec<_> =
         names.into_iter().map(|name| Import { power: power(&name), name }).collect();

@@ -140,7 +140,12 @@ pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
 
 /// The dependency on the SDK of a source checkout.
 fn sdk_in(folder: &Path) -> Result<String> {
-    let fault = |e: std::io::Error| failed("cannot find the SDK in", folder, &e);
+    let fault = |e: std::io::Error| {
+        let what = format!("there is no SDK in {}", folder.display());
+        KernelError::new(ErrorCode::NotFound, what)
+            .because(&e)
+            .hint("name the folder plugin-sdk of a source checkout of crabbox")
+    };
     folder.join("Cargo.toml").metadata().map_err(fault)?;
     let folder = folder.canonicalize().map_err(fault)?;
     Ok(format!("crabbox-plugin-sdk = {{ path = {:?} }}", folder.display().to_string()))

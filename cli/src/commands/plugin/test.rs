@@ -67,6 +67,12 @@ pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
         return Err(KernelError::new(ErrorCode::NotFound, "the plugin offers no such provider")
             .hint("look at [[provider]] in its manifest"));
     }
+    if let Some(entry) = entries.iter().find(|entry| !entry.artifact.exists()) {
+        let name = entry.artifact.file_name().unwrap_or_default().display();
+        let missing = format!("there is no {name} in {}", entry.folder.display());
+        return Err(KernelError::new(ErrorCode::NotFound, missing)
+            .hint("build it first; [[artifact]] in its manifest says where it must be"));
+    }
     let (mut broken, mut documents) = (0, Vec::new());
     for entry in &entries {
         let report = test(ctx, args, entry)?;
