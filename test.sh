@@ -57,6 +57,7 @@ cargo clippy --workspace --all-targets --quiet -- -D warnings
 step "build"
 cargo build --workspace
 ./build-helper.sh debug
+./build-native.sh debug
 lacking=
 if ./build-component.sh debug; then :; elif [ $? = 3 ]; then
   # Everything but our own components is tested all the same, with components written by hand.

@@ -11,12 +11,24 @@ use crate::Result;
 use crate::launch::{Guard, Step};
 use crate::repos::Kind;
 use crate::row::{Figure, Goal, Row, Sense, goal};
-use crate::sample::{Series, in_turns};
+use crate::sample::{Racer, Series, in_turns};
 use crate::stage::{Seat, Stage, Way};
 
 pub(crate) const ROWS: &[Row] = &[
-    row("G1", "a plugin starts, says hello and ends", "ms", &[goal("stdio", 15.0, 5.0)], hello),
-    row("G2", "a plugin answers a ping", "µs", &[goal("stdio", 100.0, 30.0)], ping),
+    row(
+        "G1",
+        "a plugin starts, says hello and ends",
+        "ms",
+        &[goal("stdio", 15.0, 5.0), goal("wasm", 20.0, 10.0), goal("native", 15.0, 5.0)],
+        hello,
+    ),
+    row(
+        "G2",
+        "a plugin answers a ping",
+        "µs",
+        &[goal("stdio", 100.0, 30.0), goal("wasm", 100.0, 30.0), goal("native", 100.0, 30.0)],
+        ping,
+    ),
     Row {
         sense: Sense::AtLeast,
         ..row(
@@ -62,7 +74,7 @@ const OUTPUT: u64 = 256 << 20;
 fn initialize() -> Vec<u8> {
     let params = json!({
         "protocols": ["1.0"], "kernel": {"name": "crabbox", "version": "0.1.0"},
-        "instance": {"provider": "firehose"},
+        "instance": {"provider": "ssh", "config": {"host": "localhost"}},
     });
     line(&json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}))
 }
@@ -71,50 +83,105 @@ fn line(frame: &serde_json::Value) -> Vec<u8> {
     format!("{frame}\n").into_bytes()
 }
 
-fn firehose(stage: &Stage) -> Step {
-    let program = stage.program("bench-firehose");
-    Step::new(program, stage.path(), &stage.env).env("CRABBOX_PLUGIN", "1")
+/// The ssh provider in each of its forms that was built.
+fn forms(stage: &Stage) -> Vec<(&'static str, Step)> {
+    let step = |name: &str| {
+        let step = Step::new(stage.program(name), stage.path(), &stage.env);
+        step.env("CRABBOX_PLUGIN", "1").stdin(initialize())
+    };
+    let runners = [
+        ("wasm", "crabbox-wasm-runner", "crabbox-provider-ssh.wasm"),
+        ("native", "crabbox-native-runner", "crabbox-provider-ssh.native"),
+    ];
+    let run = runners.into_iter().filter_map(|(form, runner, file)| {
+        let (runner, file) = (stage.program(runner), stage.program(file));
+        let built = runner.is_file() && file.is_file();
+        built.then(|| (form, step(&runner.display().to_string()).arg(file)))
+    });
+    [("stdio", step("crabbox-provider-ssh"))].into_iter().chain(run).collect()
 }
 
-fn only(case: &str, series: Series, scale: f64) -> Vec<Figure> {
-    let figure = Figure::of(case, series.min() * scale);
-    vec![Figure { median: Some(series.median() * scale), ..figure.series([series]) }]
+fn each(names: &[(&'static str, Step)], series: Vec<Series>) -> Vec<Figure> {
+    let figure = |(form, series): (&str, Series)| {
+        let figure = Figure::of(form, series.min());
+        Figure { median: Some(series.median()), ..figure.series([series]) }
+    };
+    names.iter().map(|(form, _)| *form).zip(series).map(figure).collect()
 }
 
 fn hello(stage: &Stage) -> Result<Vec<Figure>> {
-    let step = firehose(stage).stdin(initialize());
-    let mut racers = [("stdio", Box::new(|| step.ms()) as Box<dyn FnMut() -> Result<f64>>)];
+    let forms = forms(stage);
+    let mut racers: Vec<Racer<'_>> = Vec::new();
+    for (form, step) in &forms {
+        racers.push((form, Box::new(|| greet(step))));
+    }
     let series = in_turns(stage.often() * 5, &mut racers)?;
-    Ok(series.into_iter().flat_map(|one| only("stdio", one, 1.0)).collect())
+    drop(racers);
+    Ok(each(&forms, series))
 }
 
-/// One after the other over one session; the sample is the mean of many.
-fn ping(stage: &Stage) -> Result<Vec<Figure>> {
-    let mut child = firehose(stage).stdin(initialize()).start()?;
-    let _guard = Guard::of(&child);
-    let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
-        return Err("a plugin without pipes".to_owned());
-    };
-    let mut answers = BufReader::new(stdout);
-    let mut exchange = |frame: &[u8]| -> Result<()> {
+/// Milliseconds of a whole life with one answer.
+fn greet(step: &Step) -> Result<f64> {
+    let done = step.run()?;
+    let answer = String::from_utf8_lossy(&done.stdout);
+    let greeted = answer.contains("\"result\"");
+    if greeted { Ok(done.took.as_secs_f64() * 1e3) } else { Err(answer.into_owned()) }
+}
+
+/// A session that was greeted.
+struct Greeted {
+    child: std::process::Child,
+    stdin: std::process::ChildStdin,
+    answers: BufReader<std::process::ChildStdout>,
+    _guard: Guard,
+}
+
+impl Greeted {
+    fn begin(step: &Step) -> Result<Self> {
+        let mut child = step.start()?;
+        let guard = Guard::of(&child);
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err("a plugin without pipes".to_owned());
+        };
+        let mut greeted = Self { child, stdin, answers: BufReader::new(stdout), _guard: guard };
+        greeted.exchange(&initialize())?;
+        Ok(greeted)
+    }
+
+    fn exchange(&mut self, frame: &[u8]) -> Result<()> {
         let mut answer = String::new();
-        stdin.write_all(frame).map_err(|e| e.to_string())?;
-        answers.read_line(&mut answer).map_err(|e| e.to_string())?;
+        self.stdin.write_all(frame).map_err(|e| e.to_string())?;
+        self.answers.read_line(&mut answer).map_err(|e| e.to_string())?;
         if answer.contains("\"result\"") { Ok(()) } else { Err(answer) }
-    };
-    exchange(&initialize())?;
-    let question = line(&json!({"jsonrpc": "2.0", "id": 2, "method": "ping"}));
-    let mut many = || {
+    }
+
+    /// Microseconds of one ping, as the mean of many, one after the other.
+    fn pings(&mut self) -> Result<f64> {
+        let question = line(&json!({"jsonrpc": "2.0", "id": 2, "method": "ping"}));
         let begun = Instant::now();
-        (0..PINGS).try_for_each(|_| exchange(&question))?;
+        (0..PINGS).try_for_each(|_| self.exchange(&question))?;
         Ok(begun.elapsed().as_secs_f64() * 1e6 / f64::from(PINGS))
-    };
-    let mut racers = [("stdio", Box::new(&mut many) as Box<dyn FnMut() -> Result<f64>>)];
+    }
+
+    fn end(self) -> Result<()> {
+        let Self { mut child, stdin, .. } = self;
+        drop(stdin);
+        child.wait().map(drop).map_err(|e| e.to_string())
+    }
+}
+
+fn ping(stage: &Stage) -> Result<Vec<Figure>> {
+    let forms = forms(stage);
+    let begun = forms.iter().map(|(form, step)| Ok((*form, Greeted::begin(step)?)));
+    let mut begun = begun.collect::<Result<Vec<_>>>()?;
+    let mut racers: Vec<Racer<'_>> = Vec::new();
+    for (form, session) in &mut begun {
+        racers.push((form, Box::new(|| session.pings())));
+    }
     let series = in_turns(stage.often(), &mut racers)?;
     drop(racers);
-    drop(stdin);
-    child.wait().map_err(|e| e.to_string())?;
-    Ok(series.into_iter().flat_map(|one| only("stdio", one, 1.0)).collect())
+    begun.into_iter().try_for_each(|(_, session)| session.end())?;
+    Ok(each(&forms, series))
 }
 
 fn output(stage: &Stage) -> Result<Vec<Figure>> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use crabbox_kernel::config::keys::Kind;
 use crabbox_kernel::config::{Block, BlockRequest, Property};
@@ -27,27 +28,86 @@ const TAKERS: &[&str] = &[
     "config",
 ];
 
+/// Which of all these flags a command line needs: registering hundreds takes longer than most commands do.
+#[derive(Debug)]
+pub(crate) enum Wanted {
+    /// All, such as for completions.
+    All,
+    /// Those with these names, as they were given.
+    Given(Vec<String>),
+    /// Those of one provider, for help.
+    Of(Option<String>),
+}
+
+impl Wanted {
+    /// What is given among words.
+    pub(crate) fn among(words: &[String]) -> Self {
+        let flags = words.iter().filter_map(|word| word.strip_prefix("--"));
+        let names = flags.map(|flag| flag.split_once('=').map_or(flag, |(name, _)| name));
+        Self::Given(names.map(str::to_owned).collect())
+    }
+
+    /// Whether a provider's flags are worth a look, for a command with flags of its own.
+    fn looks_at(&self, entry: &Entry, own: &BTreeSet<String>) -> bool {
+        match self {
+            Self::All => true,
+            Self::Given(names) => names.iter().any(|name| !own.contains(name)),
+            Self::Of(provider) => {
+                let wanted = provider.as_deref().unwrap_or_default();
+                entry.names().any(|own| own.eq_ignore_ascii_case(wanted))
+            }
+        }
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        match self {
+            Self::Given(names) => {
+                names.iter().any(|given| given == name || given.strip_prefix("no-") == Some(name))
+            }
+            _ => true,
+        }
+    }
+}
+
 /// Adds every provider's flags to the commands that lease or look at boxes. A name that is taken already
 /// stays with its first owner; the setting can still come from a file or the environment.
-pub(crate) fn add(mut root: Command, catalog: &Catalog) -> Command {
+pub(crate) fn add(mut root: Command, catalog: &Catalog, wanted: &Wanted) -> Command {
     let global = longs(&root);
     for taker in TAKERS {
-        root = root.mut_subcommand(taker, |mut command| {
-            let mut taken = longs(&command);
-            taken.extend(global.iter().cloned());
-            for entry in catalog.providers() {
-                let heading = format!("Provider {}", entry.provider.name);
-                for (name, flag) in named(entry) {
-                    if taken.insert(name.to_owned()) {
-                        taken.insert(format!("no-{name}"));
-                        command = command.args(args(entry, name, flag, &heading));
-                    }
-                }
-            }
-            command
-        });
+        root = root.mut_subcommand(taker, |command| filled(command, &global, catalog, wanted));
     }
     root
+}
+
+fn filled(
+    mut command: Command,
+    global: &BTreeSet<String>,
+    catalog: &Catalog,
+    wanted: &Wanted,
+) -> Command {
+    let own: BTreeSet<String> = &longs(&command) | global;
+    let mut taken = own.clone();
+    for entry in catalog.providers().iter().filter(|entry| wanted.looks_at(entry, &own)) {
+        let heading = format!("Provider {}", entry.provider.name);
+        for (name, flag) in named(entry).filter(|(name, _)| wanted.wants(name)) {
+            if taken.insert(name.to_owned()) {
+                taken.insert(format!("no-{name}"));
+                command = command.args(args(entry, name, flag, &heading));
+            }
+        }
+    }
+    match wanted {
+        Wanted::Of(_) => with_hint(command),
+        _ => command,
+    }
+}
+
+/// Says how to see what is not shown.
+fn with_hint(command: Command) -> Command {
+    let own = command.get_after_help().map(ToString::to_string);
+    let hint =
+        format!("Flags of other providers: crabbox {} --provider NAME --help", command.get_name());
+    command.after_help(own.into_iter().chain([hint]).collect::<Vec<_>>().join("\n\n"))
 }
 
 /// Every long flag a command has of its own.
@@ -59,11 +119,14 @@ fn longs(command: &Command) -> BTreeSet<String> {
 }
 
 fn named(entry: &Entry) -> impl Iterator<Item = (&str, &Flag)> {
-    entry.flags.iter().filter_map(|flag| Some((flag.name.as_deref()?, flag)))
+    entry.flags().iter().filter_map(|flag| Some((flag.name.as_deref()?, flag)))
 }
 
+/// Between the parts of a flag's id.
+const APART: char = '\u{1}';
+
 fn id(entry: &Entry, flag: &Flag) -> String {
-    format!("{}\u{1}{}", entry.provider.name, flag.config_key)
+    format!("{}{APART}{}", entry.provider.name, flag.config_key)
 }
 
 fn args(entry: &Entry, name: &str, flag: &Flag, heading: &str) -> Vec<Arg> {
@@ -74,7 +137,7 @@ fn args(entry: &Entry, name: &str, flag: &Flag, heading: &str) -> Vec<Arg> {
         .help_heading(heading.to_owned());
     let arg = match &flag.kind {
         FlagKind::Boolean => {
-            let off = format!("{id}\u{1}no");
+            let off = format!("{id}{APART}no");
             let no = Arg::new(off.clone())
                 .long(format!("no-{name}"))
                 .action(ArgAction::SetTrue)
@@ -94,29 +157,26 @@ fn args(entry: &Entry, name: &str, flag: &Flag, heading: &str) -> Vec<Arg> {
 }
 
 /// The provider flags that were given: provider, property, text.
-pub(crate) fn given(matches: &ArgMatches, catalog: &Catalog) -> Vec<(String, String, String)> {
+pub(crate) fn given(matches: &ArgMatches) -> Vec<(String, String, String)> {
     let Some((taker, matches)) = matches.subcommand() else { return Vec::new() };
     if !TAKERS.contains(&taker) {
         return Vec::new();
     }
     let mut given = Vec::new();
-    for entry in catalog.providers() {
-        for (_, flag) in named(entry) {
-            let mut say = |text: String| {
-                given.push((entry.provider.name.clone(), flag.config_key.clone(), text))
-            };
-            let id = id(entry, flag);
-            // A flag whose name was taken does not exist: asking for it is an error that means "not given".
-            let on = |id: &str| matches!(matches.try_get_one::<bool>(id), Ok(Some(true)));
-            if flag.kind == FlagKind::Boolean {
-                if on(&id) {
-                    say("true".to_owned());
-                } else if on(&format!("{id}\u{1}no")) {
-                    say("false".to_owned());
-                }
-            } else if let Ok(Some(values)) = matches.try_get_many::<String>(&id) {
-                values.cloned().for_each(say);
-            }
+    for id in matches.ids().map(clap::Id::as_str) {
+        let Some((provider, key)) = id.split_once(APART) else { continue };
+        if matches.value_source(id) != Some(ValueSource::CommandLine) {
+            continue;
+        }
+        let mut say = |key: &str, text: &str| {
+            given.push((provider.to_owned(), key.to_owned(), text.to_owned()));
+        };
+        if let Some((key, _no)) = key.split_once(APART) {
+            say(key, "false");
+        } else if let Ok(Some(values)) = matches.try_get_many::<String>(id) {
+            values.for_each(|text| say(key, text));
+        } else {
+            say(key, "true");
         }
     }
     given
@@ -155,7 +215,7 @@ pub(crate) fn block_names(entry: &Entry) -> Vec<&str> {
 
 /// A provider's settings as the kernel needs to know them.
 pub(crate) fn properties(entry: &Entry) -> Vec<Property> {
-    entry.flags.iter().map(property).collect()
+    entry.flags().iter().map(property).collect()
 }
 
 /// What the kernel needs to know of one of a provider's settings.

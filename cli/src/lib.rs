@@ -30,6 +30,7 @@ use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::exit::UNREAD;
 
 use crate::commands::Cli;
+use crate::flags::Wanted;
 use crate::terminal::Terminal;
 
 /// Runs the command line of this process.
@@ -47,18 +48,17 @@ pub fn main() -> ExitCode {
     code
 }
 
-/// The whole command line: ours, and every provider's flags.
-pub(crate) fn command_line(catalog: &Catalog) -> clap::Command {
-    flags::add(Cli::command(), catalog)
+/// The whole command line: ours, and the providers' flags that are wanted.
+pub(crate) fn command_line(catalog: &Catalog, wanted: &Wanted) -> clap::Command {
+    flags::add(Cli::command(), catalog, wanted)
 }
 
 async fn run() -> ExitCode {
     let outside = start::Outside::read();
     let catalog = outside.catalog();
     let nothing = Catalog::default();
-    let matches = match command_line(catalog.as_ref().unwrap_or(&nothing))
-        .try_get_matches_from(&outside.words)
-    {
+    let known = catalog.as_ref().unwrap_or(&nothing);
+    let matches = match parse(&outside, known) {
         Ok(matches) => matches,
         Err(error) => return other_tool(&outside, &error),
     };
@@ -70,7 +70,7 @@ async fn run() -> ExitCode {
     let json = cli.global.json;
     let ran: Result<i32> = async {
         let catalog = catalog?;
-        let flags = flags::given(&matches, &catalog);
+        let flags = flags::given(&matches);
         let ctx = outside.context(&cli, catalog, flags)?;
         if cli.command.tells_open_leases() {
             start::tell_open_leases(&ctx);
@@ -86,6 +86,15 @@ async fn run() -> ExitCode {
     match ran {
         Ok(status) => exit(status),
         Err(error) => report(&terminal, json, &error),
+    }
+}
+
+/// Reads the command line. What is unknown is looked for among all flags, so that a slip of the pen is recognized.
+fn parse(outside: &start::Outside, catalog: &Catalog) -> clap::error::Result<clap::ArgMatches> {
+    let read = |wanted: &Wanted| command_line(catalog, wanted).try_get_matches_from(&outside.words);
+    match read(&outside.wanted(catalog)) {
+        Err(error) if error.kind() == clap::error::ErrorKind::UnknownArgument => read(&Wanted::All),
+        parsed => parsed,
     }
 }
 

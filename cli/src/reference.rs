@@ -64,5 +64,5 @@ fn the_command_line_is_well_formed_with_every_provider_flag() {
         !catalog.providers().is_empty(),
         "the plugins of this checkout are found without being run"
     );
-    crate::command_line(&catalog).debug_assert();
+    crate::command_line(&catalog, &crate::flags::Wanted::All).debug_assert();
 }

@@ -10,13 +10,14 @@ use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::helper::Binaries;
 use crabbox_kernel::lease::reap;
 use crabbox_kernel::state::State;
-use crabbox_plugins::{Catalog, Places, Shelf, discover};
+use crabbox_plugins::{Catalog, Libraries, Places, Shelf, discover};
 use crabbox_schemas::error::ErrorCode;
 use tracing_subscriber::EnvFilter;
 
 use crate::clock::SystemClock;
 use crate::commands::Cli;
 use crate::context::Context;
+use crate::flags::Wanted;
 use crate::signals;
 use crate::terminal::Terminal;
 
@@ -63,9 +64,10 @@ impl Outside {
         let exe = self.exe.as_ref().map_err(|e| lost("this program's own file", e))?;
         let named = self.env.get("CRABBOX_PLUGIN_DIR").map(String::as_str).unwrap_or_default();
         let named = named.split(':').filter(|dir| !dir.is_empty()).map(PathBuf::from);
+        let developed = self.given("--plugin-dev").into_iter().map(PathBuf::from);
         let shelf = self.shelf();
         Ok(discover(&Places {
-            developer: self.developed().into_iter().chain(named).collect(),
+            developer: developed.chain(named).collect(),
             user: shelf.folders(),
             system: SYSTEM_PLUGINS.iter().map(PathBuf::from).collect(),
             index: shelf.root().is_dir().then(|| shelf.index()),
@@ -73,16 +75,52 @@ impl Outside {
         }))
     }
 
-    /// The folders given with `--plugin-dev`, before the rest of the command line can be parsed.
-    fn developed(&self) -> Vec<PathBuf> {
-        let mut words = self.words.iter().take_while(|word| *word != "--");
+    /// Which of the providers' flags this command line needs; help shows those of the provider that would be used.
+    pub(crate) fn wanted(&self, catalog: &Catalog) -> Wanted {
+        let words: Vec<_> = self.own_words().map(|w| w.to_string_lossy().into_owned()).collect();
+        if !words.iter().any(|word| ["help", "--help", "-h"].contains(&word.as_str())) {
+            return Wanted::among(&words);
+        }
+        let default = || catalog.embedded_default().map(|entry| entry.provider.name.clone());
+        Wanted::Of(self.provider().or_else(default))
+    }
+
+    /// The words before a command that is to be run.
+    fn own_words(&self) -> impl Iterator<Item = &OsString> {
+        self.words.iter().take_while(|word| *word != "--")
+    }
+
+    /// The provider that would be used, as far as it can be told before the command line is parsed.
+    fn provider(&self) -> Option<String> {
+        let named = self.given("--provider").pop().map(|name| name.to_string_lossy().into_owned());
+        named.or_else(|| self.configured())
+    }
+
+    fn configured(&self) -> Option<String> {
+        let cwd = self.cwd.as_ref().ok()?;
+        let sources = Sources {
+            cwd: cwd.clone(),
+            git_root: git_root(cwd),
+            user_config_dir: state(&self.env).ok()?.config,
+            env: self.env.clone(),
+            flags: Vec::new(),
+        };
+        config::load(&sources).ok()?.0.values().provider
+    }
+
+    /// What a flag was given, before the command line can be parsed.
+    fn given(&self, flag: &str) -> Vec<OsString> {
+        let mut words = self.own_words();
         let mut found = Vec::new();
         while let Some(word) = words.next() {
-            if word == "--plugin-dev" {
-                found.extend(words.next().map(PathBuf::from));
-            } else if let Some(folder) = word.to_str().and_then(|w| w.strip_prefix("--plugin-dev="))
+            if word == flag {
+                found.extend(words.next().cloned());
+            } else if let Some(value) = word
+                .to_str()
+                .and_then(|w| w.strip_prefix(flag))
+                .and_then(|rest| rest.strip_prefix('='))
             {
-                found.push(folder.into());
+                found.push(value.into());
             }
         }
         found
@@ -113,7 +151,7 @@ impl Outside {
         let terminal = Terminal::new(cli.global.quiet, cli.global.debug, no_colour);
         logging(cli.global.debug);
         let state = state(&self.env)?;
-        let git_root = cwd.ancestors().find(|dir| is_git_root(dir)).map(Path::to_owned);
+        let git_root = git_root(&cwd);
         let mut flags = cli.command.settings();
         flags.extend(
             cli.global.no_daemon.then(|| ("daemon.enabled".to_owned(), "false".to_owned())),
@@ -140,9 +178,10 @@ impl Outside {
         let choices = values.plugins.prefer.iter();
         let choices = choices.filter_map(|choice| choice.split_once('='));
         catalog.prefer(&choices.map(|(p, id)| (p.to_owned(), id.to_owned())).collect::<Vec<_>>());
+        let libraries = Libraries::of(&values.plugins.native);
         for choice in &values.plugins.runtime {
             catalog
-                .choose(choice, exe.parent().unwrap_or(Path::new("/")))
+                .choose(choice, exe.parent().unwrap_or(Path::new("/")), libraries)
                 .map_err(|e| e.at("config"))?;
         }
         Ok(Context {
@@ -180,9 +219,12 @@ fn renamed(mut words: Vec<OsString>) -> Vec<OsString> {
 }
 
 /// Whether a directory is the top of a git work tree: it holds a repository, or a file that points to one.
-fn is_git_root(dir: &Path) -> bool {
-    let git = dir.join(".git");
-    git.is_file() || git.join("HEAD").exists()
+fn git_root(cwd: &Path) -> Option<PathBuf> {
+    let is_root = |dir: &&Path| {
+        let git = dir.join(".git");
+        git.is_file() || git.join("HEAD").exists()
+    };
+    cwd.ancestors().find(is_root).map(Path::to_owned)
 }
 
 /// Diagnostics of every crate go to stderr with `--debug`.

@@ -23,6 +23,8 @@ mod http;
 mod label;
 #[cfg(not(target_family = "wasm"))]
 mod link;
+#[cfg(feature = "native")]
+pub mod native;
 mod output;
 mod plugin;
 mod provider;
@@ -90,4 +92,31 @@ macro_rules! component {
             $crate::component::bindings::export!(Component with_types_in $crate::component::bindings);
         };
     };
+}
+
+/// Makes the library of a plugin, for the native runner: `native!(plugin)`, beside [`component!`]. It means something
+/// only with the feature `native`, and only for plugins that ship with crabbox.
+#[cfg(feature = "native")]
+#[macro_export]
+macro_rules! native {
+    ($plugin:path) => {
+        const _: () = {
+            extern "C" fn open(sink: $crate::native::Sink) -> $crate::native::Session {
+                $crate::native::open($plugin(), sink)
+            }
+
+            fn table() -> $crate::native::NativeRef {
+                $crate::native::table(open)
+            }
+
+            $crate::native::export!(table);
+        };
+    };
+}
+
+/// Makes the library of a plugin, with the feature `native`; nothing without it.
+#[cfg(not(feature = "native"))]
+#[macro_export]
+macro_rules! native {
+    ($plugin:path) => {};
 }

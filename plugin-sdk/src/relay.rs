@@ -8,6 +8,7 @@ use crate::plugin::{Opened, Plugin};
 use crate::{Call, Channel, Failure};
 
 pub use crate::doors::{CALLBACKS, EVENTS};
+pub use crate::serve::serve_process;
 
 /// What answers calls.
 pub trait Relay: Send + Sync + 'static {

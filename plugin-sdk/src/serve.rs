@@ -36,23 +36,29 @@ impl Plugin {
     /// Standard input and output move to private descriptors first, so that nothing this process or
     /// its children print by accident can reach the wire: it goes to standard error instead.
     pub fn serve_stdio(self) -> ExitCode {
-        if !started_by_crabbox() {
-            say("this is a crabbox plugin; crabbox starts it by itself");
-            return ExitCode::from(STARTED_BY_HAND);
+        serve_process(|input, output| self.serve(input, output))
+    }
+}
+
+/// Serves the kernel that started this process with `serve`, as [`Plugin::serve_stdio`] does.
+#[cfg_attr(not(feature = "relay"), allow(unreachable_pub, reason = "for runners only"))]
+pub fn serve_process(serve: impl FnOnce(File, File) -> Result<(), Failure>) -> ExitCode {
+    if !started_by_crabbox() {
+        say("this is a crabbox plugin; crabbox starts it by itself");
+        return ExitCode::from(STARTED_BY_HAND);
+    }
+    let (input, output) = match private_stdio() {
+        Ok(pair) => pair,
+        Err(error) => {
+            say(&format!("cannot take over standard input and output: {error}"));
+            return ExitCode::FAILURE;
         }
-        let (input, output) = match private_stdio() {
-            Ok(pair) => pair,
-            Err(error) => {
-                say(&format!("cannot take over standard input and output: {error}"));
-                return ExitCode::FAILURE;
-            }
-        };
-        match self.serve(File::from(input), File::from(output)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => {
-                say(&format!("{failure}"));
-                ExitCode::FAILURE
-            }
+    };
+    match serve(File::from(input), File::from(output)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            say(&format!("{failure}"));
+            ExitCode::FAILURE
         }
     }
 }

@@ -330,8 +330,10 @@ pub struct PluginsBlock {
     pub revoked: Option<OneOrMany>,
     /// Which plugin offers a provider that several offer, as `provider=publisher/name`.
     pub prefer: Option<OneOrMany>,
-    /// How a plugin with several artifacts is run, as `provider=wasm`, `stdio` or `wasi-stdio`; the manifest's first that runs here without.
+    /// How a plugin with several artifacts is run, as `provider=wasm`, `stdio`, `wasi-stdio` or `native`; the manifest's first that runs here without.
     pub runtime: Option<OneOrMany>,
+    /// Whether a plugin may run as a library: none, those of this crabbox, or any. Default `off`.
+    pub native: Option<String>,
     /// Plugins that work here needs, as `publisher/name@^1.2`; they are never fetched.
     pub requires: Option<OneOrMany>,
     /// How long a plugin may take to introduce itself. Default `10s`.

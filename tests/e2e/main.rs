@@ -27,6 +27,7 @@ mod matrix_crowds;
 mod matrix_disk;
 mod matrix_kills;
 mod matrix_links;
+mod native;
 mod plugins;
 mod schemas;
 mod scripted;

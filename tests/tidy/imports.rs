@@ -25,12 +25,17 @@ const TABLE: &[(&str, &[&str])] = &[
         &["crabbox-schemas", "crabbox-wire", "crabbox-kernel", "crabbox-net", "crabbox-plugins"],
     ),
     ("crabbox-remote", &["crabbox-schemas", "crabbox-wire", "crabbox-kernel"]),
-    ("crabbox-plugin-sdk", &["crabbox-schemas", "crabbox-cassette", "crabbox-wire"]),
+    ("crabbox-native", &[]),
+    (
+        "crabbox-plugin-sdk",
+        &["crabbox-schemas", "crabbox-cassette", "crabbox-native", "crabbox-wire"],
+    ),
     ("crabbox-box-server", &[]),
     ("crabbox-provider-container", &["crabbox-plugin-sdk"]),
     ("crabbox-provider-external", &["crabbox-plugin-sdk"]),
     ("crabbox-provider-local", &["crabbox-box-server", "crabbox-plugin-sdk"]),
     ("crabbox-provider-ssh", &["crabbox-plugin-sdk"]),
+    ("crabbox-native-runner", &["crabbox-native", "crabbox-plugin-sdk"]),
     ("crabbox-wasm-runner", &["crabbox-schemas", "crabbox-plugin-sdk"]),
     ("crabbox-wasm-compile", &["crabbox-wasm-runner"]),
     (

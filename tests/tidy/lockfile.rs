@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-/// Some eighty of them are the WebAssembly engine and compiler, which only the runner and its compiler link.
-const BUDGET: usize = 580;
+/// Some eighty of them are the WebAssembly engine and compiler, and twenty the layout checks of libraries: only the
+/// runners link them.
+const BUDGET: usize = 610;
 
 /// Package, and why it must not come in by a side door.
 const NEVER: &[(&str, &str)] = &[

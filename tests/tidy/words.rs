@@ -56,6 +56,7 @@ const DOORS: &[Door] = &[
             "cli/src/start.rs",
             "kernel/helper/src/program.rs",
             "plugin-sdk/src/serve.rs",
+            "runners/native/src/main.rs",
             "runners/wasm/src/main.rs",
             "runners/wasm-compile/src/main.rs",
             "plugins/box-server/src/program.rs",

@@ -3,6 +3,7 @@
 use crabbox_kernel::error::Result;
 
 use crate::context::Context;
+use crate::flags::Wanted;
 
 /// Print shell completions
 ///
@@ -21,7 +22,7 @@ pub(crate) fn run(ctx: &Context, args: &Args) -> Result<i32> {
     let mut script = Vec::new();
     clap_complete::generate(
         args.shell,
-        &mut crate::command_line(&ctx.catalog),
+        &mut crate::command_line(&ctx.catalog, &Wanted::All),
         "crabbox",
         &mut script,
     );

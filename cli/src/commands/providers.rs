@@ -130,7 +130,7 @@ fn describe(ctx: &Context, name: &str) -> Result<i32> {
 }
 
 fn offer(entry: &Entry, with_settings: bool) -> Offer {
-    let settings = entry.flags.iter().map(|f| Setting {
+    let settings = entry.flags().iter().map(|f| Setting {
         key: f.config_key.clone(),
         flag: f.name.clone(),
         env: f.env.clone(),

@@ -37,7 +37,7 @@ pub(crate) async fn shake(link: &Arc<Link>, options: &OpenOptions<'_>) -> Result
         callbacks: Broker::groups(interactive),
         instance: Instance {
             provider: entry.provider.name.clone(),
-            config: hide_secrets(&entry.flags, &options.config),
+            config: hide_secrets(entry.flags(), &options.config),
             user: options.user.clone(),
         },
     };

@@ -110,7 +110,7 @@ impl Bench<'_> {
             "callbacks": ["resource", "secret", "kv", "sleep", "exec", "exec.open", "http", "http.open", "ws", "blob"],
             "instance": {
                 "provider": entry.provider.name,
-                "config": hide_secrets(&entry.flags, &self.subject.config),
+                "config": hide_secrets(entry.flags(), &self.subject.config),
                 "user": self.subject.user,
             },
         })

@@ -9,6 +9,9 @@ pub const RUNNER: &str = "crabbox-wasm-runner";
 /// The program that compiles it.
 pub const COMPILER: &str = "crabbox-wasm-compile";
 
+/// The program that loads libraries.
+const NATIVE_RUNNER: &str = "crabbox-native-runner";
+
 /// An artifact as it is run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Run {
@@ -21,21 +24,27 @@ pub(crate) struct Run {
 }
 
 /// The artifact that runs here; of several the first, or the first of this runtime. `programs` is the folder of
-/// crabbox's own.
+/// crabbox's own. A library is never the first: somebody has to want it.
 pub(crate) fn runnable(
     manifest: &Manifest,
     folder: &Path,
     programs: &Path,
     runtime: Option<Runtime>,
 ) -> Option<Run> {
-    let runner = programs.join(RUNNER);
+    let (runner, native) = (programs.join(RUNNER), programs.join(NATIVE_RUNNER));
+    let here = |artifact: &Artifact| artifact.target.as_deref().is_none_or(is_this_machine);
     let usable = |artifact: &&Artifact| match artifact.runtime {
         _ if runtime.is_some_and(|wanted| wanted != artifact.runtime) => false,
-        Runtime::Stdio => artifact.target.as_deref().is_none_or(is_this_machine),
+        Runtime::Stdio => here(artifact),
         Runtime::Wasm | Runtime::WasiStdio => {
             runner.is_file() && file(artifact, folder, programs).is_file()
         }
-        Runtime::Native => false,
+        Runtime::Native => {
+            runtime.is_some()
+                && here(artifact)
+                && native.is_file()
+                && file(artifact, folder, programs).is_file()
+        }
     };
     let found = manifest.artifacts.iter().find(usable)?;
     let artifact = file(found, folder, programs);
@@ -44,7 +53,8 @@ pub(crate) fn runnable(
             let args = confined(found, &manifest.grants, &artifact);
             (runner, args)
         }
-        _ => (artifact.clone(), found.args.clone()),
+        Runtime::Native => (native, vec![artifact.display().to_string()]),
+        Runtime::Stdio => (artifact.clone(), found.args.clone()),
     };
     Some(Run { runtime: Some(found.runtime), artifact, program, args })
 }

@@ -15,6 +15,8 @@ use sha2::{Digest, Sha256};
 
 use crate::artifact::{COMPILER, RUNNER, Run, runnable};
 use crate::digest;
+use crate::index::Later;
+use crate::policy::Libraries;
 use crate::settings::Flag;
 
 /// Where a plugin was found; of one plugin in several places the first counts.
@@ -49,10 +51,10 @@ pub struct Entry {
     pub manifest: Arc<Manifest>,
     /// The provider: name, aliases, kind, features, targets, config aliases.
     pub provider: ProviderEntry,
-    /// The settings' JSON Schema; an empty object schema when it has none.
-    pub schema: Arc<Value>,
-    /// The settings as flags and environment names.
-    pub flags: Vec<Flag>,
+    /// See [`Entry::schema`].
+    pub(crate) schema: Arc<Later<Value>>,
+    /// See [`Entry::flags`].
+    pub(crate) flags: Arc<Later<Vec<Flag>>>,
     /// The folder its manifest is in.
     pub folder: PathBuf,
     /// Where that was found.
@@ -70,6 +72,16 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The settings' JSON Schema; an empty object schema when it has none.
+    pub fn schema(&self) -> &Value {
+        self.schema.get()
+    }
+
+    /// The settings as flags and environment names.
+    pub fn flags(&self) -> &[Flag] {
+        self.flags.get()
+    }
+
     /// Which plugin this is, with the digest of what is run: all files of a user's plugin, the artifact of one that
     /// came with crabbox. Computed once, on first use.
     pub fn pin(&self) -> Result<PluginPin> {
@@ -93,7 +105,7 @@ impl Entry {
     /// A setting that names an URL, and whether the user wrote it. What a repository may set names none: it could
     /// send secrets anywhere.
     pub fn url_setting(&self, config: &Map<String, Value>, name: &str) -> Option<(String, bool)> {
-        let flag = self.flags.iter().find(|flag| flag.config_key == name)?;
+        let flag = self.flags().iter().find(|flag| flag.config_key == name)?;
         let said = match name.split_once('.') {
             Some((outer, inner)) => config.get(outer).and_then(|block| block.get(inner)),
             None => config.get(name),
@@ -206,15 +218,18 @@ impl Catalog {
     }
 
     /// Runs a provider's plugin by another of its artifacts: `provider=runtime`.
-    pub fn choose(&mut self, choice: &str, programs: &Path) -> Result<()> {
+    pub fn choose(&mut self, choice: &str, programs: &Path, libraries: Libraries) -> Result<()> {
         let (name, word) = choice.split_once('=').unwrap_or((choice, ""));
-        let runtimes = [Runtime::Stdio, Runtime::Wasm, Runtime::WasiStdio];
+        let runtimes = [Runtime::Stdio, Runtime::Wasm, Runtime::WasiStdio, Runtime::Native];
         let Some(runtime) = runtimes.into_iter().find(|runtime| runtime.word() == word) else {
             let what = format!("`plugins.runtime` says {choice:?}");
             return Err(KernelError::new(ErrorCode::Config, what)
-                .hint("write `provider=wasm`, `provider=stdio` or `provider=wasi-stdio`"));
+                .hint("write `provider=` and `stdio`, `wasm`, `wasi-stdio` or `native`"));
         };
         for entry in self.entries.iter_mut().filter(|entry| entry.answers_to(name)) {
+            if runtime == Runtime::Native {
+                libraries.check(entry)?;
+            }
             match entry.by(runtime, programs) {
                 Some(other) => *entry = other,
                 // Whoever uses it is told; nobody else need care.

@@ -1,5 +1,6 @@
 //! Looks for plugins where they may be, and nowhere else: no search path, no repository, and none is run.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -9,7 +10,7 @@ use crabbox_schemas::error::ErrorCode;
 
 use crate::artifact::runnable;
 use crate::catalog::{Catalog, Entry, Place};
-use crate::index::{Index, Known};
+use crate::index::{Index, Known, Later};
 use crate::manifest;
 
 /// Where plugins may be.
@@ -61,8 +62,9 @@ pub fn discover(places: &Places) -> Catalog {
     let mut catalog = Catalog::default();
     let mut index = Index::open(places.index.as_deref());
     let mut seen: Vec<(PathBuf, Option<String>)> = Vec::new();
+    let mut shelves = Shelves::default();
     for (folder, place) in places.all() {
-        let real = folder.canonicalize().unwrap_or(folder);
+        let real = shelves.real(folder);
         if seen.iter().any(|(folder, _)| *folder == real) {
             continue;
         }
@@ -81,6 +83,23 @@ pub fn discover(places: &Places) -> Catalog {
     catalog
 }
 
+/// Folders of folders by their real paths; most plugins lie side by side.
+#[derive(Default)]
+struct Shelves(BTreeMap<PathBuf, PathBuf>);
+
+impl Shelves {
+    /// The real path of a folder.
+    fn real(&mut self, folder: PathBuf) -> PathBuf {
+        let plain = folder.symlink_metadata().is_ok_and(|facts| facts.is_dir());
+        let (Some(parent), Some(name)) = (folder.parent().filter(|_| plain), folder.file_name())
+        else {
+            return folder.canonicalize().unwrap_or(folder);
+        };
+        let real = |parent: &Path| parent.canonicalize().unwrap_or_else(|_| parent.to_owned());
+        self.0.entry(parent.to_owned()).or_insert_with_key(|parent| real(parent)).join(name)
+    }
+}
+
 /// The providers of one folder, as if it had been found in a place.
 pub fn load(folder: &Path, place: Place, programs: &Path) -> Result<Vec<Entry>> {
     let known = Index::default().read(folder)?;
@@ -96,8 +115,8 @@ fn entries(known: Known, folder: &Path, place: Place, programs: &Path) -> Vec<En
         |(provider, (schema, flags)): (&crabbox_schemas::manifest::ProviderEntry, _)| Entry {
             manifest: Arc::clone(&manifest),
             provider: provider.clone(),
-            schema: Arc::new(schema),
-            flags,
+            schema: Arc::new(Later::new(schema)),
+            flags: Arc::new(Later::new(flags)),
             folder: folder.to_owned(),
             place,
             runtime: run.runtime,

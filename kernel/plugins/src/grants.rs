@@ -57,7 +57,7 @@ pub fn programs(entry: &Entry, config: &Map<String, Value>) -> Vec<String> {
             programs.extend(Some(tool).filter(|tool| !tool.contains('/')).cloned());
             continue;
         };
-        let own = entry.flags.iter().any(|flag| flag.config_key == name && flag.user_only);
+        let own = entry.flags().iter().any(|flag| flag.config_key == name && flag.user_only);
         match config.get(name).filter(|_| own) {
             Some(Value::String(program)) => programs.push(program.clone()),
             Some(table) => named(table, &mut programs),

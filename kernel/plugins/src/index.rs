@@ -5,19 +5,22 @@ use std::fs::{File, Metadata};
 use std::io::{Error, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::state::write_atomic;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::manifest::{Manifest, ProviderEntry};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::manifest;
-use crate::settings::{Flag, flags};
+use crate::settings::flags;
 
 /// Version of the file; another one is read anew.
-const VERSION: u32 = 1;
+const VERSION: u32 = 3;
 /// Longest schema in bytes.
 const LONGEST: u64 = 1 << 20;
 
@@ -28,7 +31,25 @@ pub(crate) struct Known {
     looks: Vec<(PathBuf, Look)>,
     pub(crate) manifest: Manifest,
     /// Schema and flags of each provider, in the manifest's order.
-    pub(crate) settings: Vec<(Value, Vec<Flag>)>,
+    pub(crate) settings: Vec<(Box<RawValue>, Box<RawValue>)>,
+}
+
+/// What was read and is decoded when it is first looked at: of many providers, one is used.
+#[derive(Debug)]
+pub(crate) struct Later<T> {
+    raw: Box<RawValue>,
+    value: OnceLock<T>,
+}
+
+impl<T: DeserializeOwned + Default> Later<T> {
+    pub(crate) fn new(raw: Box<RawValue>) -> Self {
+        Self { raw, value: OnceLock::new() }
+    }
+
+    /// What was encoded by the program that decodes it is never unreadable; it would be empty.
+    pub(crate) fn get(&self) -> &T {
+        self.value.get_or_init(|| serde_json::from_str(self.raw.get()).unwrap_or_default())
+    }
 }
 
 /// How a file looked: inode, length, changes of content and of facts.
@@ -94,7 +115,8 @@ fn read(folder: &Path) -> Result<Known> {
         }
         let schema = schema(folder, provider)?;
         let flags = flags(&provider.name, &schema);
-        settings.push((schema, flags));
+        let raw = to_raw_value(&schema).and_then(|schema| Ok((schema, to_raw_value(&flags)?)));
+        settings.push(raw.map_err(|e| unusable(&path).because(&e))?);
     }
     Ok(Known { looks, manifest, settings })
 }
@@ -109,12 +131,13 @@ fn schema(folder: &Path, provider: &ProviderEntry) -> Result<Value> {
         return Ok(serde_json::json!({"type": "object", "additionalProperties": false}));
     };
     let path = folder.join(name);
-    let bad = || {
-        KernelError::new(ErrorCode::Config, format!("unusable settings schema {}", path.display()))
-            .hint("repair or remove that plugin's folder")
-    };
-    let text = text(&path, LONGEST).map_err(|e| bad().because(&e))?;
-    serde_json::from_str(&text).map_err(|e| bad().because(&e))
+    let text = text(&path, LONGEST).map_err(|e| unusable(&path).because(&e))?;
+    serde_json::from_str(&text).map_err(|e| unusable(&path).because(&e))
+}
+
+fn unusable(schema: &Path) -> KernelError {
+    KernelError::new(ErrorCode::Config, format!("unusable settings schema {}", schema.display()))
+        .hint("repair or remove that plugin's folder")
 }
 
 /// A file's text, unless it is too long.

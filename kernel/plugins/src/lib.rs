@@ -36,7 +36,7 @@ pub use lock::read as read_lock;
 pub use manifest::read as read_manifest;
 pub use manifest::{FILE as MANIFEST_FILE, check_protocols};
 pub use package::{EXTENSION, pack};
-pub use policy::{Policy, Rule};
+pub use policy::{Libraries, Policy, Rule};
 pub use require::{check_lock, check_version};
 pub use settings::{Flag, FlagKind, check as check_settings, hide_secrets};
 pub use shelf::{Shelf, Standing};

@@ -76,6 +76,40 @@ impl Policy {
     }
 }
 
+/// Which plugins may run as libraries: these are checked less than any other artifact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Libraries {
+    /// None.
+    #[default]
+    Off,
+    /// Those of this crabbox.
+    FirstParty,
+    /// Any.
+    Allow,
+}
+
+impl Libraries {
+    /// The rule of a word in the configuration; an unknown one allows nothing.
+    pub fn of(word: &str) -> Self {
+        match word {
+            "first-party" => Self::FirstParty,
+            "allow" => Self::Allow,
+            _ => Self::Off,
+        }
+    }
+
+    /// Whether this plugin may; the error says what would let it.
+    pub fn check(self, entry: &Entry) -> Result<()> {
+        let (id, ours) = (&entry.manifest.id, entry.place == Place::Bundled);
+        match (self, ours) {
+            (Self::Allow, _) | (Self::FirstParty, true) => Ok(()),
+            (_, true) => Err(refused(id, "`plugins.native` is off, and this is a library")
+                .hint("set `plugins.native: first-party` in your own configuration")),
+            (_, false) => Err(refused(id, "it is a library, and not of this crabbox")),
+        }
+    }
+}
+
 fn refused(id: &str, why: &str) -> KernelError {
     KernelError::new(ErrorCode::PluginUntrusted, format!("plugin {id} may not run: {why}"))
         .hint("the user's or administrator's configuration decides; a repository cannot")

@@ -11,8 +11,10 @@ use crate::catalog::Entry;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Flag {
     /// Long flag without dashes; `None` when the schema hides it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Environment names, first wins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
     /// Key below the provider's block; a dot separates the one level of nesting.
     pub config_key: String,
@@ -21,12 +23,16 @@ pub struct Flag {
     /// One line for `--help`.
     pub help: String,
     /// Used when nobody says anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<Value>,
     /// Its value is a reference such as `env:NAME`, never the secret itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub secret: bool,
     /// A repository's file may not set it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub user_only: bool,
     /// The kernel's setting that counts when nobody set this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
 }
 
@@ -149,7 +155,7 @@ fn shout(kebab: &str) -> String {
 /// Checks a provider's settings; the error points at the first setting that is wrong.
 pub fn check(entry: &Entry, config: &Map<String, Value>) -> Result<()> {
     let name = &entry.provider.name;
-    let validator = jsonschema::validator_for(&entry.schema).map_err(|e| {
+    let validator = jsonschema::validator_for(entry.schema()).map_err(|e| {
         KernelError::new(
             ErrorCode::Config,
             format!("the {name} plugin's settings schema is broken"),
@@ -166,7 +172,7 @@ pub fn check(entry: &Entry, config: &Map<String, Value>) -> Result<()> {
         )
         .hint(format!("`crabbox providers describe {name}` lists its settings")));
     }
-    entry.flags.iter().filter(|flag| flag.secret).try_for_each(|flag| {
+    entry.flags().iter().filter(|flag| flag.secret).try_for_each(|flag| {
         match lookup(config, &flag.config_key).and_then(Value::as_str) {
             Some(text) if !REFERENCES.iter().any(|kind| text.starts_with(kind)) => {
                 Err(literal(name, flag))

@@ -128,7 +128,7 @@ fn a_schema_gives_flags_environment_names_and_kinds() {
     let dir = tempfile::tempdir().unwrap();
     let catalog = discover(&places(dir.path(), &[fixture()]));
     let entry = catalog.find("puppet").unwrap();
-    let flag = |key: &str| entry.flags.iter().find(|flag| flag.config_key == key).unwrap();
+    let flag = |key: &str| entry.flags().iter().find(|flag| flag.config_key == key).unwrap();
     let root = flag("work-root");
     assert_eq!(root.name.as_deref(), Some("scripted-work-root"));
     assert_eq!(root.env, ["CRABBOX_SCRIPTED_WORK_ROOT"]);
@@ -162,8 +162,8 @@ fn a_tool_in_braces_is_what_the_users_own_setting_names() {
     std::fs::write(mine.join("s.json"), schema.to_string()).unwrap();
     let catalog = discover(&places(dir.path(), &[mine]));
     let entry = catalog.find("one").unwrap();
-    assert_eq!(entry.flags[1].kind, FlagKind::Table);
-    assert_eq!(entry.flags[1].name, None);
+    assert_eq!(entry.flags()[1].kind, FlagKind::Table);
+    assert_eq!(entry.flags()[1].name, None);
     let config = json!({
         "command": "/opt/adapter",
         "steps": {"make": {"argv": ["~/bin/make", "x"]}, "list": {"steps": [{"argv": ["ls"]}]}},

@@ -149,6 +149,7 @@ const TARGETS: Kind = Kind::Choice(&["linux", "macos", "windows"]);
 const WINDOWS: Kind = Kind::Choice(&["normal", "wsl2"]);
 const NETWORKS: Kind = Kind::Choice(&["auto", "public", "tailscale"]);
 const PLUGIN_POLICY: Kind = Kind::Choice(&["all", "signed", "allowlist", "first-party", "none"]);
+const LIBRARIES: Kind = Kind::Choice(&["off", "first-party", "allow"]);
 const MARKETS: Kind = Kind::Choice(&["spot", "on-demand"]);
 
 /// The setting a path means, by its own or another spelling.
@@ -245,7 +246,8 @@ pub static KEYS: &[Key] = &[
     key("plugins.allow", Kind::List, "Ids of the plugins that policy `allowlist` allows.").user_only(),
     key("plugins.revoked", Kind::List, "Digests of plugins that must never run.").user_only(),
     key("plugins.prefer", Kind::List, "Which plugin offers a provider that several offer, as `provider=publisher/name`.").user_only(),
-    key("plugins.runtime", Kind::List, "How a plugin with several artifacts is run, as `provider=wasm`, `stdio` or `wasi-stdio`; the manifest's first that runs here without.").user_only(),
+    key("plugins.runtime", Kind::List, "How a plugin with several artifacts is run, as `provider=wasm`, `stdio`, `wasi-stdio` or `native`; the manifest's first that runs here without.").user_only(),
+    key("plugins.native", LIBRARIES, "Whether a plugin may run as a library: none, those of this crabbox, or any.").default("off").strict().user_only(),
     key("plugins.requires", Kind::List, "Plugins that work here needs, as `publisher/name@^1.2`; they are never fetched.").append(),
     key("plugins.startTimeout", Kind::Duration, "How long a plugin may take to introduce itself.").default("10s"),
     key("trust.repositories", Kind::List, "Absolute paths of repositories whose files may set everything.").user_only(),

@@ -148,6 +148,8 @@ pub struct PluginSettings {
     pub prefer: Vec<String>,
     /// `provider=runtime`, for plugins that can be run in several ways.
     pub runtime: Vec<String>,
+    /// Whether plugins may run as libraries: `off`, `first-party` or `allow`.
+    pub native: String,
     /// `publisher/name@range`: plugins that work here needs.
     pub requires: Vec<String>,
     /// How long a plugin may take to introduce itself.
@@ -191,6 +193,7 @@ impl Values {
                 revoked: get.list("plugins.revoked"),
                 prefer: get.list("plugins.prefer"),
                 runtime: get.list("plugins.runtime"),
+                native: get.text("plugins.native"),
                 requires: get.list("plugins.requires"),
                 start_timeout: get.duration("plugins.startTimeout"),
             },

@@ -111,3 +111,4 @@ fn target(lease: &Lease) -> Option<&str> {
 }
 
 crabbox_plugin_sdk::component!(plugin);
+crabbox_plugin_sdk::native!(plugin);

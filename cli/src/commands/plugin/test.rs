@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::state::failed;
 use crabbox_kit::{Report, Subject};
-use crabbox_plugins::{Entry, FlagKind, Place, check_settings, load, passes};
+use crabbox_plugins::{Entry, FlagKind, Libraries, Place, check_settings, load, passes};
 use crabbox_schemas::SCHEMA_VERSION;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::manifest::Runtime;
@@ -32,8 +32,8 @@ pub(super) struct Args {
     /// Which of its providers; all without
     #[arg(long, value_name = "NAME")]
     provider: Option<String>,
-    /// Which of its artifacts: stdio, wasm, wasi-stdio, or all; the one crabbox would run without
-    #[arg(long, value_name = "RUNTIME", value_parser = ["stdio", "wasm", "wasi-stdio", "all"])]
+    /// Which of its artifacts: stdio, wasm, wasi-stdio, native, or all; the one crabbox would run without
+    #[arg(long, value_name = "RUNTIME", value_parser = ["stdio", "wasm", "wasi-stdio", "native", "all"])]
     runtime: Option<String>,
     /// A setting of the provider
     #[arg(long, value_name = "KEY=VALUE")]
@@ -99,6 +99,16 @@ fn artifacts(ctx: &Context, args: &Args, entry: &Entry) -> Result<Vec<Entry>> {
     let mut wanted: Vec<Runtime> = entry.manifest.artifacts.iter().map(|a| a.runtime).collect();
     wanted.dedup();
     wanted.retain(|runtime| matches!(word, Some("all")) || word == Some(runtime.word()));
+    let libraries = Libraries::of(&ctx.values.plugins.native);
+    if wanted.contains(&Runtime::Native)
+        && let Err(refused) = libraries.check(entry)
+    {
+        if word != Some("all") {
+            return Err(refused);
+        }
+        ctx.terminal.warn(&format!("not tested as native: {refused}"));
+        wanted.retain(|runtime| *runtime != Runtime::Native);
+    }
     match (word, wanted.is_empty()) {
         (None, _) if entry.runtime.is_none() => return Err(entry.unusable()),
         (None, _) => return Ok(vec![entry.clone()]),
@@ -187,7 +197,7 @@ fn settings(entry: &Entry, pairs: &[String]) -> Result<Map<String, Value>> {
         let Some((key, text)) = pair.split_once('=') else {
             return Err(usage(format!("{pair} is no KEY=VALUE")));
         };
-        let flag = entry.flags.iter().find(|flag| flag.config_key == key);
+        let flag = entry.flags().iter().find(|flag| flag.config_key == key);
         let flag = flag.ok_or_else(|| usage(format!("there is no setting {key}")))?;
         let value = match flag.kind {
             FlagKind::Text | FlagKind::Choice(_) => json!(text),

@@ -54,7 +54,7 @@ fn program(bench: &Bench<'_>) -> Outcome {
 }
 
 fn settings(bench: &Bench<'_>) -> Outcome {
-    let schema = &bench.subject.entry.schema;
+    let schema = bench.subject.entry.schema();
     if schema["type"] != "object" {
         return fault("the settings' schema", "`type: object`", &schema["type"]);
     }
@@ -66,7 +66,7 @@ fn settings(bench: &Bench<'_>) -> Outcome {
         let is_flag = |f: &crabbox_plugins::Flag| {
             f.config_key == *key || f.config_key.starts_with(&format!("{key}."))
         };
-        if !bench.subject.entry.flags.iter().any(is_flag) {
+        if !bench.subject.entry.flags().iter().any(is_flag) {
             return fault(
                 &format!("setting {key}"),
                 "a plain value, a choice or a list of text",
@@ -82,7 +82,7 @@ fn settings(bench: &Bench<'_>) -> Outcome {
 
 fn secrets(bench: &Bench<'_>) -> Outcome {
     let entry = &bench.subject.entry;
-    for flag in entry.flags.iter().filter(|flag| flag.secret) {
+    for flag in entry.flags().iter().filter(|flag| flag.secret) {
         if let Some(default) = &flag.default {
             return fault(&format!("secret {}", flag.config_key), "no default", default);
         }
@@ -91,7 +91,7 @@ fn secrets(bench: &Bench<'_>) -> Outcome {
         }
     }
     let grants = &entry.manifest.grants.secrets;
-    let setting = |name: &str| entry.flags.iter().any(|flag| flag.config_key == name);
+    let setting = |name: &str| entry.flags().iter().any(|flag| flag.config_key == name);
     match grants.iter().find(|grant| !setting(&grant.name) && grant.env.is_empty()) {
         Some(grant) => fault(
             &format!("grant of secret {}", grant.name),
