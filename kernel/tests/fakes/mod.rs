@@ -14,7 +14,7 @@ use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::event::Event;
 use crabbox_kernel::helper::Binaries;
 use crabbox_kernel::lease::trail::Trail;
-use crabbox_kernel::lease::{Ask, Bench, Fate, Held, NewLease, with_lease};
+use crabbox_kernel::lease::{Ask, Bench, Fate, Held, Login, NewLease, with_lease};
 use crabbox_kernel::ports::{
     About, Clock, DelegatedRun, EventSink, Provider, Query, Stop, Urgency, Wanted,
 };
@@ -390,7 +390,8 @@ pub(crate) fn checkout() -> PathBuf {
 
 pub(crate) fn new_lease() -> NewLease {
     let request = BoxRequest { ttl_secs: 5400, idle_timeout_secs: 60, ..BoxRequest::default() };
-    NewLease { request, slug: None, reclaim: false }
+    let login = Login { user: "crabbox".to_owned(), ports: vec![2222, 22] };
+    NewLease { request, slug: None, reclaim: false, login }
 }
 
 pub(crate) fn one_shot() -> Ask {
