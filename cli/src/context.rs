@@ -13,7 +13,7 @@ use crabbox_kernel::config::{Layer, Settings, Values};
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::helper::Binaries;
 use crabbox_kernel::lease::claim::Claims;
-use crabbox_kernel::lease::{Bench, NewLease};
+use crabbox_kernel::lease::{Bench, Login, NewLease};
 use crabbox_kernel::ports::{Clock, Provider, Stop};
 use crabbox_kernel::run::record::{Limits, Retention, RunStore};
 use crabbox_kernel::slug::normalise;
@@ -333,7 +333,10 @@ impl Context {
             keep,
             work_root: values.work_root.clone(),
         };
-        Ok(NewLease { request, slug, reclaim })
+        let mut ports = vec![values.ssh.port];
+        ports.extend(values.ssh.fallback_ports.iter().filter(|port| **port != values.ssh.port));
+        let login = Login { user: values.ssh.user.clone(), ports };
+        Ok(NewLease { request, slug, reclaim, login })
     }
 }
 

@@ -15,6 +15,8 @@ pub struct KernelError {
     pub causes: Vec<String>,
     /// What the user can do next.
     pub hint: Option<String>,
+    /// Machine types that could be had instead.
+    pub alternatives: Vec<String>,
     /// Which step failed; filled in by the step that knows.
     pub stage: Option<&'static str>,
     /// What may have happened to the world, where that is in doubt.
@@ -32,6 +34,7 @@ impl KernelError {
             message: message.into(),
             causes: Vec::new(),
             hint: None,
+            alternatives: Vec::new(),
             stage: None,
             outcome: None,
         }
@@ -75,6 +78,7 @@ impl KernelError {
             message: self.message.clone(),
             cause: self.causes.clone(),
             hint: self.hint.clone(),
+            alternatives: self.alternatives.clone(),
             retryable: self.code.retryable(),
             outcome: self.outcome,
             exit_code: self.code.exit_status(),

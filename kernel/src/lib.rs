@@ -5,6 +5,7 @@
 //! gives a box back, and the trail that survives us), [`sync`] (what the box holds equals the manifest)
 //! and [`render`] (events to text). The world is reached through the four doors in [`ports`].
 
+pub mod bootstrap;
 pub mod config;
 pub mod error;
 pub mod event;

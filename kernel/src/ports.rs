@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::Resource;
-use crabbox_schemas::lease::{BoxRequest, Desired, Lease, ReleaseOutcome, SshEndpoint};
+use crabbox_schemas::lease::{Bootstrap, BoxRequest, Desired, Lease, ReleaseOutcome, SshEndpoint};
 use crabbox_schemas::plugin::{Check, ProviderKind, Purpose, RunStartResult};
 use std::collections::BTreeMap;
 use tokio::sync::watch;
@@ -112,6 +112,8 @@ pub struct Wanted {
     pub ssh_public_key: String,
     /// Labels for the provider's resource.
     pub labels: BTreeMap<String, String>,
+    /// How the machine becomes a box, for providers that only make machines.
+    pub bootstrap: Option<Bootstrap>,
     /// Idempotency key: equal on every retry of one attempt.
     pub idem: String,
 }
@@ -195,6 +197,21 @@ pub struct Address {
     pub patience: Duration,
 }
 
+/// A new key pair for the SSH server of a box.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HostKey {
+    /// The private half, OpenSSH's own format.
+    pub private: String,
+    /// The public half in one line.
+    pub public: String,
+}
+
+impl std::fmt::Debug for HostKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "HostKey({})", self.public)
+    }
+}
+
 /// Opens connections.
 pub trait Dialer {
     /// The connections it opens.
@@ -202,6 +219,8 @@ pub trait Dialer {
     /// Makes the lease's key pair in `dir` (`id_ed25519`, `id_ed25519.pub`), or finds the one that is
     /// there; returns the public half in OpenSSH one-line form.
     fn key_pair(&self, dir: &Path, comment: &str) -> Result<String>;
+    /// Makes a host key for a box; nothing of it is kept here.
+    fn host_key(&self, comment: &str) -> Result<HostKey>;
     /// Connects, racing the ports, and waits until the ready check passes. Errors name the stage.
     fn dial(
         &self,

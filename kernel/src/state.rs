@@ -69,6 +69,11 @@ impl State {
         self.config.join("testboxes").join(id.as_str())
     }
 
+    /// The host key a lease's box must show, where we made it.
+    pub fn host_key(&self, id: &LeaseId) -> PathBuf {
+        self.keys(id).join("host_key.pub")
+    }
+
     /// Makes the folders this version uses.
     pub fn prepare(&self) -> Result<()> {
         [self.claims(), self.journal(), self.locks(), self.runs(), self.index(), self.plugins()]

@@ -14,6 +14,7 @@ use crabbox_kernel::lease::release::release;
 use crabbox_kernel::lease::trail::Trail;
 use crabbox_kernel::lease::{Ask, Fate, Held, adopt, reap};
 use crabbox_kernel::ports::{Clock, EventSink, Stop, Urgency};
+use crabbox_kernel::run::reach::{address, connect};
 use crabbox_schemas::error::{ErrorCode, Outcome};
 use crabbox_schemas::ids::LeaseId;
 use crabbox_schemas::lease::ReleaseOutcome;
@@ -80,6 +81,51 @@ async fn the_trail_is_ahead_of_the_world_at_every_step() {
         Event::Released { outcome, .. },
     ] if outcome == "released"));
     gone_everywhere(&room);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_who_makes_bare_machines_is_told_how_they_become_boxes_and_their_host_key_is_known() {
+    for (feature, target, told) in [
+        ("self-expiring", "linux", false),
+        ("cloud-init", "windows", false),
+        ("cloud-init", "linux", true),
+    ] {
+        let mut room = Room::new();
+        room.toy.about.features = vec![feature.to_owned()];
+        let mut new = new_lease();
+        new.request.target = target.to_owned();
+        let state = room.state.clone();
+        let expected: &[&str] = if told { &["ssh-ed25519 BBBB"] } else { &[] };
+        let looking = async |held: &Held, _: &mut dyn EventSink| {
+            let endpoint = address(&state, &held.lease, false)?.endpoint;
+            assert_eq!(endpoint.host_keys, expected, "{feature} {target}");
+            Ok(())
+        };
+        let (done, _) = room.lease(&Ask::New(new), &Stop::never(), None, looking).await;
+        done.unwrap().0.unwrap();
+        let wanted = room.toy.wanted.take().unwrap();
+        assert_eq!(wanted.bootstrap.is_some(), told, "{feature} {target}");
+        gone_everywhere(&room);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_machine_that_never_answers_is_a_bootstrap_that_failed_and_says_how_far_it_came() {
+    for (feature, code) in
+        [("self-expiring", ErrorCode::SshReady), ("cloud-init", ErrorCode::Bootstrap)]
+    {
+        let mut room = Room::new();
+        room.toy.about.features = vec![feature.to_owned()];
+        room.shell.unreachable.set(Some(ErrorCode::SshReady));
+        let bench = room.bench();
+        let dialling = async |held: &Held, events: &mut dyn EventSink| {
+            connect(&bench, &held.lease, false, events, &Stop::never()).await.map(drop)
+        };
+        let (done, _) = room.lease(&one_shot(), &Stop::never(), None, dialling).await;
+        let failed = done.unwrap().0.unwrap_err();
+        assert_eq!((failed.code, failed.code.exit_status() == 5), (code, feature == "cloud-init"));
+        gone_everywhere(&room);
+    }
 }
 
 #[tokio::test(start_paused = true)]

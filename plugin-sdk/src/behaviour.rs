@@ -69,6 +69,10 @@ impl<P: SshLease> Behaviour for Boxes<P> {
             method::LEASE_TOUCH => {
                 pack(LeaseResult { lease: provider.touch(call, read(params)?)? })
             }
+            method::CATALOG_SIZES => pack(provider.sizes(call, read(params)?)?),
+            method::CATALOG_REGIONS => pack(provider.regions(call, read(params)?)?),
+            method::PRICING_QUOTE => pack(provider.quote(call, read(params)?)?),
+            method::EVIDENCE_COLLECT => pack(provider.evidence(call, read(params)?)?),
             _ => Err(Failure::unsupported(format!("no method {name}"))),
         }
     }

@@ -18,6 +18,11 @@ use crate::host::Host;
 /// How long a single wait may be at most, so that sums of instants cannot overflow.
 const LONGEST: u64 = 10 * 365 * 24 * 3600 * 1000;
 
+/// How often something is done again because the far side wanted to be asked later, and the longest wait for that, in
+/// milliseconds.
+const AGAIN: usize = 2;
+const PATIENCE: u64 = 60_000;
+
 /// One open call of the kernel, and the way to ask the host for things while it is open.
 ///
 /// Callbacks block until the host answers; they fail with kind `cancelled` when the call is cancelled
@@ -147,6 +152,23 @@ impl Call {
             Err(failure) if failure.kind() == ErrorKind::Cancelled => Ok(Woken::Cancel),
             Err(failure) => Err(failure),
         }
+    }
+
+    /// Does what may be refused because it is asked too often, and does it again twice, each time after the wait that was
+    /// asked for, when that is a minute at most.
+    pub fn patiently<T>(&self, ask: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {
+        for _ in 0..AGAIN {
+            match ask() {
+                Err(failure) if failure.kind() == ErrorKind::RateLimited => {
+                    let wait = failure.data().retry_after_ms.filter(|ms| *ms <= PATIENCE);
+                    let Some(wait) = wait else { return Err(failure) };
+                    self.sleep(Duration::from_millis(wait))?;
+                    self.check()?;
+                }
+                answer => return answer,
+            }
+        }
+        ask()
     }
 
     /// Writes a resource into the kernel's journal; returns when it is on disk. Until then the

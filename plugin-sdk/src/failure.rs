@@ -166,6 +166,13 @@ impl Failure {
         self
     }
 
+    /// Names machine types that could be had instead.
+    #[must_use]
+    pub fn alternatives(mut self, machines: Vec<String>) -> Self {
+        self.data.alternatives = machines;
+        self
+    }
+
     /// Its kind.
     pub fn kind(&self) -> ErrorKind {
         self.data.kind

@@ -1,7 +1,7 @@
 //! Requests through the host, which holds the credentials: a provider needs no HTTP library and sees no key.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crabbox_schemas::plugin::{
     BasicAuth, Capture, HeaderAuth, HttpAuth, HttpBody, HttpParams, HttpResult, Part, SecretText,
@@ -180,6 +180,12 @@ impl Reply {
     /// A header field, by its name in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.result.headers.get(name).map(String::as_str)
+    }
+
+    /// What the service's clock shows, in seconds since 1970: a guest has no clock of its own.
+    pub fn date(&self) -> Option<u64> {
+        let date = httpdate::parse_http_date(self.header("date")?).ok()?;
+        Some(date.duration_since(UNIX_EPOCH).ok()?.as_secs())
     }
 
     /// The body, when it is JSON.

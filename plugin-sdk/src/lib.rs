@@ -46,7 +46,7 @@ pub use blob::{BlobReader, BlobWriter};
 pub use call::{Attempt, Call, Level, Progress, Woken};
 pub use failure::Failure;
 pub use http::{HttpRequest, Reply, secret};
-pub use label::label_value;
+pub use label::{label_value, touched_labels};
 pub use output::{Channel, Output};
 pub use plugin::Plugin;
 pub use provider::{DelegatedRun, SecretRef, SshLease, settings};
@@ -58,13 +58,14 @@ pub use tool::{Process, Tool};
 pub use crabbox_schemas::error::{ErrorKind, Outcome, Resource};
 pub use crabbox_schemas::ids::LeaseId;
 pub use crabbox_schemas::lease::{
-    BoxRequest, Desired, Expected, Lease, ReleaseOutcome, SshAuth, SshEndpoint,
+    Bootstrap, BoxRequest, Desired, Expected, Lease, ReleaseOutcome, SshAuth, SshEndpoint,
 };
 pub use crabbox_schemas::plugin::{
-    AcquireParams, BasicAuth, BlobFacts, Check, CheckStatus, ExecResult, HeaderAuth, HttpAuth,
-    HttpBody, Instance, ListParams, ListResult, Oauth2Auth, Part, Purpose, ReleaseParams,
-    ResolveParams, RunStartParams, RunStartResult, SecretText, ServerEvent, Sigv4Auth, TouchParams,
-    UserFacts, WsOpenParams,
+    AcquireParams, BasicAuth, BlobFacts, CatalogParams, CatalogResult, Check, CheckStatus,
+    EvidenceParams, EvidenceResult, ExecResult, HeaderAuth, HttpAuth, HttpBody, Instance,
+    ListParams, ListResult, Oauth2Auth, Offer, Part, Price, Purpose, QuoteParams, QuoteResult,
+    ReleaseParams, ResolveParams, RunStartParams, RunStartResult, SecretText, ServerEvent,
+    Sigv4Auth, TouchParams, UserFacts, WsOpenParams,
 };
 
 /// Makes the component of a plugin: `component!(plugin)`, where `plugin` is a function that gives the [`Plugin`]. It

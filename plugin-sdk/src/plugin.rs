@@ -50,8 +50,8 @@ impl Plugin {
         Self::new(move |params| {
             introduce(manifest, params, &BOXES, |instance| {
                 let provider = open(instance)?;
-                let idempotent = provider.idempotent_acquire();
-                Ok((Arc::new(Boxes(provider)) as Arc<dyn Behaviour>, idempotent))
+                let (idempotent, facts) = (provider.idempotent_acquire(), provider.facts());
+                Ok((Arc::new(Boxes(provider)) as Arc<dyn Behaviour>, idempotent, facts))
             })
         })
     }
@@ -66,7 +66,7 @@ impl Plugin {
             introduce(manifest, params, &RUNS, |instance| {
                 let provider = open(instance)?;
                 let idempotent = provider.idempotent_acquire();
-                Ok((Arc::new(Runs(provider)) as Arc<dyn Behaviour>, idempotent))
+                Ok((Arc::new(Runs(provider)) as Arc<dyn Behaviour>, idempotent, &[]))
             })
         })
     }
@@ -94,19 +94,20 @@ fn introduce(
     manifest: Result<Manifest, toml::de::Error>,
     params: Value,
     role: &Role,
-    open: impl FnOnce(Instance) -> Result<(Arc<dyn Behaviour>, bool), Failure>,
+    open: impl FnOnce(Instance) -> Result<(Arc<dyn Behaviour>, bool, &'static [&'static str]), Failure>,
 ) -> Result<Opened, Failure> {
     let params: InitializeParams = serde_json::from_value(params).map_err(|e| unfit(&e))?;
     let manifest = manifest
         .map_err(|error| Failure::internal("the plugin's manifest is broken").because(&error))?;
     let protocol = choose(&params.protocols)?;
     let entry = entry(&manifest, &params.instance.provider)?;
-    let (provider, idempotent_acquire) = open(params.instance)?;
+    let (provider, idempotent_acquire, facts) = open(params.instance)?;
     if role.kind != entry.kind {
         let message = format!("{} is not what the manifest says it is", entry.name);
         return Err(Failure::internal(message));
     }
-    let methods: Vec<String> = role.methods.iter().map(|&name| name.to_owned()).collect();
+    let methods: Vec<String> =
+        role.methods.iter().chain(facts).map(|&name| name.to_owned()).collect();
     let hello = InitializeResult {
         protocol,
         plugin: PluginIdentity { id: manifest.id.clone(), version: manifest.version.clone() },

@@ -2,8 +2,9 @@
 
 use crabbox_schemas::lease::{Lease, ReleaseOutcome};
 use crabbox_schemas::plugin::{
-    AcquireParams, Check, Instance, ListParams, ListResult, ReleaseParams, ResolveParams,
-    RunStartParams, RunStartResult, TouchParams,
+    AcquireParams, CatalogParams, CatalogResult, Check, EvidenceParams, EvidenceResult, Instance,
+    ListParams, ListResult, QuoteParams, QuoteResult, ReleaseParams, ResolveParams, RunStartParams,
+    RunStartResult, TouchParams,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -32,6 +33,32 @@ pub trait SshLease: Send + Sync + 'static {
 
     /// Gives a box back; repeatable. Touches nothing unless `expected` holds.
     fn release(&self, call: &Call, params: ReleaseParams) -> Result<ReleaseOutcome, Failure>;
+
+    /// Which of the optional methods below are there: `catalog.sizes`, `catalog.regions`, `pricing.quote`,
+    /// `evidence.collect`.
+    fn facts(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Machine types that can be asked for.
+    fn sizes(&self, _call: &Call, _params: CatalogParams) -> Result<CatalogResult, Failure> {
+        Err(Failure::unsupported("this provider lists no machine types"))
+    }
+
+    /// Regions that can be asked for.
+    fn regions(&self, _call: &Call, _params: CatalogParams) -> Result<CatalogResult, Failure> {
+        Err(Failure::unsupported("this provider lists no regions"))
+    }
+
+    /// What a box like this would cost.
+    fn quote(&self, _call: &Call, _params: QuoteParams) -> Result<QuoteResult, Failure> {
+        Err(Failure::unsupported("this provider knows no prices"))
+    }
+
+    /// Why a box died.
+    fn evidence(&self, _call: &Call, _params: EvidenceParams) -> Result<EvidenceResult, Failure> {
+        Err(Failure::unsupported("this provider cannot say how a box died"))
+    }
 
     /// Notes that the box is still in use. Says what is known when there is nothing to note.
     fn touch(&self, _call: &Call, params: TouchParams) -> Result<Lease, Failure> {

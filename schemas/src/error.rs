@@ -322,6 +322,9 @@ pub struct ErrorData {
     /// Everything that was left behind.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resources: Vec<Resource>,
+    /// Machine types that could be had instead, when there is no capacity or quota for those that were tried.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alternatives: Vec<String>,
 }
 
 impl ErrorData {
@@ -335,6 +338,7 @@ impl ErrorData {
             cause: Vec::new(),
             field: None,
             resources: Vec::new(),
+            alternatives: Vec::new(),
         }
     }
 }
@@ -375,6 +379,9 @@ pub struct Failure {
     /// What to do next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// Machine types that could be had instead, when none of those that were tried can.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alternatives: Vec<String>,
     /// Whether trying again may work.
     pub retryable: bool,
     /// What may have happened to the world, where that is in doubt.

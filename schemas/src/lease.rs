@@ -122,6 +122,39 @@ pub enum SshAuth {
     KeyFile,
 }
 
+/// How a new machine becomes a box: made by the kernel once for all providers, carried to the machine by the provider.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Bootstrap {
+    /// What the machine's first start reads, for cloud-init. A private host key is in it: pass it on, keep it nowhere.
+    pub user_data: String,
+    /// Login name it makes.
+    pub user: String,
+    /// Ports its SSH server listens on, the preferred one first.
+    pub ports: Vec<u16>,
+    /// Directory below which work directories are made.
+    pub work_root: String,
+    /// Host keys the machine will show, OpenSSH one-line form.
+    pub host_keys: Vec<String>,
+    /// Shell command that succeeds once the machine is a box.
+    pub ready_check: String,
+}
+
+impl Bootstrap {
+    /// How to reach the machine at this address.
+    pub fn endpoint(&self, host: &str) -> SshEndpoint {
+        SshEndpoint {
+            user: self.user.clone(),
+            host: host.to_owned(),
+            port: self.ports.first().copied().unwrap_or(22),
+            fallback_ports: self.ports.iter().skip(1).copied().collect(),
+            host_keys: self.host_keys.clone(),
+            ready_check: Some(self.ready_check.clone()),
+            ..SshEndpoint::default()
+        }
+    }
+}
+
 /// A match constraint for destructive calls: what must be true of the resource before it is touched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -27,7 +27,7 @@ pub use self::http::*;
 pub use self::runs::*;
 pub use self::ws::*;
 pub use crate::error::Resource;
-use crate::lease::{BoxRequest, Desired, Expected, Lease, ReleaseOutcome};
+use crate::lease::{Bootstrap, BoxRequest, Desired, Expected, Lease, ReleaseOutcome};
 
 /// Protocol versions this kernel and SDK speak, newest first.
 pub const PROTOCOLS: &[&str] = &["1.0"];
@@ -266,6 +266,9 @@ pub struct AcquireParams {
     /// Labels to put on the resource before it becomes billable.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// For providers with the feature `cloud-init`: how the machine becomes a box.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<Bootstrap>,
 }
 
 /// Result of acquire, touch and warmup.

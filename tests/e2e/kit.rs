@@ -40,6 +40,8 @@ fn our_own_providers_pass() {
     let ended =
         test(&room, &bundled("ssh"), &["--patience", "10", "--set", "host=127.0.0.1"]).expect(0);
     assert_eq!(failed(&ended), [""; 0], "{ended}");
+    let cassette = bundled("hetzner").join("tests/cassette.jsonl").display().to_string();
+    passes(&bundled("hetzner"), &room, &["--cassette", &cassette]);
 }
 
 #[test]

@@ -13,6 +13,8 @@ mod errors;
 mod external;
 mod faults;
 mod fetch;
+#[cfg(target_os = "linux")]
+mod hetzner;
 mod inspection;
 mod interruption;
 mod kept;

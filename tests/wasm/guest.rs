@@ -208,11 +208,11 @@ pub(crate) fn call(id: u64, method: &str, deadline: u64, more: &str) -> String {
 }
 
 /// Where our own provider's component is, when it could be built; whoever turned it off said so.
-pub(crate) fn our_component() -> Option<PathBuf> {
+pub(crate) fn our_component(provider: &str) -> Option<PathBuf> {
     if crabbox_tests::gone_without("CRABBOX_TEST_WASM", "a component of ours") {
         return None;
     }
-    let path = binaries().join("crabbox-provider-ssh.wasm");
+    let path = binaries().join(format!("crabbox-provider-{provider}.wasm"));
     assert!(path.is_file(), "{} is missing: run ./build-component.sh debug", path.display());
     Some(path)
 }
@@ -224,6 +224,6 @@ pub(crate) fn shared_cache() -> PathBuf {
 
 /// The hand-written WASI command, when it could be built.
 pub(crate) fn command_guest() -> Option<PathBuf> {
-    our_component()?;
+    our_component("ssh")?;
     Some(binaries().join("wasi-stdio-guest.wasm"))
 }

@@ -10,40 +10,51 @@ use crabbox_tests::{Room, Sshd, binary};
 
 use crate::guest::{our_component, shared_cache};
 
-fn plugin() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/ssh")
+fn plugin(provider: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins").join(provider)
 }
 
-#[test]
-fn the_same_transcripts_hold_for_the_program_and_the_component() {
-    let Some(component) = our_component() else { return };
+/// Replays every transcript of a provider with its program and its component; how many sessions there were.
+fn same_transcripts(provider: &str, powers: &[&str]) -> Option<usize> {
+    let component = our_component(provider)?;
+    let program = binary(&format!("crabbox-provider-{provider}"));
     let mut count = 0;
-    for file in fs::read_dir(plugin().join("tests/transcripts")).unwrap().flatten() {
+    for file in fs::read_dir(plugin(provider).join("tests/transcripts")).unwrap().flatten() {
         let text = fs::read_to_string(file.path()).unwrap();
         let parted = file.file_name() == "refused.jsonl";
         let sessions: Vec<&str> = if parted { text.split("\n\n").collect() } else { vec![&text] };
         for session in sessions {
             let mut runner = Command::new(binary("crabbox-wasm-runner"));
-            runner.env_clear().env("XDG_CACHE_HOME", shared_cache()).arg(&component);
+            runner.env_clear().env("XDG_CACHE_HOME", shared_cache()).args(powers).arg(&component);
             replay_command(runner, session)
                 .unwrap_or_else(|e| panic!("{}: {e}\n{session}", file.path().display()));
-            replay_binary(&binary("crabbox-provider-ssh"), session).unwrap();
+            replay_binary(&program, session).unwrap();
             count += 1;
         }
     }
-    assert!(count >= 12, "{count}");
+    Some(count)
+}
+
+#[test]
+fn the_same_transcripts_hold_for_the_program_and_the_component() {
+    let http: &[&str] = &["--allow", "http"];
+    for (provider, powers, least) in [("ssh", &[][..], 12), ("hetzner", http, 6)] {
+        if let Some(count) = same_transcripts(provider, powers) {
+            assert!(count >= least, "{provider}: {count}");
+        }
+    }
 }
 
 #[test]
 fn a_run_goes_through_a_provider_that_is_a_component() {
-    let Some(component) = our_component() else { return };
+    let Some(component) = our_component("ssh") else { return };
     let room = Room::new();
     let sshd = Sshd::start(&room);
     let folder = room.at("data/plugins/ssh");
     fs::create_dir_all(&folder).unwrap();
-    fs::copy(plugin().join("config.schema.json"), folder.join("config.schema.json")).unwrap();
+    fs::copy(plugin("ssh").join("config.schema.json"), folder.join("config.schema.json")).unwrap();
     fs::copy(component, folder.join("ssh.wasm")).unwrap();
-    let manifest = fs::read_to_string(plugin().join("crabbox-plugin.toml")).unwrap();
+    let manifest = fs::read_to_string(plugin("ssh").join("crabbox-plugin.toml")).unwrap();
     let head = manifest.split("[[artifact]]").next().unwrap();
     let only = format!("{head}[[artifact]]\nruntime = \"wasm\"\npath = \"ssh.wasm\"\n");
     fs::write(folder.join("crabbox-plugin.toml"), only).unwrap();
@@ -60,28 +71,24 @@ fn a_run_goes_through_a_provider_that_is_a_component() {
     assert_eq!(ran.out(), "hello\n", "{ran}");
 }
 
-#[test]
-fn the_component_passes_the_kit() {
-    if our_component().is_none() {
+fn passes_the_kit(provider: &str, more: &[&str]) {
+    if our_component(provider).is_none() {
         return;
     }
     let room = Room::new();
-    let folder = plugin().display().to_string();
-    let words = [
-        "plugin",
-        "test",
-        &folder,
-        "--runtime",
-        "wasm",
-        "--patience",
-        "10",
-        "--set",
-        "host=127.0.0.1",
-    ];
+    let folder = plugin(provider).display().to_string();
+    let words = ["plugin", "test", &folder, "--runtime", "wasm", "--patience", "10"];
     let ended = room
-        .crabbox(room.path(), words)
+        .crabbox(room.path(), words.iter().chain(more))
         .env("XDG_CACHE_HOME", shared_cache().display().to_string())
         .limit(Duration::from_secs(300))
         .run();
     assert_eq!(ended.code, 0, "{ended}");
+}
+
+#[test]
+fn the_components_pass_the_kit() {
+    passes_the_kit("ssh", &["--set", "host=127.0.0.1"]);
+    let cassette = plugin("hetzner").join("tests/cassette.jsonl").display().to_string();
+    passes_the_kit("hetzner", &["--cassette", &cassette]);
 }

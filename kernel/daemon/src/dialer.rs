@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::event::Event;
-use crabbox_kernel::ports::{Address, Dialer, EventSink, Stop, Urgency};
+use crabbox_kernel::ports::{Address, Dialer, EventSink, HostKey, Stop, Urgency};
 use crabbox_schemas::daemon::{DialParams, Dialled, Dialling, method, note};
 use crabbox_schemas::error::ErrorCode;
 use tokio::time::timeout;
@@ -96,6 +96,10 @@ impl<D: Dialer> Dialer for WarmDialer<D> {
 
     fn key_pair(&self, dir: &Path, comment: &str) -> Result<String> {
         self.direct.key_pair(dir, comment)
+    }
+
+    fn host_key(&self, comment: &str) -> Result<HostKey> {
+        self.direct.host_key(comment)
     }
 
     async fn dial(

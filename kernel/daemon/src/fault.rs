@@ -25,6 +25,7 @@ pub(crate) fn heard(failure: Failure) -> KernelError {
         message: failure.message,
         causes: failure.cause,
         hint: failure.hint,
+        alternatives: failure.alternatives,
         stage: STAGES.iter().find(|stage| **stage == failure.stage).copied(),
         outcome: failure.outcome,
     }

@@ -18,6 +18,10 @@ pub const QUESTIONS: &[&str] = &[
     method::LEASE_RESOLVE,
     method::RUN_LIST,
     method::RUN_STATUS,
+    method::CATALOG_SIZES,
+    method::CATALOG_REGIONS,
+    method::PRICING_QUOTE,
+    method::EVIDENCE_COLLECT,
 ];
 
 impl Session {

@@ -8,6 +8,8 @@ pub(crate) const METHOD_NOT_FOUND: i32 = -32601;
 
 /// Longest message shown from a plugin.
 const MAX_MESSAGE: usize = 500;
+/// Most machine types a plugin can suggest.
+const MAX_ALTERNATIVES: usize = 16;
 
 /// A plugin's error answer as the kernel sees it.
 pub(crate) fn from_rpc(provider: &str, error: RpcError, mutating: bool) -> KernelError {
@@ -37,6 +39,8 @@ fn fill(out: &mut KernelError, data: ErrorData) {
             format!("left behind: {} {}", one_line(&left.kind), one_line(&left.cloud_id))
         }),
     );
+    out.alternatives =
+        data.alternatives.iter().take(MAX_ALTERNATIVES).map(|a| one_line(a)).collect();
     if let (None, Some(ms)) = (&out.hint, data.retry_after_ms) {
         out.hint = Some(format!("try again in {} s", ms.div_ceil(1000)));
     }

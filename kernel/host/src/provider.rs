@@ -142,6 +142,7 @@ impl Provider for Session {
             request: wanted.request.clone(),
             ssh_public_key: wanted.ssh_public_key.clone(),
             labels: wanted.labels.clone(),
+            bootstrap: wanted.bootstrap.clone(),
         };
         let hands = Hands { trail: Some(trail), events: Some(events) };
         let LeaseResult { lease } = self.ask(shape, &params, hands, stop).await?;

@@ -58,6 +58,8 @@ impl<'a> Bench<'a> {
             text.replace(&format!("${{{name}}}"), desired[name].as_str().unwrap_or_default())
         };
         let text = ["leaseId", "slug", "name"].into_iter().fold(text.clone(), fill);
+        let id = desired["leaseId"].as_str().unwrap_or_default();
+        let text = text.replace("${keyName}", &format!("crabbox-{}", id.replace('_', "-")));
         bench.tape = Some(Rc::new(RefCell::new(Cassette::parse(&text)?)));
         Ok(bench)
     }
@@ -153,12 +155,20 @@ impl Bench<'_> {
     pub(crate) fn wanted(&self) -> Value {
         let desired = self.desired();
         let target = self.subject.entry.provider.targets.first().cloned().unwrap_or_default();
-        json!({
+        let mut wanted = json!({
             "desired": desired,
             "request": {"target": target, "class": "standard", "ttlSecs": 900, "idleTimeoutSecs": 600, "keep": false},
             "sshPublicKey": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIDAeYK4kYaTT4Wz5xjWAFBUBZbbmCCS1TwF5ioYwYtU kit",
             "labels": {"crabbox": "true", "lease": desired["leaseId"], "slug": desired["slug"]},
-        })
+        });
+        if self.subject.entry.provider.features.iter().any(|feature| feature == "cloud-init") {
+            wanted["bootstrap"] = json!({
+                "userData": "#cloud-config\n{}\n", "user": "crabbox", "ports": [2222, 22], "workRoot": "/work/crabbox",
+                "hostKeys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIDAeYK4kYaTT4Wz5xjWAFBUBZbbmCCS1TwF5ioYwYtU host"],
+                "readyCheck": "true",
+            });
+        }
+        wanted
     }
 
     /// Acquires this check's box.

@@ -58,6 +58,8 @@ pub struct Vault {
 
 struct Grant {
     name: String,
+    /// Where it is looked for when its setting says nothing.
+    env: Vec<String>,
     mode: SecretMode,
     /// Empty: wherever requests may go.
     to: Vec<Pattern>,
@@ -105,7 +107,8 @@ impl Vault {
                 // Its only destinations are settings that say nothing: nowhere, not everywhere.
                 to.push(Pattern::nowhere());
             }
-            Ok(Grant { name: grant.name.clone(), mode: grant.mode, to })
+            let (name, env) = (grant.name.clone(), grant.env.clone());
+            Ok(Grant { name, env, mode: grant.mode, to })
         };
         let grants = grants.iter().map(read).collect::<Result<_, String>>()?;
         Ok(Self { grants, source, kept: Mutex::default() })
@@ -211,8 +214,16 @@ impl Vault {
     }
 
     async fn find(&self, name: &str) -> Result<Secret, RpcError> {
-        (self.source)(name).await?.ok_or_else(|| {
-            RpcError::of(ErrorKind::Auth, format!("the secret {name} is not configured"))
+        let found = (self.source)(name).await?;
+        found.ok_or_else(|| {
+            let missing = format!("the secret {name} is not configured");
+            RpcError::of(ErrorKind::Auth, missing).with(|data| {
+                let grant = self.grants.iter().find(|grant| grant.name == name);
+                let variable = grant.and_then(|grant| grant.env.first());
+                data.hint = variable.map(|variable| {
+                    format!("set {variable}, or say in the provider's setting `{name}` where it is")
+                });
+            })
         })
     }
 

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crabbox_kernel::bootstrap::NEVER_READY;
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::event::Event;
 use crabbox_kernel::ports::{
-    Address, Dialer, EventSink, Piece, ProcessOutput, Remote, Stop, Urgency,
+    Address, Dialer, EventSink, HostKey, Piece, ProcessOutput, Remote, Stop, Urgency,
 };
 use crabbox_schemas::error::ErrorCode;
 use tokio::time::{Instant, sleep, timeout};
@@ -26,6 +27,8 @@ use crate::wire::{Below, Leash};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Never longer than this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Nor than this where asking costs the box next to nothing and every moment counts.
+const LONGEST_KNOCK: Duration = Duration::from_millis(250);
 /// What every stage gets even when patience has run out.
 const LEAST: Duration = Duration::from_secs(1);
 /// How much of a ready check's output is kept for the message.
@@ -198,7 +201,9 @@ impl Caller {
                 () = sleep(pause) => {}
                 () = stop.reaches(Urgency::Gentle) => return Err(cancelled()),
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            // Servers punish who fails to log in again and again.
+            let longest = if fault.stage == "auth" { LONGEST_PAUSE } else { LONGEST_KNOCK };
+            pause = (pause * 2).min(longest);
         }
     }
 }
@@ -208,6 +213,10 @@ impl Dialer for SshDialer {
 
     fn key_pair(&self, dir: &Path, comment: &str) -> Result<String> {
         keypair::make(dir, comment)
+    }
+
+    fn host_key(&self, comment: &str) -> Result<HostKey> {
+        keypair::host_key(comment)
     }
 
     async fn dial(
@@ -327,10 +336,11 @@ async fn ready(
         Ok(Ok((code, said))) => {
             let said = String::from_utf8_lossy(&said);
             let last = said.lines().rev().map(str::trim).find(|line| !line.is_empty());
-            Err(fault(
+            let fault = fault(
                 not_ready(format!("the box is not ready: its check ended with {code}")),
                 last.map(str::to_owned),
-            ))
+            );
+            Err(if code == NEVER_READY { fault.final_() } else { fault })
         }
         Ok(Err(error)) => Err(fault(
             not_ready("the ready check could not be run".to_owned()),

@@ -28,6 +28,7 @@ const NONE: &[u8] = b"crabbox-none ";
 
 /// What a box is worked with.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one of them in a run")]
 pub enum Opened {
     /// A helper runs there.
     Helper(Helper),

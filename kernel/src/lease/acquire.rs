@@ -7,8 +7,9 @@ use crabbox_schemas::claim::{Claim, PluginPin};
 use crabbox_schemas::error::{ErrorCode, Outcome};
 use crabbox_schemas::ids::LeaseId;
 use crabbox_schemas::journal::TrailLine;
-use crabbox_schemas::lease::{Desired, Lease, ReleaseOutcome};
+use crabbox_schemas::lease::{Bootstrap, Desired, Lease, ReleaseOutcome};
 
+use crate::bootstrap::{CLOUD_INIT, Recipe, linux};
 use crate::error::{KernelError, Result};
 use crate::event::Event;
 use crate::lease::claim::check_checkout;
@@ -17,7 +18,7 @@ use crate::lease::trail::Trail;
 use crate::lease::{Bench, Held, NewLease, announce, not_asked_for};
 use crate::ports::{Clock, Dialer, EventSink, Provider, Stop, Urgency, Wanted};
 use crate::slug;
-use crate::state::make_dir;
+use crate::state::{make_dir, write_atomic};
 use crate::time::rfc3339;
 
 /// The manifest feature of providers whose leases have ids of their own, such as hosts the user owns.
@@ -182,8 +183,35 @@ fn wanted<P: Provider, D: Dialer, C: Clock>(
     let ssh_public_key = bench.dialer.key_pair(&keys, &format!("crabbox {}", desired.lease_id))?;
     let now = bench.clock.now_ms() / 1000;
     let labels = labels(new, desired, &bench.provider.about().provider, now);
+    let bootstrap = bootstrap(bench, new, desired, &ssh_public_key)?;
     let (desired, request) = (desired.clone(), new.request.clone());
-    Ok(Wanted { desired, request, ssh_public_key, labels, idem })
+    Ok(Wanted { desired, request, ssh_public_key, labels, bootstrap, idem })
+}
+
+/// How the machine becomes a box, for providers that only make machines. What is known of its host key is kept with
+/// the lease's own key, so that no connection ever has to believe what it sees.
+fn bootstrap<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    new: &NewLease,
+    desired: &Desired,
+    authorized_key: &str,
+) -> Result<Option<Bootstrap>> {
+    let wants = bench.provider.about().features.iter().any(|feature| feature == CLOUD_INIT);
+    if !wants || !matches!(&*new.request.target, "" | "linux") {
+        return Ok(None);
+    }
+    let host_key = bench.dialer.host_key(&format!("crabbox {}", desired.lease_id))?;
+    let made = linux(&Recipe {
+        user: &new.login.user,
+        ports: &new.login.ports,
+        work_root: new.request.work_root.as_deref(),
+        authorized_key,
+        host_key: &host_key,
+        ends_at_ms: bench.clock.now_ms() + new.request.ttl_secs * 1000,
+    })?;
+    let file = bench.state.host_key(&desired.lease_id);
+    write_atomic(&file, format!("{}\n", host_key.public).as_bytes())?;
+    Ok(Some(made))
 }
 
 /// Slugs of local claims and of boxes of this provider. A provider that cannot list now is no reason to

@@ -70,6 +70,17 @@ pub struct NewLease {
     pub slug: Option<String>,
     /// Use a resource that belongs to another checkout (providers with ids of their own).
     pub reclaim: bool,
+    /// How we log in where the provider leaves that to us.
+    pub login: Login,
+}
+
+/// How boxes are logged into that crabbox sets up itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// Login name.
+    pub user: String,
+    /// Ports of the SSH server, the preferred one first.
+    pub ports: Vec<u16>,
 }
 
 /// A lease in hand.

@@ -22,6 +22,7 @@ pub struct Line<R> {
 }
 
 /// What a box is worked with.
+#[expect(clippy::large_enum_variant, reason = "there is one of them in a run")]
 pub enum Way<R> {
     /// A helper.
     Helper(Line<R>),

@@ -111,12 +111,38 @@ pub async fn connect<P: Provider, D: Dialer, C: Clock>(
     stop: &Stop,
 ) -> Result<D::Remote> {
     let address = address(bench.state, lease, used)?;
-    bench.dialer.dial(&address, events, stop).await.map_err(|e| e.at("connect"))
+    let ours = bench.state.host_key(&lease.lease_id).is_file();
+    bench.dialer.dial(&address, events, stop).await.map_err(|error| {
+        let error = error.at("connect");
+        if ours && !used { never_usable(lease, error) } else { error }
+    })
+}
+
+/// A machine that we set up and that never answered as a box should: how far it came is the cause.
+fn never_usable(lease: &Lease, error: KernelError) -> KernelError {
+    let far = matches!(
+        error.code,
+        ErrorCode::SshDns
+            | ErrorCode::SshTcp
+            | ErrorCode::SshBanner
+            | ErrorCode::SshAuth
+            | ErrorCode::SshReady
+    );
+    if !far {
+        return error;
+    }
+    let what = format!("{} was made and never became usable", lease.slug);
+    let hint = error.hint.clone().unwrap_or_default();
+    KernelError {
+        stage: error.stage,
+        ..KernelError::new(ErrorCode::Bootstrap, what).because(&error)
+    }
+    .hint(hint)
 }
 
 /// How to reach a lease.
 pub fn address(state: &State, lease: &Lease, used: bool) -> Result<Address> {
-    let Some(endpoint) = lease.ssh.clone() else {
+    let Some(mut endpoint) = lease.ssh.clone() else {
         return Err(KernelError::new(
             ErrorCode::Unsupported,
             format!(
@@ -126,6 +152,10 @@ pub fn address(state: &State, lease: &Lease, used: bool) -> Result<Address> {
         ));
     };
     let keys = state.keys(&lease.lease_id);
+    // Of a key that we made nobody else can say what it is.
+    if let Ok(line) = std::fs::read_to_string(state.host_key(&lease.lease_id)) {
+        endpoint.host_keys = vec![line.trim().to_owned()];
+    }
     let key = match (&endpoint.auth, &endpoint.key_file) {
         (SshAuth::KeyFile, Some(file)) => PathBuf::from(file),
         _ => keys.join("id_ed25519"),

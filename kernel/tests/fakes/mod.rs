@@ -14,7 +14,7 @@ use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::event::Event;
 use crabbox_kernel::helper::Binaries;
 use crabbox_kernel::lease::trail::Trail;
-use crabbox_kernel::lease::{Ask, Bench, Fate, Held, NewLease, with_lease};
+use crabbox_kernel::lease::{Ask, Bench, Fate, Held, Login, NewLease, with_lease};
 use crabbox_kernel::ports::{
     About, Clock, DelegatedRun, EventSink, Provider, Query, Stop, Urgency, Wanted,
 };
@@ -83,6 +83,8 @@ pub(crate) struct Toy {
     pub(crate) answer: RefCell<Option<Result<RunStartResult>>>,
     /// Calls in order: method, state or purpose, and when.
     pub(crate) calls: RefCell<Vec<(String, u64)>>,
+    /// What the last acquire was told.
+    pub(crate) wanted: RefCell<Option<Wanted>>,
     /// Looks at the world when a call arrives.
     pub(crate) watch: RefCell<Option<Watch>>,
     script: RefCell<HashMap<&'static str, VecDeque<Act>>>,
@@ -109,6 +111,7 @@ impl Toy {
             host: None,
             answer: RefCell::default(),
             calls: RefCell::default(),
+            wanted: RefCell::default(),
             watch: RefCell::default(),
             script: RefCell::default(),
             start: Instant::now(),
@@ -142,6 +145,7 @@ impl Toy {
     }
 
     async fn make(&self, wanted: &Wanted, trail: &mut Trail) -> Result<Lease> {
+        self.wanted.replace(Some(wanted.clone()));
         let mut lease = lease(&wanted.desired.lease_id, &wanted.desired.slug, &wanted.labels);
         lease.work_root.clone_from(&self.work_root);
         self.boxes.borrow_mut().insert(lease.lease_id.clone(), lease.clone());
@@ -390,7 +394,8 @@ pub(crate) fn checkout() -> PathBuf {
 
 pub(crate) fn new_lease() -> NewLease {
     let request = BoxRequest { ttl_secs: 5400, idle_timeout_secs: 60, ..BoxRequest::default() };
-    NewLease { request, slug: None, reclaim: false }
+    let login = Login { user: "crabbox".to_owned(), ports: vec![2222, 22] };
+    NewLease { request, slug: None, reclaim: false, login }
 }
 
 pub(crate) fn one_shot() -> Ask {

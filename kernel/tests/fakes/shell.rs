@@ -13,7 +13,8 @@ use bytes::Bytes;
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::event::Stream;
 use crabbox_kernel::ports::{
-    Address, Dialer, EventSink, Exit, Piece, ProcessInput, ProcessOutput, Pty, Remote, Stop,
+    Address, Dialer, EventSink, Exit, HostKey, Piece, ProcessInput, ProcessOutput, Pty, Remote,
+    Stop,
 };
 use crabbox_schemas::error::ErrorCode;
 use tokio::sync::mpsc;
@@ -43,6 +44,10 @@ impl Dialer for Shell {
     fn key_pair(&self, dir: &Path, _: &str) -> Result<String> {
         std::fs::write(dir.join("id_ed25519"), "secret").unwrap();
         Ok("ssh-ed25519 AAAA".to_owned())
+    }
+
+    fn host_key(&self, _: &str) -> Result<HostKey> {
+        Ok(HostKey { private: "secret".to_owned(), public: "ssh-ed25519 BBBB".to_owned() })
     }
 
     async fn dial(&self, at: &Address, _: &mut dyn EventSink, _: &Stop) -> Result<Self> {

@@ -12,7 +12,8 @@ use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::event::{Event, Stream};
 use crabbox_kernel::helper::Binaries;
 use crabbox_kernel::ports::{
-    Address, Clock, Dialer, EventSink, Exit, Piece, ProcessInput, ProcessOutput, Pty, Remote, Stop,
+    Address, Clock, Dialer, EventSink, Exit, HostKey, Piece, ProcessInput, ProcessOutput, Pty,
+    Remote, Stop,
 };
 use crabbox_kernel::state::State;
 use crabbox_schemas::error::ErrorCode;
@@ -57,6 +58,10 @@ impl Dialer for Town {
 
     fn key_pair(&self, _: &Path, _: &str) -> Result<String> {
         Ok("ssh-ed25519 AAAA".to_owned())
+    }
+
+    fn host_key(&self, _: &str) -> Result<HostKey> {
+        Ok(HostKey { private: "secret".to_owned(), public: "ssh-ed25519 BBBB".to_owned() })
     }
 
     async fn dial(&self, _: &Address, events: &mut dyn EventSink, _: &Stop) -> Result<Town> {

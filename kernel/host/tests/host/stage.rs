@@ -120,6 +120,7 @@ impl Stage {
             request: BoxRequest { target: "linux".into(), ..BoxRequest::default() },
             ssh_public_key: "ssh-ed25519 AAAA test".into(),
             labels: [("crabbox".to_owned(), "true".to_owned())].into(),
+            bootstrap: None,
             idem: "idem-1".into(),
         }
     }

@@ -1,0 +1,329 @@
+//! The slice of Hetzner's API that is in use, and what its errors mean.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crabbox_plugin_sdk::{Call, ErrorKind, Failure, HttpRequest, Reply};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+/// Entries of a page; the service gives no more.
+const PAGE: u32 = 50;
+/// Pages of one listing; more are not looked at.
+pub(crate) const PAGES: u32 = 200;
+/// A page of servers, each with everything about its type, image and location.
+const PAGE_BYTES: u64 = 4 << 20;
+/// What to wait when the service asks to slow down and does not say for how long.
+const SLOW_DOWN: Duration = Duration::from_secs(5);
+/// The longest wait that is worth waiting: an hour's allowance comes back bit by bit.
+const LONGEST_WAIT: u64 = 60;
+
+/// What to do about an image that is not there.
+pub(crate) const IMAGE: &str =
+    "set hetzner.image to an image's name, or to the number of a snapshot";
+
+/// The API as one call sees it. The token is put in by the host.
+pub(crate) struct Api<'a> {
+    pub(crate) call: &'a Call,
+    pub(crate) url: &'a str,
+}
+
+/// A server, as far as it matters.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Server {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) status: String,
+    #[serde(default)]
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) server_type: Named,
+    #[serde(default)]
+    pub(crate) public_net: PublicNet,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub(crate) struct PublicNet {
+    ipv4: Option<Ip>,
+    ipv6: Option<Ip>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct Ip {
+    ip: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Named {
+    pub(crate) name: String,
+}
+
+impl PublicNet {
+    /// The IPv4 address, else the first one of the IPv6 network.
+    pub(crate) fn host(&self) -> Option<String> {
+        let filled = |ip: &&Ip| !ip.ip.is_empty();
+        let first = |ip: &Ip| {
+            let network = ip.ip.split('/').next().unwrap_or_default();
+            if network.ends_with("::") { format!("{network}1") } else { network.to_owned() }
+        };
+        let ipv4 = self.ipv4.as_ref().filter(filled).map(|ip| ip.ip.clone());
+        ipv4.or_else(|| self.ipv6.as_ref().filter(filled).map(first))
+    }
+}
+
+/// A public key in the project.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct SshKey {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) public_key: String,
+    #[serde(default)]
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+/// A machine type, where it can be had, and for how much.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct MachineType {
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) description: String,
+    #[serde(default)]
+    pub(crate) memory: f64,
+    #[serde(default)]
+    pub(crate) disk: f64,
+    #[serde(default)]
+    pub(crate) prices: Vec<Tariff>,
+    #[serde(default)]
+    pub(crate) architecture: String,
+    #[serde(default)]
+    pub(crate) cores: u32,
+    #[serde(default)]
+    pub(crate) locations: Vec<Place>,
+}
+
+/// A location that has a machine type, perhaps sold out or going away.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Place {
+    pub(crate) name: String,
+    /// Not in older answers.
+    available: Option<bool>,
+    deprecation: Option<Value>,
+}
+
+/// What a machine type costs at one location.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Tariff {
+    pub(crate) location: String,
+    pub(crate) price_hourly: Amount,
+}
+
+/// An amount without taxes, a number in a text.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Amount {
+    pub(crate) net: String,
+}
+
+impl MachineType {
+    /// Whether it can probably be had at this location.
+    pub(crate) fn is_at(&self, location: &str) -> bool {
+        let had = |place: &&Place| place.available != Some(false) && place.deprecation.is_none();
+        self.locations.iter().filter(had).any(|place| place.name == location)
+    }
+}
+
+/// One page of a listing.
+pub(crate) struct Page<T> {
+    pub(crate) items: Vec<T>,
+    pub(crate) next: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct Created {
+    server: Server,
+}
+
+impl<'a> Api<'a> {
+    pub(crate) fn request(&self, method: &str, path: &str) -> HttpRequest<'a> {
+        self.call.http(method, format!("{}{path}", self.url.trim_end_matches('/'))).bearer("token")
+    }
+
+    /// Asks, and asks again when the service only wanted us to slow down.
+    fn patiently(&self, ask: impl Fn() -> HttpRequest<'a>) -> Result<Reply, Failure> {
+        self.call.patiently(|| ok(ask().send()?))
+    }
+
+    /// One page below a path; `key` is what the list is called.
+    pub(crate) fn page<T: DeserializeOwned>(
+        &self,
+        key: &str,
+        filter: &[(&str, &str)],
+        page: u32,
+    ) -> Result<Page<T>, Failure> {
+        let ask = || {
+            let request = self.request("GET", &format!("/{key}"));
+            let request = filter.iter().fold(request, |all, (name, value)| all.query(name, value));
+            request.query("page", page).query("per_page", PAGE).at_most(PAGE_BYTES)
+        };
+        let mut answer: Value = self.patiently(ask)?.json()?;
+        let next = answer.pointer("/meta/pagination/next_page").and_then(Value::as_u64);
+        Ok(Page { items: part(&mut answer, key)?, next: next.and_then(|n| u32::try_from(n).ok()) })
+    }
+
+    /// Everything below a path.
+    pub(crate) fn all<T: DeserializeOwned>(
+        &self,
+        key: &str,
+        filter: &[(&str, &str)],
+    ) -> Result<Vec<T>, Failure> {
+        let (mut all, mut next) = (Vec::new(), Some(1));
+        for _ in 0..PAGES {
+            let Some(number) = next else { return Ok(all) };
+            let page = self.page(key, filter, number)?;
+            all.extend(page.items);
+            next = page.next.filter(|next| *next > number);
+        }
+        Err(Failure::quota(format!("there are more than {} {key}", PAGES * PAGE)))
+    }
+
+    /// A server, and the service's own clock in seconds since 1970; nothing when it does not exist.
+    pub(crate) fn server(&self, id: u64) -> Result<Option<(Server, Option<u64>)>, Failure> {
+        let reply = self.patiently(|| self.request("GET", &format!("/servers/{id}")));
+        let Some(reply) = found(reply)? else { return Ok(None) };
+        let made: Created = reply.json()?;
+        Ok(Some((made.server, reply.date())))
+    }
+
+    /// Makes a server. Its root password, should there be one, stays with the host.
+    pub(crate) fn create_server(&self, body: &Value) -> Result<Server, Failure> {
+        let ask = || self.request("POST", "/servers").json(body).capture("/root_password");
+        let made: Created = self.patiently(ask)?.json()?;
+        Ok(made.server)
+    }
+
+    /// Replaces a server's labels.
+    pub(crate) fn label_server(&self, id: u64, labels: &Value) -> Result<Server, Failure> {
+        let body = json!({ "labels": labels });
+        let ask = || self.request("PUT", &format!("/servers/{id}")).json(&body);
+        let made: Created = self.patiently(ask)?.json()?;
+        Ok(made.server)
+    }
+
+    /// Deletes something; what is gone already, or on its way, is as good.
+    pub(crate) fn delete(&self, path: &str) -> Result<(), Failure> {
+        match found(self.patiently(|| self.request("DELETE", path))) {
+            Err(failure) if failure.message().ends_with("(locked)") => Ok(()),
+            answer => answer.map(drop),
+        }
+    }
+
+    /// Whether there is an image of this name, or with this number.
+    pub(crate) fn has_image(&self, image: &str) -> Result<bool, Failure> {
+        if image.bytes().all(|byte| byte.is_ascii_digit()) {
+            let path = format!("/images/{image}");
+            return Ok(found(self.patiently(|| self.request("GET", &path)))?.is_some());
+        }
+        Ok(!self.page::<Value>("images", &[("name", image)], 1)?.items.is_empty())
+    }
+
+    /// Adds a public key.
+    pub(crate) fn create_key(&self, body: &Value) -> Result<SshKey, Failure> {
+        let ask = || self.request("POST", "/ssh_keys").json(body);
+        part(&mut self.patiently(ask)?.json()?, "ssh_key")
+    }
+}
+
+/// An answer, or nothing where the service says that there is no such thing.
+fn found(answer: Result<Reply, Failure>) -> Result<Option<Reply>, Failure> {
+    match answer {
+        Err(failure) if failure.kind() == ErrorKind::NotFound => Ok(None),
+        answer => answer.map(Some),
+    }
+}
+
+/// A member of an answer, in our own type.
+fn part<T: DeserializeOwned>(answer: &mut Value, key: &str) -> Result<T, Failure> {
+    let part = answer.get_mut(key).map(Value::take).unwrap_or_default();
+    serde_json::from_value(part).map_err(|error| {
+        Failure::transient(format!("the answer of hetzner has no such {key}")).because(&error)
+    })
+}
+
+/// How many of the rows below may also be told in a message.
+const IN_WORDS: usize = 5;
+/// What the service's own words for an error mean, and what can be done.
+const CODES: &[(&str, ErrorKind, &str)] = &[
+    ("dedicated_core_limit", ErrorKind::Quota, LIMIT),
+    ("resource_limit_exceeded", ErrorKind::Quota, LIMIT),
+    ("server_type_not_available", ErrorKind::Capacity, ""),
+    ("location_not_available", ErrorKind::Capacity, ""),
+    ("unsupported location", ErrorKind::Capacity, ""),
+    ("resource_unavailable", ErrorKind::Capacity, ""),
+    ("placement_error", ErrorKind::Capacity, ""),
+    ("unauthorized", ErrorKind::Auth, TOKEN),
+    ("token_readonly", ErrorKind::Permission, WRITE),
+    ("forbidden", ErrorKind::Permission, WRITE),
+    ("payment_required", ErrorKind::Billing, "see the project's invoices in Hetzner's console"),
+    ("rate_limit_exceeded", ErrorKind::RateLimited, ""),
+    ("uniqueness_error", ErrorKind::Conflict, ""),
+    ("protected", ErrorKind::Conflict, "take the protection off in Hetzner's console first"),
+    ("locked", ErrorKind::Transient, ""),
+    ("conflict", ErrorKind::Transient, ""),
+    ("not_found", ErrorKind::NotFound, ""),
+    ("invalid_input", ErrorKind::InvalidRequest, ""),
+    ("json_error", ErrorKind::InvalidRequest, ""),
+    ("unsupported_error", ErrorKind::InvalidRequest, ""),
+    ("timeout", ErrorKind::Timeout, ""),
+];
+const TOKEN: &str =
+    "set HCLOUD_TOKEN to an API token of the project, or hetzner.token to where it is";
+const WRITE: &str = "make an API token with the right Read & Write";
+const LIMIT: &str =
+    "ask Hetzner to raise the project's limits, or choose another --class or --type";
+
+/// The answer, or what its error means.
+pub(crate) fn ok(reply: Reply) -> Result<Reply, Failure> {
+    if reply.status() < 400 {
+        return Ok(reply);
+    }
+    let said = |name: &str| {
+        let place = format!("/error/{name}");
+        reply
+            .value()
+            .and_then(|value| value.pointer(&place)?.as_str())
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let (code, message, reset) = (said("code"), said("message"), reset(&reply));
+    let lower = message.to_lowercase();
+    // Some limits are told only in words.
+    let told = |row: &&(&str, _, _)| code == row.0 || code_in_words(row.0, &lower);
+    let row = CODES.iter().find(told);
+    let Err(plain) = reply.ok() else { return Err(Failure::internal("an error that is none")) };
+    let kind = row.map_or(plain.kind(), |row| row.1);
+    let wait = plain.data().retry_after_ms.map(Duration::from_millis);
+    let mut failure = match row {
+        Some(_) => Failure::new(kind, format!("{message} ({code})")),
+        None => plain,
+    };
+    if kind == ErrorKind::RateLimited {
+        failure = failure.retry_after(wait.or(reset).unwrap_or(SLOW_DOWN));
+    }
+    let hint = row.map(|row| row.2).unwrap_or(match kind {
+        ErrorKind::Auth => TOKEN,
+        ErrorKind::Permission => WRITE,
+        _ => "",
+    });
+    Err(if hint.is_empty() { failure } else { failure.hint(hint) })
+}
+
+/// Whether a message names a limit or a lack of room; the code beside it is a more general one then.
+fn code_in_words(code: &str, message: &str) -> bool {
+    CODES.iter().take(IN_WORDS).any(|row| row.0 == code) && message.contains(code)
+}
+
+/// How long until some of the allowance is back.
+fn reset(reply: &Reply) -> Option<Duration> {
+    let at: u64 = reply.header("ratelimit-reset")?.parse().ok()?;
+    let wait = at.saturating_sub(reply.date()?);
+    Some(Duration::from_secs(wait.clamp(1, LONGEST_WAIT)))
+}

@@ -1,0 +1,131 @@
+//! The settings as the user writes them, what must be true of them, and which machines a class means.
+
+use crabbox_plugin_sdk::{BoxRequest, Failure};
+use serde::Deserialize;
+
+/// Machine types of each class, the best first.
+const CLASSES: &[(&str, &[&str])] = &[
+    ("standard", &["ccx33", "cpx62", "cx53"]),
+    ("fast", &["ccx43", "cpx62", "cx53"]),
+    ("large", &["ccx53", "ccx43", "cpx62", "cx53"]),
+    ("beast", &["ccx63", "ccx53", "ccx43", "cpx62", "cx53"]),
+];
+
+/// Locations of one network zone; elsewhere only what the user names is tried.
+const NEIGHBOURS: &[&str] = &["fsn1", "nbg1", "hel1"];
+
+/// The block `providers.hetzner`, or `hetzner`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub(crate) struct Settings {
+    pub(crate) location: String,
+    pub(crate) fallback_locations: Option<Vec<String>>,
+    pub(crate) image: String,
+    pub(crate) ssh_key: Option<String>,
+    pub(crate) ipv4: bool,
+    pub(crate) ipv6: bool,
+    pub(crate) api_url: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            location: "fsn1".to_owned(),
+            fallback_locations: None,
+            image: "ubuntu-24.04".to_owned(),
+            ssh_key: None,
+            ipv4: true,
+            ipv6: false,
+            api_url: "https://api.hetzner.cloud/v1".to_owned(),
+        }
+    }
+}
+
+impl Settings {
+    /// Refuses servers that nobody could reach.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.ipv4 || self.ipv6 {
+            return Ok(());
+        }
+        let what = "a server without IPv4 and IPv6 could not be reached";
+        Err(Failure::invalid_config("/ipv4", what).hint("set hetzner.ipv4 or hetzner.ipv6 to true"))
+    }
+
+    /// Where to look for room, in order.
+    pub(crate) fn locations(&self) -> Vec<&str> {
+        let first = self.location.as_str();
+        let others: Vec<&str> = match &self.fallback_locations {
+            Some(chosen) => chosen.iter().map(String::as_str).collect(),
+            None if NEIGHBOURS.contains(&first) => NEIGHBOURS.to_vec(),
+            None => Vec::new(),
+        };
+        let mut all = vec![first];
+        for other in others {
+            if !all.contains(&other) {
+                all.push(other);
+            }
+        }
+        all
+    }
+}
+
+/// The machine types a request may be met with, the best first. An exact type is the only one.
+pub(crate) fn machines(request: &BoxRequest) -> Vec<&str> {
+    if let Some(exact) = &request.machine_type {
+        return vec![exact];
+    }
+    let class = CLASSES.iter().find(|(name, _)| *name == request.class);
+    class.map_or_else(|| vec![request.class.as_str()], |(_, machines)| machines.to_vec())
+}
+
+/// The class that begins with a machine type.
+pub(crate) fn class_of(machine: &str) -> Option<&'static str> {
+    let begins = |row: &&(&str, &[&str])| row.1.first() == Some(&machine);
+    CLASSES.iter().find(begins).map(|(name, _)| *name)
+}
+
+/// Refuses what a server here cannot be.
+pub(crate) fn check_request(request: &BoxRequest) -> Result<(), Failure> {
+    if !matches!(request.target.as_str(), "" | "linux") {
+        let what = format!("servers of hetzner are linux boxes, not {}", request.target);
+        return Err(Failure::unsupported(what));
+    }
+    if machines(request).iter().any(|machine| machine.is_empty()) {
+        return Err(Failure::invalid_request("neither a class nor a machine type was asked for"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(location: &str, fallback: Option<&[&str]>) -> Settings {
+        let fallback_locations = fallback.map(|all| all.iter().map(|&l| l.to_owned()).collect());
+        Settings { location: location.to_owned(), fallback_locations, ..Settings::default() }
+    }
+
+    #[test]
+    fn room_is_looked_for_nearby_and_where_the_user_says() {
+        assert_eq!(at("nbg1", None).locations(), ["nbg1", "fsn1", "hel1"]);
+        assert_eq!(at("ash", None).locations(), ["ash"]);
+        assert_eq!(at("fsn1", Some(&[])).locations(), ["fsn1"]);
+        assert_eq!(at("ash", Some(&["hil", "ash"])).locations(), ["ash", "hil"]);
+    }
+
+    #[test]
+    fn an_exact_type_is_the_only_one_and_an_unknown_class_is_a_type() {
+        let mut request = BoxRequest { class: "fast".to_owned(), ..BoxRequest::default() };
+        assert_eq!(machines(&request), ["ccx43", "cpx62", "cx53"]);
+        request.class = "cax41".to_owned();
+        assert_eq!(machines(&request), ["cax41"]);
+        request.machine_type = Some("cx23".to_owned());
+        assert_eq!(machines(&request), ["cx23"]);
+    }
+
+    #[test]
+    fn a_server_nobody_could_reach_is_refused() {
+        assert!(Settings { ipv4: false, ..Settings::default() }.check().is_err());
+        assert!(Settings { ipv4: false, ipv6: true, ..Settings::default() }.check().is_ok());
+    }
+}

@@ -1,0 +1,234 @@
+//! A server's life: leased, used, kept, touched, given back; and what is never seen of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crabbox_tests::{binary, eventually, gone_without};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::{Sky, TOKEN};
+
+#[test]
+fn a_run_leases_a_server_works_on_it_and_gives_it_back() {
+    let sky = Sky::new();
+    fs::write(sky.repo.join("dirty.txt"), "not committed\n").unwrap();
+    let ran =
+        sky.crabbox(&["run", "--", "sh", "-c", "cat hello.txt dirty.txt; exit 3"]).run().expect(3);
+    assert_eq!(ran.out(), "hello\nnot committed\n", "{ran}");
+    assert_eq!(sky.names(), [""; 0], "{ran}");
+    let made = sky.requests().iter().filter(|asked| *asked == "POST /servers").count();
+    assert_eq!(made, 1);
+    sky.room.assert_no_claims();
+}
+
+#[test]
+fn the_same_run_goes_through_the_component() {
+    if gone_without("CRABBOX_TEST_WASM", "a component of ours") {
+        return;
+    }
+    binary("crabbox-provider-hetzner.wasm");
+    let sky = Sky::new();
+    let wasm = sky.room.at("config/crabbox/config.yaml");
+    let text = fs::read_to_string(&wasm).unwrap();
+    sky.room.configure(&format!("{text}plugins:\n  runtime: [hetzner=wasm]\n"));
+    let running = sky.crabbox(&["run", "--", "sh", "-c", "cat hello.txt; exit 3"]);
+    let ran = running.limit(Duration::from_secs(120)).run().expect(3);
+    assert_eq!(ran.out(), "hello\n", "{ran}");
+    assert_eq!(sky.names(), [""; 0], "{ran}");
+    let listed = sky.crabbox(&["plugin", "info", "hetzner"]).ok();
+    assert!(listed.out().contains("wasm"), "{listed}");
+}
+
+#[test]
+fn the_first_connection_is_to_the_machine_that_was_made_and_to_no_other() {
+    let sky = Sky::new();
+    sky.control("settings", &json!({"impostor": true}));
+    let ran = sky.crabbox(&["run", "--json", "--", "true"]).run().expect(7);
+    assert_eq!(ran.json()["error"]["errorKind"], "ssh_host_key", "{ran}");
+    assert_eq!(sky.names(), [""; 0], "it is given back: {ran}");
+}
+
+#[test]
+fn a_host_key_is_kept_with_the_leases_own_key_and_only_its_public_half() {
+    let sky = Sky::new();
+    let _ = sky.crabbox(&["warmup", "--slug", "warm"]).ok();
+    let only = |dir: PathBuf| fs::read_dir(dir).unwrap().flatten().next().unwrap().path();
+    let kept = only(sky.room.at("config/crabbox/testboxes")).join("host_key.pub");
+    let pinned = fs::read_to_string(&kept).unwrap();
+    let host = fs::read_to_string(only(sky.room.at("cloud")).join("host")).unwrap();
+    let secret = host.lines().nth(2).unwrap();
+    for folder in ["config", "state", "cache", "data", "home", "tmp"] {
+        assert_eq!(holders(&sky.room.at(folder), secret), [""; 0], "{folder}");
+    }
+    let told = sky.crabbox(&["ssh", "warm"]).ok();
+    assert!(told.out().contains("StrictHostKeyChecking=yes"), "{told}");
+    // The machine is rebuilt behind our back: later connections are held to the same key.
+    let other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIDAeYK4kYaTT4Wz5xjWAFBUBZbbmCCS1TwF5ioYwYtU";
+    fs::write(&kept, format!("{other}\n")).unwrap();
+    let refused = sky.crabbox(&["run", "--id", "warm", "--json", "--", "true"]).run().expect(7);
+    assert_eq!(refused.json()["error"]["errorKind"], "ssh_host_key", "{refused}");
+    fs::write(&kept, pinned).unwrap();
+    let _ = sky.crabbox(&["run", "--id", "warm", "--", "true"]).ok();
+    let _ = sky.crabbox(&["stop", "warm"]).ok();
+    assert_eq!(sky.names(), [""; 0]);
+}
+
+#[test]
+fn ctrl_c_while_a_server_is_made_or_starts_gives_it_back() {
+    let sky = Sky::new();
+    sky.control("settings", &json!({"bootMs": 4000}));
+    for slow in [json!([]), json!([{"on": "POST /servers", "delayMs": 1500}])] {
+        sky.rules(slow);
+        let asked = sky.requests().len();
+        let running = sky.crabbox(&["run", "--", "true"]).start();
+        eventually("a server on its way", Duration::from_secs(20), || {
+            sky.requests()[asked..].iter().any(|asked| asked == "POST /servers")
+        });
+        running.signal(Signal::INT);
+        let ended = running.wait().expect(130);
+        assert_eq!(sky.names(), [""; 0], "{ended}");
+        sky.assert_forgotten();
+    }
+}
+
+#[test]
+fn a_kept_server_is_found_listed_touched_used_and_stopped() {
+    let sky = Sky::new();
+    sky.control("settings", &json!({"page": 1}));
+    for name in ["theirs-1", "theirs-2"] {
+        sky.control("foreign", &json!({"name": name, "labels": {"team": "other"}}));
+    }
+    let _ = sky.crabbox(&["warmup", "--slug", "first"]).ok();
+    let _ = sky.crabbox(&["warmup", "--slug", "second"]).ok();
+    let listed = sky.crabbox(&["list", "--json"]).ok();
+    let slugs = |listed: &Value| -> Vec<String> {
+        let all = listed["leases"].as_array().or(listed.as_array()).cloned().unwrap_or_default();
+        all.iter().map(|one| one["slug"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    let mut found = slugs(&listed.json());
+    found.sort();
+    assert_eq!(found, ["first", "second"], "every page of ours and nothing of others: {listed}");
+    let server = sky.state()["servers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|s| s["labels"]["slug"] == "first")
+        .unwrap()
+        .clone();
+    let (id, lease) =
+        (server["id"].to_string(), server["labels"]["lease"].as_str().unwrap().to_owned());
+    for name in ["first", &lease, server["name"].as_str().unwrap(), &id] {
+        let _ = sky.crabbox(&["status", name]).ok();
+    }
+    let ran = sky.crabbox(&["run", "--id", "first", "--", "cat", "hello.txt"]).ok();
+    assert_eq!(ran.out(), "hello\n");
+    assert_eq!(sky.state()["servers"][2]["labels"]["state"], "ready");
+    let theirs = sky.state()["servers"][0]["id"].to_string();
+    let _ = sky.crabbox(&["stop", &theirs]).ok().says(&["already gone"]);
+    for name in ["first", "second"] {
+        let _ = sky.crabbox(&["stop", name]).ok();
+    }
+    assert_eq!(sky.names(), ["theirs-1", "theirs-2", "theirs-1", "theirs-2"]);
+}
+
+#[test]
+fn what_can_be_had_for_how_much_and_how_a_server_ended_can_be_asked() {
+    let sky = Sky::new();
+    let ask = |method: &str, params: &Value| {
+        sky.crabbox(&["plugin", "run", "hetzner", method, &params.to_string()]).ok().json()
+    };
+    let sizes = ask("catalog.sizes", &json!({"region": "ash"}));
+    let names: Vec<&str> =
+        sizes["offers"].as_array().unwrap().iter().map(|o| o["name"].as_str().unwrap()).collect();
+    assert!(names.contains(&"ccx63") && !names.contains(&"cx53"), "{names:?}");
+    let large =
+        sizes["offers"].as_array().unwrap().iter().find(|offer| offer["name"] == "ccx63").unwrap();
+    assert_eq!(
+        (&large["class"], &large["memoryMib"], &large["price"]["hourlyMicros"]),
+        (&json!("beast"), &json!(196_608), &json!(10_000))
+    );
+    assert_eq!(ask("catalog.regions", &json!({}))["offers"][0]["name"], "fsn1");
+    let quote = ask("pricing.quote", &json!({"request": {"class": "fast"}}));
+    assert_eq!(
+        (&quote["serverType"], &quote["price"]["currency"]),
+        (&json!("ccx43"), &json!("EUR"))
+    );
+    let lease = json!({"leaseId": "cbx_0123456789ab", "cloudId": "4711"});
+    assert_eq!(ask("evidence.collect", &json!({"lease": lease}))["cause"], "gone");
+}
+
+#[test]
+fn the_token_and_the_private_keys_are_seen_by_nobody_who_does_not_need_them() {
+    let sky = Sky::new();
+    let ran = sky.crabbox(&["run", "--debug", "--", "sh", "-c", "cat /proc/self/environ"]).run();
+    assert_eq!(ran.code, 0, "{ran}");
+    let _ = sky.crabbox(&["doctor", "--debug"]).ok();
+    let said = format!("{}{}", ran.out(), ran.err());
+    assert!(!said.contains(TOKEN) && !said.contains("BEGIN OPENSSH"), "{said}");
+    for folder in ["state", "config", "cache", "data", "tmp", "home"] {
+        assert_eq!(holders(&sky.room.at(folder), TOKEN), [""; 0], "{folder}");
+    }
+}
+
+#[test]
+fn the_token_is_in_no_memory_and_no_argument_of_the_plugin() {
+    let sky = Sky::new();
+    sky.rules(json!([{"on": "POST /servers", "delayMs": 3000}]));
+    let running = sky.crabbox(&["run", "--", "true"]).start();
+    let plugin =
+        || sky.room.processes().into_iter().find(|(_, line)| line.contains("provider-hetzner"));
+    eventually("a request", Duration::from_secs(20), || {
+        sky.requests().iter().any(|asked| asked == "POST /servers")
+    });
+    let (pid, line) = plugin().expect("the plugin runs");
+    assert!(!line.contains(TOKEN));
+    let proc = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
+    let environ = fs::read(proc.join("environ")).unwrap();
+    assert!(!contains(&environ, TOKEN));
+    assert!(!memory_holds(&proc, TOKEN), "the plugin has the token in its memory");
+    assert!(memory_holds(&proc, "api.hetzner.cloud"), "memory can be looked at");
+    let _ = running.wait().expect(0);
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+/// Whether a process has a text anywhere in its memory, as a core dump would show.
+fn memory_holds(proc: &Path, text: &str) -> bool {
+    use std::os::unix::fs::FileExt;
+    let memory = fs::File::open(proc.join("mem")).expect("memory of a process of ours");
+    let maps = fs::read_to_string(proc.join("maps")).unwrap();
+    maps.lines().any(|line| {
+        let Some((from, to)) = line.split(' ').next().and_then(|range| range.split_once('-'))
+        else {
+            return false;
+        };
+        let (from, to) =
+            (u64::from_str_radix(from, 16).unwrap(), u64::from_str_radix(to, 16).unwrap());
+        if !line.contains(" r") || to - from > 256 << 20 {
+            return false;
+        }
+        let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
+        let read = memory.read_at(&mut bytes, from).unwrap_or(0);
+        contains(&bytes[..read], text)
+    })
+}
+
+/// Files below a folder that hold a text.
+fn holders(dir: &Path, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => found.extend(holders(&path, text)),
+            Ok(kind) if kind.is_file() && contains(&fs::read(&path).unwrap_or_default(), text) => {
+                found.push(path.display().to_string());
+            }
+            _ => {}
+        }
+    }
+    found
+}
