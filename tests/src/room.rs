@@ -32,6 +32,7 @@ impl Room {
         for provider in [
             "crabbox-provider-container",
             "crabbox-provider-external",
+            "crabbox-provider-islo",
             "crabbox-provider-local",
             "crabbox-provider-ssh",
         ] {

@@ -29,6 +29,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("crabbox-box-server", &[]),
     ("crabbox-provider-container", &["crabbox-plugin-sdk"]),
     ("crabbox-provider-external", &["crabbox-plugin-sdk"]),
+    ("crabbox-provider-islo", &["crabbox-plugin-sdk"]),
     ("crabbox-provider-local", &["crabbox-box-server", "crabbox-plugin-sdk"]),
     ("crabbox-provider-ssh", &["crabbox-plugin-sdk"]),
     ("crabbox-wasm-runner", &["crabbox-schemas", "crabbox-plugin-sdk"]),

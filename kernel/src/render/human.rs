@@ -244,13 +244,23 @@ pub fn run_summary(timing: &Timing) -> String {
 /// The last line of a run at a provider that runs commands itself.
 pub fn delegated_summary(timing: &Timing) -> String {
     let sync = if timing.sync_ms == 0 { "delegated".to_owned() } else { took(timing.sync_ms) };
-    format!(
+    let mut line = format!(
         "{} run summary sync={sync} command={} total={} exit={}",
         plain(&timing.provider),
         took(timing.command_ms),
         took(timing.total_ms),
         timing.exit_code
-    )
+    );
+    line.push_str(&steps(timing));
+    line
+}
+
+fn steps(timing: &Timing) -> String {
+    let skipped = if timing.sync_skipped { " sync_skipped=true" } else { "" };
+    let steps: Vec<_> = timing.sync_phases.iter().map(step).collect();
+    let steps =
+        if steps.is_empty() { steps } else { vec![format!(" sync_steps={}", steps.join(","))] };
+    format!("{skipped}{}", steps.concat())
 }
 
 fn step(phase: &SyncPhase) -> String {

@@ -1,0 +1,253 @@
+//! Sandboxes as Islo has them, and which lease each belongs to: its name says so, since Islo has no labels.
+
+use std::collections::BTreeMap;
+
+use crabbox_plugin_sdk::{Call, Desired, ErrorKind, Failure, Lease, LeaseId, Resource};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::api::{Api, Repeat};
+use crate::config::size;
+
+/// What the names of our sandboxes begin with.
+pub(crate) const PREFIX: &str = "crabbox-";
+/// Longest name that is asked for.
+const NAME: usize = 63;
+/// Sandboxes on one page, and pages looked at.
+const PAGE: usize = 100;
+pub(crate) const PAGES: usize = 100;
+
+/// One sandbox.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Sandbox {
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) status: String,
+    #[serde(default)]
+    pub(crate) creation_phase: Option<String>,
+    #[serde(default)]
+    deleted_at: Option<String>,
+    #[serde(default)]
+    spec: Option<Spec>,
+    #[serde(default)]
+    created_at: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Spec {
+    vcpus: u32,
+    memory_mb: u32,
+}
+
+#[derive(Debug, Deserialize)]
+struct Page {
+    items: Vec<Sandbox>,
+    #[serde(default)]
+    total: Option<usize>,
+    #[serde(default)]
+    next_cursor: Option<String>,
+}
+
+/// How far a sandbox is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Coming,
+    Ready,
+    Paused,
+    Failed,
+    Gone,
+}
+
+/// The name of a lease's sandbox: the machine's name, and the lease's id.
+pub(crate) fn name_of(desired: &Desired) -> Result<String, Failure> {
+    let id = desired.lease_id.as_str().trim_start_matches("cbx_");
+    let name = format!("{}-{id}", desired.name);
+    if name.len() > NAME || !desired.name.starts_with(PREFIX) {
+        let what = format!("{name} is no name for a sandbox: {NAME} characters at most");
+        return Err(Failure::invalid_request(what).hint("choose a shorter --slug"));
+    }
+    Ok(name)
+}
+
+/// The identity a sandbox's name holds; none when it is not ours.
+pub(crate) fn identity(name: &str) -> Option<Desired> {
+    let (machine, id) = name.rsplit_once('-')?;
+    let lease_id = LeaseId::parse(&format!("cbx_{id}")).filter(LeaseId::is_canonical)?;
+    let rest = machine.strip_prefix(PREFIX)?;
+    let is_hash = |text: &str| text.len() == 8 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let slug = match rest.rsplit_once('-') {
+        Some((slug, hash)) if is_hash(hash) => slug,
+        _ => rest,
+    };
+    Some(Desired { lease_id, slug: slug.to_owned(), name: machine.to_owned() })
+}
+
+/// What the trail remembers of a sandbox.
+pub(crate) fn resource(name: &str) -> Resource {
+    let (kind, cloud_id) = ("sandbox".to_owned(), name.to_owned());
+    Resource { kind, cloud_id, region: None, billable: true }
+}
+
+impl Sandbox {
+    pub(crate) fn state(&self) -> State {
+        match &*self.status.to_ascii_lowercase() {
+            _ if self.deleted_at.is_some() => State::Gone,
+            "ready" | "running" | "started" | "active" => State::Ready,
+            "paused" | "stopped" | "pausing" | "stopping" => State::Paused,
+            "failed" | "error" => State::Failed,
+            "deleted" | "deleting" | "terminated" => State::Gone,
+            _ => State::Coming,
+        }
+    }
+
+    /// The lease it belongs to; none when it is not ours.
+    pub(crate) fn lease(&self, call: &Call) -> Option<Lease> {
+        let Desired { lease_id, slug, name } = identity(&self.name)?;
+        let status = match self.state() {
+            State::Ready => "ready",
+            State::Coming => "leased",
+            State::Paused => "paused",
+            State::Failed => "failed",
+            State::Gone => "released",
+        };
+        let own = [
+            ("crabbox", "true"),
+            ("created_by", "crabbox"),
+            ("provider", "islo"),
+            ("lease", lease_id.as_str()),
+            ("slug", &slug),
+            ("created_at", &self.created_at),
+        ];
+        let noted = labels(call, &lease_id);
+        let own = own.into_iter().filter(|(_, value)| !value.is_empty());
+        let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let labels = own.chain(noted).collect();
+        Some(Lease {
+            lease_id,
+            slug,
+            name,
+            cloud_id: self.name.clone(),
+            status: status.to_owned(),
+            server_type: self.spec.as_ref().map_or(String::new(), |s| size(s.vcpus, s.memory_mb)),
+            labels,
+            work_root: None,
+            ssh: None,
+        })
+    }
+}
+
+/// The labels a lease was made with, which Islo cannot keep: kept here, for the machine that made it.
+fn labels(call: &Call, lease: &LeaseId) -> BTreeMap<String, String> {
+    let kept = call.kv_get(&note(lease)).ok().flatten();
+    kept.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+}
+
+pub(crate) fn note_labels(
+    call: &Call,
+    lease: &LeaseId,
+    labels: &BTreeMap<String, String>,
+) -> Result<(), Failure> {
+    call.kv_put(&note(lease), &json!(labels).to_string(), None)
+}
+
+pub(crate) fn forget_labels(call: &Call, lease: &LeaseId) {
+    // What is left is found by no sandbox.
+    let _ = call.kv_delete(&note(lease));
+}
+
+fn note(lease: &LeaseId) -> String {
+    format!("labels/{lease}")
+}
+
+impl Api {
+    /// A sandbox by its name; none when Islo says that there is none.
+    pub(crate) fn sandbox(&self, call: &Call, name: &str) -> Result<Option<Sandbox>, Failure> {
+        let found = self.ask(call, "GET", &path(name), Repeat::Safe, |request| request);
+        match found {
+            Err(failure) if failure.kind() == ErrorKind::NotFound => Ok(None),
+            found => {
+                let sandbox: Sandbox = found?.json()?;
+                Ok(Some(sandbox).filter(|sandbox| sandbox.state() != State::Gone))
+            }
+        }
+    }
+
+    /// One page of our sandboxes, where to go on, and whether none was lost between two pages.
+    pub(crate) fn page(
+        &self,
+        call: &Call,
+        cursor: Option<&str>,
+    ) -> Result<(Vec<Sandbox>, Option<String>, bool), Failure> {
+        let at = Place::read(cursor)?;
+        let page = self.ask(call, "GET", "/sandboxes", Repeat::Safe, |request| {
+            let request = request.query("name_prefix", PREFIX).query("limit", PAGE);
+            match &at.token {
+                Some(token) => request.query("cursor", token),
+                None => request.query("offset", at.offset),
+            }
+        })?;
+        let page: Page = page.json()?;
+        let offset = at.offset + page.items.len();
+        let more = page.next_cursor.is_some()
+            || (!page.items.is_empty() && page.total.is_some_and(|total| total > offset));
+        // By offsets a sandbox can slip from one page to the other while others come and go.
+        let steady = at.token.is_some() || at.total.is_none() || at.total == page.total;
+        let next = Place { offset, total: page.total, token: page.next_cursor };
+        let ours = page.items.into_iter();
+        let ours = ours.filter(|s| s.state() != State::Gone && identity(&s.name).is_some());
+        Ok((ours.collect(), more.then(|| next.write()), steady))
+    }
+}
+
+/// The path of a sandbox. Names of ours need no escape; others are asked for only as they were recorded.
+pub(crate) fn path(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let name: String = name.chars().filter(|c| plain(*c)).collect();
+    format!("/sandboxes/{name}")
+}
+
+/// Where a listing goes on.
+#[derive(Default)]
+struct Place {
+    offset: usize,
+    total: Option<usize>,
+    token: Option<String>,
+}
+
+impl Place {
+    fn read(cursor: Option<&str>) -> Result<Self, Failure> {
+        let Some(cursor) = cursor else { return Ok(Self::default()) };
+        let wrong = || Failure::invalid_request("the cursor of the list is none of ours");
+        let mut parts = cursor.splitn(3, '/');
+        let mut number = || parts.next().and_then(|part| part.parse().ok()).ok_or_else(wrong);
+        let (offset, total) = (number()?, number()?);
+        let token = parts.next().filter(|token| !token.is_empty()).map(str::to_owned);
+        Ok(Self { offset, total: Some(total), token })
+    }
+
+    fn write(&self) -> String {
+        let token = self.token.as_deref().unwrap_or_default();
+        format!("{}/{}/{token}", self.offset, self.total.unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_says_whose_the_sandbox_is() {
+        let desired = Desired {
+            lease_id: LeaseId::parse("cbx_abcdef123456").unwrap(),
+            slug: "blue-prawn".to_owned(),
+            name: "crabbox-blue-prawn-c80c2195".to_owned(),
+        };
+        let name = name_of(&desired).unwrap();
+        assert_eq!(name, "crabbox-blue-prawn-c80c2195-abcdef123456");
+        assert_eq!(identity(&name), Some(desired));
+        for other in ["crabbox-app-1a2b3c", "web-abcdef123456", "crabbox-x-ABCDEF123456", "crabbox"]
+        {
+            assert_eq!(identity(other), None, "{other}");
+        }
+    }
+}
