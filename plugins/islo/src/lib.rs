@@ -139,8 +139,8 @@ impl Islo {
             let what = format!("Islo has no sandboxes with {}", request.target);
             return Err(Failure::unsupported(what));
         }
-        if let Some(wanted) = request.machine_type.as_deref().or(request.market.as_deref()) {
-            let what = format!("Islo has no machine type or market {wanted}");
+        if let Some(wanted) = &request.machine_type {
+            let what = format!("Islo has no machine type {wanted}");
             return Err(Failure::unsupported(what).hint(
                 "say how big the sandbox is with islo.vcpus, islo.memoryMB and islo.diskGB",
             ));
