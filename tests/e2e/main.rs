@@ -15,6 +15,8 @@ mod faults;
 mod fetch;
 mod inspection;
 mod interruption;
+mod islo;
+mod islo_faults;
 mod kept;
 mod kit;
 mod lines;

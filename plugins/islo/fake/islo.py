@@ -6,7 +6,7 @@
 What is below `/workspace` in a request is below the sandbox's folder here. `POST /_fake` changes how it behaves
 (see `DEFAULTS`), `GET /_fake` tells what it has and what it was asked; neither is Islo's.
 """
-import codecs, io, json, os, re, shutil, signal, subprocess, sys, tarfile, threading, time, uuid
+import codecs, json, os, re, shutil, signal, subprocess, sys, threading, time, uuid
 from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -223,7 +223,7 @@ class Handler(BaseHTTPRequestHandler):
         names = sorted(name for name in list(boxes) if name.startswith(prefix))
         limit = min(limit, how["page"])
         items = [boxes[name] for name in names[offset:offset + limit]]
-        page = {"items": [seen(item) for item in items if item["status"] != "deleting"], "total": len(names),
+        page = {"items": [{k: v for k, v in item.items() if not k.startswith("_")} for item in items], "total": len(names),
                 "limit": limit, "offset": offset}
         if how["cursors"] and offset + limit < len(names):
             page["next_cursor"] = str(offset + limit)
@@ -236,8 +236,7 @@ class Handler(BaseHTTPRequestHandler):
                     if p.get_param("name", header="content-disposition") == "file")
         into = here(name, self.query["path"])
         os.makedirs(into, exist_ok=True)
-        with tarfile.open(fileobj=io.BytesIO(part.get_payload(decode=True)), mode="r:gz") as tar:
-            tar.extractall(into, filter="tar")
+        subprocess.run(["tar", "-xzf", "-", "-C", into], input=part.get_payload(decode=True), check=True)
         return {"status": "ok"}
 
     def background(self, name):

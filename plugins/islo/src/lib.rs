@@ -221,7 +221,7 @@ impl Islo {
             match sandbox.state() {
                 State::Ready => return Ok(sandbox),
                 State::Coming => {}
-                State::Failed | State::Paused | State::Gone => {
+                State::Failed | State::Paused | State::Leaving | State::Gone => {
                     let status = &sandbox.status;
                     return Err(Failure::bootstrap(format!("Islo says it is {status}: {name}")));
                 }

@@ -55,6 +55,8 @@ pub(crate) enum State {
     Ready,
     Paused,
     Failed,
+    /// Being deleted: until it is gone it may cost money.
+    Leaving,
     Gone,
 }
 
@@ -95,7 +97,8 @@ impl Sandbox {
             "ready" | "running" | "started" | "active" => State::Ready,
             "paused" | "stopped" | "pausing" | "stopping" => State::Paused,
             "failed" | "error" => State::Failed,
-            "deleted" | "deleting" | "terminated" => State::Gone,
+            "deleting" | "terminating" => State::Leaving,
+            "deleted" | "terminated" => State::Gone,
             _ => State::Coming,
         }
     }
@@ -108,7 +111,7 @@ impl Sandbox {
             State::Coming => "leased",
             State::Paused => "paused",
             State::Failed => "failed",
-            State::Gone => "released",
+            State::Leaving | State::Gone => "released",
         };
         let own = [
             ("crabbox", "true"),
