@@ -17,6 +17,7 @@ mod inspection;
 mod interruption;
 mod islo;
 mod islo_faults;
+mod islo_kit;
 mod kept;
 mod kit;
 mod lines;
