@@ -77,7 +77,7 @@ fn commands() -> Vec<String> {
     all.push(exec(sh(r"printf '\377\000\303\050\342\202'"), &none, bytes));
     let look = json!({"json": {"command": ["sh", "-c", "$any", "crabbox", "/workspace/crabbox",
         "/workspace/.crabbox-crabbox", "", "clear"]}});
-    all.push(line("exec/stream", look, json!({"events": [event("stdout", "other\n"), exit(0)]})));
+    all.push(line("exec/stream", look, json!({"events": [event("stdout", "other 1\n"), exit(0)]})));
     let path = "files-archive?path=%2Fworkspace%2Fcrabbox";
     all.push(line(path, json!("$any"), json!({"json": {"status": "ok"}})));
     let seen = "cat 'dir/hello world'; test -x 'dir/hello world' && echo x";

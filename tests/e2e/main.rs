@@ -18,6 +18,7 @@ mod interruption;
 mod islo;
 mod islo_faults;
 mod islo_kit;
+mod islo_secrets;
 mod kept;
 mod kit;
 mod lines;

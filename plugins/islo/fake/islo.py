@@ -166,6 +166,8 @@ class Handler(BaseHTTPRequestHandler):
                 change = json.loads(self.data)
                 if change.pop("revoke", False):
                     sessions.clear()
+                if "foreign" in change:
+                    create({"name": change.pop("foreign")})
                 how.update(change)
             self.answer(200, {"boxes": sorted(boxes), "asked": asked, "sessions": len(sessions)})
 

@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use crabbox_plugin_sdk::{
-    Call, Channel, ErrorKind, Failure, HttpStream, Outcome, Output, RunStartParams, RunStartResult,
+    Call, Channel, ErrorKind, Failure, HttpStream, LeaseId, Outcome, Output, RunStartParams,
+    RunStartResult,
 };
 use serde_json::json;
 
 use crate::api::Api;
 use crate::exec::{Exec, Said, next, next_of_command};
+use crate::sandbox::touch;
 use crate::tree;
 
 /// How long the last output and the exit status may take once the command was stopped.
@@ -61,6 +63,7 @@ pub(crate) fn run(
     call.check().map_err(|failure| failure.outcome(Outcome::NotStarted))?;
     let (tree, notes) = (api.config.tree(), api.config.notes());
     let note = placed.note.unwrap_or_default();
+    let _use = placed.now.map(|now| InUse::begin(call, &params.lease.lease_id, now));
     let ours = ["sh", "-c", START, "crabbox", &tree, &notes, &params.run_id, &note];
     let words: Vec<&str> =
         ours.into_iter().chain(params.command.iter().map(String::as_str)).collect();
@@ -85,6 +88,27 @@ pub(crate) fn run(
         }
     };
     ended(api, call, params, &mut stream, output, &ending)
+}
+
+/// Says while it exists that the lease is used, and then that it was.
+struct InUse<'a> {
+    call: &'a Call,
+    lease: &'a LeaseId,
+    now: u64,
+    since: Instant,
+}
+
+impl<'a> InUse<'a> {
+    fn begin(call: &'a Call, lease: &'a LeaseId, now: u64) -> Self {
+        touch(call, lease, "running", now);
+        Self { call, lease, now, since: Instant::now() }
+    }
+}
+
+impl Drop for InUse<'_> {
+    fn drop(&mut self) {
+        touch(self.call, self.lease, "ready", self.now + self.since.elapsed().as_secs());
+    }
 }
 
 /// A start that was refused did not happen; of any other failure nobody knows.

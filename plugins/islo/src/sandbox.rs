@@ -153,6 +153,25 @@ pub(crate) fn note_labels(
     call.kv_put(&note(lease), &json!(labels).to_string(), None)
 }
 
+/// Notes that a lease is in use: a box in use is not cleaned up as an idle one.
+pub(crate) fn touch(call: &Call, lease: &LeaseId, state: &str, now: u64) {
+    let mut labels = labels(call, lease);
+    let number = |name: &str| labels.get(name).and_then(|text| text.parse::<u64>().ok());
+    let (idle, created) = (number("idle_timeout_secs"), number("created_at"));
+    let (Some(idle), Some(created), Some(ttl)) = (idle, created, number("ttl_secs")) else {
+        return;
+    };
+    let expires = (now + idle).min(created + ttl).to_string();
+    let news = [
+        ("state", state.to_owned()),
+        ("last_touched_at", now.to_string()),
+        ("expires_at", expires),
+    ];
+    labels.extend(news.map(|(name, value)| (name.to_owned(), value)));
+    // A box that looks idle too early is at worst asked about by whoever cleans up.
+    let _ = note_labels(call, lease, &labels);
+}
+
 pub(crate) fn forget_labels(call: &Call, lease: &LeaseId) {
     // What is left is found by no sandbox.
     let _ = call.kv_delete(&note(lease));

@@ -15,16 +15,16 @@ const SAME: &str = "same";
 /// Bytes of the archive in one command, when it has to go that way: an argument has 128 KiB.
 const PIECE: usize = 48 * 1024;
 
-/// Prints `same` when every file that was sent for this digest is as it was left then, by name, size, times, inode and
+/// Says what time it is there, and `same` when every file that was sent for this digest is as it was left then, by name, size, times, inode and
 /// mode. Else it makes room: nothing is remembered of the old tree, and with `clear` nothing is left of it.
 const LOOK: &str = r#"d=$1 c=$2 want=$3 clear=$4
 if [ -n "$want" ] && [ "$(cat "$c/digest" 2>/dev/null)" = "$want" ] && cd "$d" 2>/dev/null &&
    xargs -0 -r stat -c '%n %s %y %z %i %f' <"$c/list" 2>/dev/null | cmp -s - "$c/stats"; then
-  echo same; exit 0
+  echo "same $(date +%s)"; exit 0
 fi
 cd / && rm -f "$c/digest" "$c/list" "$c/stats" && mkdir -p "$c" "$d" || exit 1
 [ "$clear" = keep ] || find "$d" -mindepth 1 -maxdepth 1 -exec rm -rf {} + || exit 1
-echo other"#;
+echo "other $(date +%s)""#;
 
 /// Unpacks the archive that came in pieces.
 const UNPACK: &str = r#"tar -xzf "$2/tree.tgz" -C "$1" && rm -f "$2/tree.tgz""#;
@@ -32,14 +32,18 @@ const UNPACK: &str = r#"tar -xzf "$2/tree.tgz" -C "$1" && rm -f "$2/tree.tgz""#;
 /// Appends a piece of the archive.
 const APPEND: &str = r#"printf %s "$2" | base64 -d >>"$1/tree.tgz""#;
 
-/// What the run has to note of the tree when it starts: its digest, once it was sent.
+/// How the tree came to be there.
+#[derive(Default)]
 pub(crate) struct Placed {
+    /// What the run has to note of the tree when it starts: its digest, once it was sent.
     pub(crate) note: Option<String>,
+    /// Seconds since 1970 there, when it was asked.
+    pub(crate) now: Option<u64>,
 }
 
 /// Brings the tree into the sandbox. Without an archive nothing is touched.
 pub(crate) fn bring(api: &Api, call: &Call, params: &RunStartParams) -> Result<Placed, Failure> {
-    let Some(blob) = &params.workspace_blob else { return Ok(Placed { note: None }) };
+    let Some(blob) = &params.workspace_blob else { return Ok(Placed::default()) };
     let sandbox = &params.lease.cloud_id;
     let (tree, notes) = (api.config.tree(), api.config.notes());
     let step = |phase| call.progress(&Progress { phase, ..Progress::default() });
@@ -47,9 +51,11 @@ pub(crate) fn bring(api: &Api, call: &Call, params: &RunStartParams) -> Result<P
     let digest = params.workspace_digest.as_deref().unwrap_or_default();
     let clear = if params.workspace_keeps { "keep" } else { "clear" };
     let seen = Exec::sh(sandbox, LOOK, &[&tree, &notes, digest, clear]).step(api, call)?;
-    if seen.trim() == SAME {
+    let (said, now) = seen.trim().split_once(' ').unwrap_or((seen.trim(), ""));
+    let now = now.parse().ok();
+    if said == SAME {
         in_place(call, Some("unchanged"));
-        return Ok(Placed { note: None });
+        return Ok(Placed { note: None, now });
     }
     step("upload");
     match upload(api, call, sandbox, &tree, blob) {
@@ -64,7 +70,7 @@ pub(crate) fn bring(api: &Api, call: &Call, params: &RunStartParams) -> Result<P
         Err(failure) => return Err(failure),
     }
     in_place(call, None);
-    Ok(Placed { note: params.workspace_digest.clone() })
+    Ok(Placed { note: params.workspace_digest.clone(), now })
 }
 
 fn in_place(call: &Call, message: Option<&str>) {
