@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need and runs all of them. Needs Rust (https://rustup.rs); the network only for apt and cargo.
+# Installs what the tests need and runs all of them. Needs Rust (https://rustup.rs); the network only for apt, cargo and pip.
 set -euo pipefail
 cd "$(dirname "$0")"
 began=$(date +%s)
@@ -26,6 +26,7 @@ case "$(uname -s)" in
     command -v ps >/dev/null || missing+=(procps)
     command -v strace >/dev/null || missing+=(strace)
     command -v python3 >/dev/null || missing+=(python3)
+    python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
     command -v node >/dev/null || missing+=(nodejs)
     command -v podman >/dev/null || missing+=(podman runc netavark iptables)
     command -v busybox >/dev/null || missing+=(busybox-static)
@@ -65,6 +66,12 @@ if ./build-component.sh debug; then :; elif [ $? = 3 ]; then
 else
   exit 1
 fi
+
+step "second clients"
+# The vendors' own SDKs, which must get along with our fakes of their services.
+clients=${CARGO_TARGET_DIR:-target}/clients
+[ -x "$clients/bin/python" ] || python3 -m venv "$clients"
+"$clients/bin/pip" install --quiet --disable-pip-version-check islo==0.3.20
 
 step "test"
 log=$(mktemp)

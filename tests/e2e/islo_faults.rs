@@ -129,3 +129,27 @@ fn a_deletion_that_takes_time_is_watched_until_the_sandbox_is_gone() {
     assert_eq!(islo.boxes(), [""; 0]);
     room.assert_nothing_left();
 }
+
+#[test]
+fn a_run_whose_crabbox_died_is_lost_and_keeps_its_tree_until_it_ends() {
+    let (room, islo, repo) = stage();
+    let id = warm(&room, &repo);
+    let name = islo.boxes().remove(0);
+    let line = "echo begun; while [ ! -e ../go ]; do sleep 0.05; done";
+    let words = ["run", "--id", &id, "--", "sh", "-c", line];
+    let running = room.crabbox(&repo, words).limit(Duration::from_secs(60)).start();
+    running.prints("begun");
+    running.signal(Signal::KILL);
+    let _ = running.wait();
+    let attached = room.crabbox(&repo, ["attach"]).run().expect(7);
+    assert_eq!(attached.out(), "begun\n");
+    let _ = attached.says(&["was lost; its command was started: yes"]);
+    let run = room.crabbox(&repo, ["history", "--json"]).ok().json()[0]["id"].clone();
+    let stopped = room.crabbox(&repo, ["stop", run.as_str().unwrap()]).run().expect(2);
+    let _ = stopped.says(&["its provider runs commands itself"]);
+    let _ = on(&room, &repo, &id, "true").expect(2).says(&["has not ended", "crabbox stop"]);
+    std::fs::write(islo.folder(&name, "workspace/go"), "").unwrap();
+    let wait = Duration::from_secs(20);
+    crabbox_tests::eventually("it ends", wait, || on(&room, &repo, &id, "true").code == 0);
+    let _ = room.crabbox(&repo, ["stop", &id]).ok();
+}

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::islo::stage;
+use crate::matrix::wished;
 
 /// What every session's token begins with.
 const SESSION: &str = "session-";
@@ -86,8 +87,7 @@ fn killed_at_any_moment_it_leaves_nothing_that_cleanup_does_not_finish() {
     let (room, islo, repo) = stage();
     let other = "crabbox-of-somebody-else";
     islo.set(&json!({"polls": 2, "foreign": other}));
-    let cases = std::env::var("CRABBOX_TEST_CASES").ok().and_then(|n| n.parse().ok());
-    for case in 0..cases.unwrap_or(16_u64) {
+    for case in 0..wished("CRABBOX_TEST_CASES").unwrap_or(16) {
         let words = ["run", "--", "sleep", "0.2"];
         let running = room.crabbox(&repo, words).limit(Duration::from_secs(60)).start();
         std::thread::sleep(Duration::from_millis(40 + case * 45 % 900));

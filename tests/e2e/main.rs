@@ -18,6 +18,8 @@ mod interruption;
 mod islo;
 mod islo_faults;
 mod islo_kit;
+
+mod islo_sdk;
 mod islo_secrets;
 mod kept;
 mod kit;

@@ -34,7 +34,7 @@ impl IsloFake {
         let dir = tempfile::Builder::new().prefix("cbx-islo-").tempdir().expect("a folder");
         let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests live below it");
         let mut child = Command::new("python3")
-            .arg(top.join("plugins/islo/fake/islo.py"))
+            .arg(top.join("plugins/islo/fake/server.py"))
             .args([dir.path().as_os_str(), KEY.as_ref()])
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")

@@ -10,14 +10,19 @@ use crate::api::{Api, Repeat};
 use crate::exec::Exec;
 use crate::sandbox::path;
 
-/// What the box says when it holds the tree.
+/// What the box says when it holds the tree, and when a run of before has not ended.
 const SAME: &str = "same";
+const BUSY: &str = "busy";
 /// Bytes of the archive in one command, when it has to go that way: an argument has 128 KiB.
 const PIECE: usize = 48 * 1024;
 
-/// Says what time it is there, and `same` when every file that was sent for this digest is as it was left then, by name, size, times, inode and
+/// Says which run goes on there, if one does: the tree is its own. Else what time it is, and `same` when every file that was sent for this digest is as it was left then, by name, size, times, inode and
 /// mode. Else it makes room: nothing is remembered of the old tree, and with `clear` nothing is left of it.
 const LOOK: &str = r#"d=$1 c=$2 want=$3 clear=$4
+for f in "$c"/run_*.pid; do
+  p=$(cat "$f" 2>/dev/null); case $p in ''|*[!0-9]*) continue;; esac
+  if kill -0 "-$p" 2>/dev/null; then r=${f##*/}; echo "busy ${r%.pid}"; exit 0; fi
+done
 if [ -n "$want" ] && [ "$(cat "$c/digest" 2>/dev/null)" = "$want" ] && cd "$d" 2>/dev/null &&
    xargs -0 -r stat -c '%n %s %y %z %i %f' <"$c/list" 2>/dev/null | cmp -s - "$c/stats"; then
   echo "same $(date +%s)"; exit 0
@@ -52,6 +57,12 @@ pub(crate) fn bring(api: &Api, call: &Call, params: &RunStartParams) -> Result<P
     let clear = if params.workspace_keeps { "keep" } else { "clear" };
     let seen = Exec::sh(sandbox, LOOK, &[&tree, &notes, digest, clear]).step(api, call)?;
     let (said, now) = seen.trim().split_once(' ').unwrap_or((seen.trim(), ""));
+    if said == BUSY {
+        let what = format!("{now} has not ended in {sandbox}: nobody waits for it any more");
+        return Err(Failure::conflict(what).hint(
+            "wait until it has, use another box, or give this one back with `crabbox stop`",
+        ));
+    }
     let now = now.parse().ok();
     if said == SAME {
         in_place(call, Some("unchanged"));

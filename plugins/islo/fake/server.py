@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A small Islo for tests: it really runs commands, each sandbox a folder that stands for its machine.
 
-    islo.py FOLDER KEY    prints its port, serves until its standard input ends
+    server.py FOLDER KEY    prints its port, serves until its standard input ends
 
 What is below `/workspace` in a request is below the sandbox's folder here. `POST /_fake` changes how it behaves
 (see `DEFAULTS`), `GET /_fake` tells what it has and what it was asked; neither is Islo's.
