@@ -16,22 +16,34 @@ fn plugin() -> PathBuf {
 
 #[test]
 fn the_same_transcripts_hold_for_the_program_and_the_component() {
-    let Some(component) = our_component() else { return };
+    if our_component().is_none() {
+        return;
+    }
+    for (provider, sessions) in [("ssh", 12), ("islo", 10)] {
+        assert!(replayed(provider) >= sessions, "{provider}");
+    }
+}
+
+/// Replays every session of a provider's transcripts with both.
+fn replayed(provider: &str) -> usize {
+    let folder = plugin().join(format!("../{provider}/tests/transcripts"));
+    let program = format!("crabbox-provider-{provider}");
     let mut count = 0;
-    for file in fs::read_dir(plugin().join("tests/transcripts")).unwrap().flatten() {
+    for file in fs::read_dir(folder).unwrap().flatten() {
         let text = fs::read_to_string(file.path()).unwrap();
         let parted = file.file_name() == "refused.jsonl";
         let sessions: Vec<&str> = if parted { text.split("\n\n").collect() } else { vec![&text] };
         for session in sessions {
             let mut runner = Command::new(binary("crabbox-wasm-runner"));
-            runner.env_clear().env("XDG_CACHE_HOME", shared_cache()).arg(&component);
+            let component = binary(&format!("{program}.wasm"));
+            runner.env_clear().env("XDG_CACHE_HOME", shared_cache()).arg(component);
             replay_command(runner, session)
                 .unwrap_or_else(|e| panic!("{}: {e}\n{session}", file.path().display()));
-            replay_binary(&binary("crabbox-provider-ssh"), session).unwrap();
+            replay_binary(&binary(&program), session).unwrap();
             count += 1;
         }
     }
-    assert!(count >= 12, "{count}");
+    count
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crabbox_plugin_sdk::{
-    Call, ErrorKind, Failure, HttpRequest, HttpStream, Next, Reply, Woken, secret,
+    Call, ErrorKind, Failure, HttpRequest, HttpStream, Next, Outcome, Repeat, Reply, secret,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,9 +14,6 @@ use crate::config::{Config, origin};
 /// How long before its end a session is exchanged for a new one, and how long one lasts that does not say.
 const MARGIN: Duration = Duration::from_secs(60);
 const SESSION: Duration = Duration::from_secs(600);
-/// How often a request that was not carried out is made again, and the longest wait in between.
-const AGAIN: u32 = 3;
-const LONGEST: Duration = Duration::from_secs(30);
 /// Most bytes that are read of a refusal.
 const REFUSAL: usize = 64 * 1024;
 /// Most characters of the service's own words that are passed on.
@@ -29,19 +26,9 @@ pub(crate) struct Api {
 }
 
 /// A session's token, by the handle the host gave it.
-#[derive(Clone)]
 struct Session {
     handle: String,
     until: Instant,
-}
-
-/// Whether a request may be made again when nobody knows what became of it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Repeat {
-    /// It reads, or does the same again.
-    Safe,
-    /// Once more only when it surely was not carried out.
-    Never,
 }
 
 impl Api {
@@ -56,13 +43,12 @@ impl Api {
         if let Some(session) = held.as_ref().filter(|session| session.until > Instant::now()) {
             return Ok(session.handle.clone());
         }
-        let url = format!("{}/auth/token", self.config.base_url);
-        let exchange = || {
-            let compute = origin(self.config.compute());
-            let body = json!({ "access_key": secret("api-key") });
-            call.http("POST", &url).json(&body).capture_for("/session_token", compute).send()
-        };
-        let reply = steadily(call, Repeat::Safe, exchange)?;
+        let (url, compute) =
+            (format!("{}/auth/token", self.config.base_url), origin(self.config.compute()));
+        let body = json!({ "access_key": secret("api-key") });
+        let asked = call.http("POST", &url).json(&body).capture_for("/session_token", compute);
+        // Whatever goes wrong here, what the session is for was not done.
+        let reply = asked.send().and_then(good).map_err(|f| f.outcome(Outcome::NotStarted))?;
         let handle = reply.captured("/session_token").map(str::to_owned).ok_or_else(|| {
             Failure::transient("Islo gave no session for the key: its answer has no session_token")
         })?;
@@ -73,10 +59,23 @@ impl Api {
         Ok(handle)
     }
 
-    /// Forgets a session that was refused before its time.
-    fn forget(&self, handle: &str) {
+    /// Sends with a session, and once more with a new one when it was refused: what was refused was not done.
+    fn authorised<T>(
+        &self,
+        call: &Call,
+        status: impl Fn(&T) -> u16,
+        send: impl Fn(&str) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let session = self.session(call)?;
+        let answer = send(&session)?;
+        if status(&answer) != 401 {
+            return Ok(answer);
+        }
+        drop(answer);
         let mut held = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-        held.take_if(|session| session.handle == handle);
+        held.take_if(|held| held.handle == session);
+        drop(held);
+        send(&self.session(call)?)
     }
 
     /// A request to the compute API.
@@ -89,22 +88,11 @@ impl Api {
         fill: impl Fn(HttpRequest<'a>) -> HttpRequest<'a>,
     ) -> Result<Reply, Failure> {
         let url = format!("{}{path}", self.config.compute());
-        let once = || {
-            let session = self.session(call)?;
-            let reply = fill(call.http(method, &url).bearer(&session)).send()?;
-            match reply.status() {
-                // What was refused was not done.
-                401 => {
-                    self.forget(&session);
-                    fill(call.http(method, &url).bearer(self.session(call)?)).send()
-                }
-                _ => Ok(reply),
-            }
-        };
-        steadily(call, repeat, once)
+        let send = |session: &str| fill(call.http(method, &url).bearer(session)).send();
+        call.steadily(repeat, || self.authorised(call, Reply::status, send).and_then(good))
     }
 
-    /// A request whose answer is read while it comes. It is made again only when it was refused.
+    /// A request whose answer is read while it comes.
     pub(crate) fn open<'a>(
         &self,
         call: &'a Call,
@@ -112,68 +100,26 @@ impl Api {
         body: &Value,
     ) -> Result<HttpStream<'a>, Failure> {
         let url = format!("{}{path}", self.config.compute());
-        let mut waited = Duration::ZERO;
-        for turn in 0..=AGAIN {
-            let session = self.session(call)?;
-            let request = call.http("POST", &url).bearer(&session).json(body);
-            let mut stream = request.header("accept", "text/event-stream").open()?;
-            let failure = match stream.status() {
-                ..=299 => return Ok(stream),
-                401 if turn == 0 => {
-                    self.forget(&session);
-                    continue;
-                }
-                status => {
-                    let wait = stream.header("retry-after").map(str::to_owned);
-                    refused(path, status, wait.as_deref(), whole(&mut stream).as_ref())
-                }
-            };
-            drop(stream);
-            waited += pause(call, &failure, waited, Repeat::Never, turn)?;
-        }
-        Err(Failure::transient(format!("{path}: refused again and again")))
-    }
-}
-
-/// Asks until there is an answer that is none of passing weather.
-fn steadily(
-    call: &Call,
-    repeat: Repeat,
-    once: impl Fn() -> Result<Reply, Failure>,
-) -> Result<Reply, Failure> {
-    let mut waited = Duration::ZERO;
-    for turn in 0.. {
-        let failure = match once() {
-            Ok(reply) if reply.status() < 400 => return Ok(reply),
-            Ok(reply) => refused("", reply.status(), reply.header("retry-after"), reply.value()),
-            Err(failure) => failure,
+        let send = |session: &str| {
+            let request = call.http("POST", &url).bearer(session).json(body);
+            request.header("accept", "text/event-stream").open()
         };
-        waited += pause(call, &failure, waited, repeat, turn)?;
+        call.steadily(Repeat::Never, || {
+            let mut stream = self.authorised(call, HttpStream::status, send)?;
+            if stream.status() < 400 {
+                return Ok(stream);
+            }
+            let (body, wait) = (whole(&mut stream), stream.header("retry-after"));
+            Err(refused(stream.status(), wait, body.as_ref()))
+        })
     }
-    Err(Failure::internal("asked without end"))
 }
 
-/// Waits before a request is made again; the failure itself when it is not.
-fn pause(
-    call: &Call,
-    failure: &Failure,
-    waited: Duration,
-    repeat: Repeat,
-    turn: u32,
-) -> Result<Duration, Failure> {
-    let weather = match failure.kind() {
-        ErrorKind::RateLimited => true,
-        ErrorKind::Transient => repeat == Repeat::Safe,
-        _ => false,
-    };
-    let asked = failure.data().retry_after_ms.map(Duration::from_millis);
-    let wait = asked.unwrap_or(Duration::from_secs(1 << turn.min(4)));
-    if !weather || turn >= AGAIN || waited + wait > LONGEST || wait >= call.time_left() {
-        return Err(failure.clone());
-    }
-    match call.sleep(wait)? {
-        Woken::Time => Ok(wait),
-        Woken::Cancel => Err(failure.clone()),
+/// An answer that is no refusal.
+fn good(reply: Reply) -> Result<Reply, Failure> {
+    match reply.status() {
+        ..=399 => Ok(reply),
+        status => Err(refused(status, reply.header("retry-after"), reply.value())),
     }
 }
 
@@ -203,14 +149,13 @@ struct Refusal {
 }
 
 /// What a refusal means.
-fn refused(what: &str, status: u16, retry_after: Option<&str>, body: Option<&Value>) -> Failure {
+fn refused(status: u16, retry_after: Option<&str>, body: Option<&Value>) -> Failure {
     let said = body.map(|body| body.get("error").filter(|e| e.is_object()).unwrap_or(body));
     let refusal = said.and_then(|said| Refusal::deserialize(said).ok()).unwrap_or_default();
     let kind = kind(status, &refusal);
     let words: String =
         refusal.message.lines().next().unwrap_or_default().chars().take(WORDS).collect();
     let parts = [
-        (!what.is_empty()).then(|| what.to_owned()),
         Some(format!("Islo answered with status {status}")),
         (!refusal.code.is_empty()).then(|| refusal.code.clone()),
         (!words.is_empty()).then_some(words),
@@ -289,7 +234,7 @@ mod tests {
             (504, json!({"error": {"code": "UPSTREAM_TIMEOUT"}}), ErrorKind::Timeout),
             (422, json!({"code": "VALIDATION_ERROR"}), ErrorKind::InvalidRequest),
         ] {
-            assert_eq!(refused("", status, None, Some(&body)).kind(), expected, "{status} {body}");
+            assert_eq!(refused(status, None, Some(&body)).kind(), expected, "{status} {body}");
         }
     }
 
@@ -297,10 +242,10 @@ mod tests {
     fn a_refusal_tells_amounts_and_the_wait() {
         let body = json!({"code": "RESOURCE_UNAVAILABLE", "message": "full\nsecond line",
             "resource": "vcpus", "requested": 4, "available": 1, "limit": 8, "request_id": "r-1"});
-        let failure = refused("/sandboxes", 503, Some("7"), Some(&body));
+        let failure = refused(503, Some("7"), Some(&body));
         assert_eq!(
             failure.message(),
-            "/sandboxes: Islo answered with status 503: RESOURCE_UNAVAILABLE: full: \
+            "Islo answered with status 503: RESOURCE_UNAVAILABLE: full: \
              vcpus 4 asked for, 1 left of 8: request r-1"
         );
         assert_eq!(failure.data().retry_after_ms, Some(7000));

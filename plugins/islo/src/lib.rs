@@ -14,13 +14,13 @@ use std::time::Duration;
 use crabbox_plugin_sdk::{
     AcquireParams, Attempt, Call, Check, CheckStatus, DelegatedRun, ErrorKind, Failure, Lease,
     ListParams, ListResult, Outcome, Output, Plugin, Progress, Purpose, ReleaseOutcome,
-    ReleaseParams, ResolveParams, RunStartParams, RunStartResult, Woken,
+    ReleaseParams, Repeat, ResolveParams, RunStartParams, RunStartResult, Woken,
 };
 use serde_json::{Value, json};
 
-use api::{Api, Repeat};
+use api::Api;
 use config::Config;
-use sandbox::{PAGES, Sandbox, State, identity, name_of, path, resource};
+use sandbox::{Sandbox, State, identity, name_of, path, resource};
 
 /// How often a sandbox that comes or goes is looked at.
 const POLL: Duration = Duration::from_secs(2);
@@ -47,7 +47,8 @@ impl DelegatedRun for Islo {
     fn warmup(&self, call: &Call, params: AcquireParams) -> Result<Lease, Failure> {
         let name = self.wanted(&params)?;
         if call.dry_run() {
-            return self.planned(&name, &params);
+            let planned = Sandbox::planned(&name);
+            return planned.lease(call).ok_or_else(|| Failure::internal("no lease is planned"));
         }
         // Before anything is made: whatever happens from here on, the name leads to it.
         call.record(&resource(&name))?;
@@ -74,10 +75,10 @@ impl DelegatedRun for Islo {
         run::run(&self.0, call, &params, output)
     }
 
-    fn list(&self, call: &Call, params: ListParams) -> Result<ListResult, Failure> {
-        let (page, next_cursor, complete) = self.0.page(call, params.cursor.as_deref())?;
-        let leases = page.iter().filter_map(|sandbox| sandbox.lease(call)).collect();
-        Ok(ListResult { leases, next_cursor, complete })
+    fn list(&self, call: &Call, _params: ListParams) -> Result<ListResult, Failure> {
+        let (ours, complete) = self.0.sandboxes(call)?;
+        let leases = ours.iter().filter_map(|sandbox| sandbox.lease(call)).collect();
+        Ok(ListResult { leases, next_cursor: None, complete })
     }
 
     fn status(&self, call: &Call, params: ResolveParams) -> Result<Lease, Failure> {
@@ -117,13 +118,12 @@ impl DelegatedRun for Islo {
 
     fn doctor(&self, call: &Call) -> Result<Vec<Check>, Failure> {
         let key = self.0.session(call);
-        let may = key.is_ok().then(|| self.0.page(call, None));
+        let may = key.is_ok().then(|| self.0.sandboxes(call));
         let mut checks =
             vec![told("islo.key", key, |_| "the key is good for a session".to_owned())];
         checks.push(match may {
-            Some(listed) => told("islo.sandboxes", listed, |(page, more, _)| {
-                let more = if more.is_some() { " or more" } else { "" };
-                format!("{}{more} of ours at {}", page.len(), self.0.config.compute())
+            Some(listed) => told("islo.sandboxes", listed, |(ours, _)| {
+                format!("{} of ours at {}", ours.len(), self.0.config.compute())
             }),
             None => check("islo.sandboxes", CheckStatus::Skip, "not asked without a session"),
         });
@@ -146,21 +146,6 @@ impl Islo {
             ));
         }
         name_of(&params.desired)
-    }
-
-    fn planned(&self, name: &str, params: &AcquireParams) -> Result<Lease, Failure> {
-        let desired = params.desired.clone();
-        Ok(Lease {
-            lease_id: desired.lease_id,
-            slug: desired.slug,
-            name: desired.name,
-            cloud_id: name.to_owned(),
-            status: "planned".to_owned(),
-            server_type: self.0.config.size(),
-            labels: params.labels.clone(),
-            work_root: None,
-            ssh: None,
-        })
     }
 
     /// Asks for the sandbox. One that exists already is the one: its name holds the lease's id.
@@ -277,27 +262,17 @@ impl Islo {
 
     /// Looks through all our sandboxes. Only a complete list proves that something is not there.
     fn searched(&self, call: &Call, id: &str) -> Result<Option<Lease>, Failure> {
-        let (mut cursor, mut steady) = (None, true);
-        for _ in 0..PAGES {
-            let (page, next, whole) = self.0.page(call, cursor.as_deref())?;
-            steady &= whole;
-            let named = |sandbox: &&Sandbox| {
-                sandbox.name == id
-                    || identity(&sandbox.name).is_some_and(|ours| {
-                        [ours.lease_id.as_str(), &ours.slug, &ours.name].contains(&id)
-                    })
-            };
-            if let Some(found) = page.iter().find(named) {
-                return Ok(found.lease(call));
+        let (ours, complete) = self.0.sandboxes(call)?;
+        let named = |lease: &Lease| {
+            [lease.lease_id.as_str(), &lease.slug, &lease.name, &lease.cloud_id].contains(&id)
+        };
+        match ours.iter().filter_map(|sandbox| sandbox.lease(call)).find(named) {
+            None if !complete => {
+                let what = format!("{id} was not seen, but the list of sandboxes kept changing");
+                Err(Failure::transient(what).hint("try again"))
             }
-            match next {
-                Some(next) => cursor = Some(next),
-                None if steady => return Ok(None),
-                None => break,
-            }
+            found => Ok(found),
         }
-        let what = format!("{id} was not seen, but the list of sandboxes kept changing");
-        Err(Failure::transient(what).hint("try again"))
     }
 }
 

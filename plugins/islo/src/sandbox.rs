@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crabbox_plugin_sdk::{Call, Desired, ErrorKind, Failure, Lease, LeaseId, Resource};
+use crabbox_plugin_sdk::{Call, Desired, ErrorKind, Failure, Lease, LeaseId, Repeat, Resource};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::api::{Api, Repeat};
+use crate::api::Api;
 use crate::config::size;
 
 /// What the names of our sandboxes begin with.
@@ -15,7 +15,7 @@ pub(crate) const PREFIX: &str = "crabbox-";
 const NAME: usize = 63;
 /// Sandboxes on one page, and pages looked at.
 const PAGE: usize = 100;
-pub(crate) const PAGES: usize = 100;
+const PAGES: usize = 100;
 
 /// One sandbox.
 #[derive(Debug, Clone, Deserialize)]
@@ -91,6 +91,13 @@ pub(crate) fn resource(name: &str) -> Resource {
 }
 
 impl Sandbox {
+    /// One that would be made.
+    pub(crate) fn planned(name: &str) -> Self {
+        let (name, status) = (name.to_owned(), "planned".to_owned());
+        let created_at = String::new();
+        Self { name, status, creation_phase: None, deleted_at: None, spec: None, created_at }
+    }
+
     pub(crate) fn state(&self) -> State {
         match &*self.status.to_ascii_lowercase() {
             _ if self.deleted_at.is_some() => State::Gone,
@@ -101,6 +108,10 @@ impl Sandbox {
             "deleted" | "terminated" => State::Gone,
             _ => State::Coming,
         }
+    }
+
+    fn is_ours(&self) -> bool {
+        self.state() != State::Gone && identity(&self.name).is_some()
     }
 
     /// The lease it belongs to; none when it is not ours.
@@ -194,30 +205,29 @@ impl Api {
         }
     }
 
-    /// One page of our sandboxes, where to go on, and whether none was lost between two pages.
-    pub(crate) fn page(
-        &self,
-        call: &Call,
-        cursor: Option<&str>,
-    ) -> Result<(Vec<Sandbox>, Option<String>, bool), Failure> {
-        let at = Place::read(cursor)?;
-        let page = self.ask(call, "GET", "/sandboxes", Repeat::Safe, |request| {
-            let request = request.query("name_prefix", PREFIX).query("limit", PAGE);
-            match &at.token {
-                Some(token) => request.query("cursor", token),
-                None => request.query("offset", at.offset),
+    /// All our sandboxes, and whether none can be missing.
+    pub(crate) fn sandboxes(&self, call: &Call) -> Result<(Vec<Sandbox>, bool), Failure> {
+        let (mut ours, mut seen, mut total, mut steady) = (Vec::new(), 0, None, true);
+        let mut cursor: Option<String> = None;
+        for _ in 0..PAGES {
+            let page = self.ask(call, "GET", "/sandboxes", Repeat::Safe, |request| {
+                let request = request.query("name_prefix", PREFIX).query("limit", PAGE);
+                match &cursor {
+                    Some(cursor) => request.query("cursor", cursor),
+                    None => request.query("offset", seen),
+                }
+            })?;
+            let page: Page = page.json()?;
+            // By offsets a sandbox can slip from one page to another while others come and go.
+            steady &= cursor.is_some() || total.is_none() || total == page.total;
+            let full = !page.items.is_empty();
+            (seen, total, cursor) = (seen + page.items.len(), page.total, page.next_cursor);
+            ours.extend(page.items.into_iter().filter(Sandbox::is_ours));
+            if cursor.is_none() && !(full && total.is_some_and(|total| total > seen)) {
+                return Ok((ours, steady));
             }
-        })?;
-        let page: Page = page.json()?;
-        let offset = at.offset + page.items.len();
-        let more = page.next_cursor.is_some()
-            || (!page.items.is_empty() && page.total.is_some_and(|total| total > offset));
-        // By offsets a sandbox can slip from one page to the other while others come and go.
-        let steady = at.token.is_some() || at.total.is_none() || at.total == page.total;
-        let next = Place { offset, total: page.total, token: page.next_cursor };
-        let ours = page.items.into_iter();
-        let ours = ours.filter(|s| s.state() != State::Gone && identity(&s.name).is_some());
-        Ok((ours.collect(), more.then(|| next.write()), steady))
+        }
+        Ok((ours, false))
     }
 }
 
@@ -226,31 +236,6 @@ pub(crate) fn path(name: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let name: String = name.chars().filter(|c| plain(*c)).collect();
     format!("/sandboxes/{name}")
-}
-
-/// Where a listing goes on.
-#[derive(Default)]
-struct Place {
-    offset: usize,
-    total: Option<usize>,
-    token: Option<String>,
-}
-
-impl Place {
-    fn read(cursor: Option<&str>) -> Result<Self, Failure> {
-        let Some(cursor) = cursor else { return Ok(Self::default()) };
-        let wrong = || Failure::invalid_request("the cursor of the list is none of ours");
-        let mut parts = cursor.splitn(3, '/');
-        let mut number = || parts.next().and_then(|part| part.parse().ok()).ok_or_else(wrong);
-        let (offset, total) = (number()?, number()?);
-        let token = parts.next().filter(|token| !token.is_empty()).map(str::to_owned);
-        Ok(Self { offset, total: Some(total), token })
-    }
-
-    fn write(&self) -> String {
-        let token = self.token.as_deref().unwrap_or_default();
-        format!("{}/{}/{token}", self.offset, self.total.unwrap_or_default())
-    }
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@ use std::io::Read;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use crabbox_plugin_sdk::{Call, ErrorKind, Failure, Level, Part, Progress, RunStartParams};
+use crabbox_plugin_sdk::{Call, ErrorKind, Failure, Level, Part, Progress, Repeat, RunStartParams};
 
-use crate::api::{Api, Repeat};
+use crate::api::Api;
 use crate::exec::Exec;
 use crate::sandbox::path;
 
