@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crabbox_plugin_sdk::testkit::{replay_binary, replay_command};
-use crabbox_tests::{Room, Sshd, binary};
+use crabbox_tests::{IsloFake, Room, Sshd, binary};
 
 use crate::guest::{our_component, shared_cache};
 
@@ -19,13 +19,13 @@ fn the_same_transcripts_hold_for_the_program_and_the_component() {
     if our_component().is_none() {
         return;
     }
-    for (provider, sessions) in [("ssh", 12), ("islo", 10)] {
-        assert!(replayed(provider) >= sessions, "{provider}");
+    for (provider, powers, sessions) in [("ssh", &[][..], 12), ("islo", &["--allow", "http"], 10)] {
+        assert!(replayed(provider, powers) >= sessions, "{provider}");
     }
 }
 
 /// Replays every session of a provider's transcripts with both.
-fn replayed(provider: &str) -> usize {
+fn replayed(provider: &str, powers: &[&str]) -> usize {
     let folder = plugin().join(format!("../{provider}/tests/transcripts"));
     let program = format!("crabbox-provider-{provider}");
     let mut count = 0;
@@ -36,9 +36,10 @@ fn replayed(provider: &str) -> usize {
         for session in sessions {
             let mut runner = Command::new(binary("crabbox-wasm-runner"));
             let component = binary(&format!("{program}.wasm"));
-            runner.env_clear().env("XDG_CACHE_HOME", shared_cache()).arg(component);
+            runner.env_clear().env("XDG_CACHE_HOME", shared_cache());
+            runner.args(powers).arg(component);
             replay_command(runner, session)
-                .unwrap_or_else(|e| panic!("{}: {e}\n{session}", file.path().display()));
+                .unwrap_or_else(|e| panic!("{}: {e}", file.path().display()));
             replay_binary(&binary(&program), session).unwrap();
             count += 1;
         }
@@ -46,20 +47,24 @@ fn replayed(provider: &str) -> usize {
     count
 }
 
-#[test]
-fn a_run_goes_through_a_provider_that_is_a_component() {
-    let Some(component) = our_component() else { return };
-    let room = Room::new();
-    let sshd = Sshd::start(&room);
-    let folder = room.at("data/plugins/ssh");
+/// A folder with a provider as a component and nothing else.
+fn only_component(room: &Room, provider: &str) -> PathBuf {
+    let from = plugin().join(format!("../{provider}"));
+    let folder = room.at("data/plugins").join(provider);
     fs::create_dir_all(&folder).unwrap();
-    fs::copy(plugin().join("config.schema.json"), folder.join("config.schema.json")).unwrap();
-    fs::copy(component, folder.join("ssh.wasm")).unwrap();
-    let manifest = fs::read_to_string(plugin().join("crabbox-plugin.toml")).unwrap();
-    let head = manifest.split("[[artifact]]").next().unwrap();
-    let only = format!("{head}[[artifact]]\nruntime = \"wasm\"\npath = \"ssh.wasm\"\n");
-    fs::write(folder.join("crabbox-plugin.toml"), only).unwrap();
-    room.configure(&sshd.config());
+    fs::copy(from.join("config.schema.json"), folder.join("config.schema.json")).unwrap();
+    let component = binary(&format!("crabbox-provider-{provider}.wasm"));
+    fs::copy(component, folder.join("provider.wasm")).unwrap();
+    let manifest = fs::read_to_string(from.join("crabbox-plugin.toml")).unwrap();
+    let (head, grants) = (manifest.split("[[artifact]]").next(), manifest.split("[grants]").nth(1));
+    let artifact = "[[artifact]]\nruntime = \"wasm\"\npath = \"provider.wasm\"\n";
+    let grants = grants.map(|grants| format!("[grants]{grants}")).unwrap_or_default();
+    let text = format!("{}{artifact}{grants}", head.unwrap());
+    fs::write(folder.join("crabbox-plugin.toml"), text).unwrap();
+    folder
+}
+
+fn run_with(room: &Room, folder: &Path) {
     let repo = room.repo("app");
     let dev = folder.display().to_string();
     let words = ["run", "--plugin-dev", &dev, "--", "sh", "-c", "cat hello.txt; exit 3"];
@@ -70,6 +75,28 @@ fn a_run_goes_through_a_provider_that_is_a_component() {
         .run()
         .expect(3);
     assert_eq!(ran.out(), "hello\n", "{ran}");
+}
+
+#[test]
+fn a_run_goes_through_a_provider_that_is_a_component() {
+    if our_component().is_none() {
+        return;
+    }
+    let room = Room::new();
+    let sshd = Sshd::start(&room);
+    room.configure(&sshd.config());
+    run_with(&room, &only_component(&room, "ssh"));
+}
+
+#[test]
+fn a_command_runs_at_a_service_through_a_component_that_sees_no_key() {
+    if our_component().is_none() {
+        return;
+    }
+    let room = Room::new();
+    let islo = IsloFake::start(&room);
+    run_with(&room, &only_component(&room, "islo"));
+    assert_eq!(islo.boxes(), [""; 0]);
 }
 
 #[test]
