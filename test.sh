@@ -26,6 +26,7 @@ case "$(uname -s)" in
     command -v ps >/dev/null || missing+=(procps)
     command -v strace >/dev/null || missing+=(strace)
     command -v python3 >/dev/null || missing+=(python3)
+    python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
     command -v node >/dev/null || missing+=(nodejs)
     command -v podman >/dev/null || missing+=(podman runc netavark iptables)
     command -v busybox >/dev/null || missing+=(busybox-static)
@@ -67,12 +68,12 @@ else
   exit 1
 fi
 
-# Others who know a cloud's API judge the one of our tests: the vendor's own client, and its own description.
-client=${CARGO_TARGET_DIR:-$PWD/target}/hcloud-client
-"$client/bin/python" -c "import hcloud" 2>/dev/null ||
-  { python3 -m venv "$client" && "$client/bin/pip" install --quiet hcloud==2.27.0; } ||
-  lacking="$lacking; NOT TESTED: Hetzner's own client (python3 -m venv, pip install hcloud)"
-if "$client/bin/python" -c "import hcloud" 2>/dev/null; then export CRABBOX_TEST_HCLOUD_PYTHON=$client/bin/python; fi
+step "second clients"
+# Others who know a service's API judge the one of our tests: the vendors' own clients, and a vendor's own description.
+clients=${CARGO_TARGET_DIR:-$PWD/target}/clients
+"$clients/bin/python" -c "import hcloud, islo" 2>/dev/null ||
+  { python3 -m venv "$clients" && "$clients/bin/pip" install --quiet --disable-pip-version-check hcloud==2.27.0 islo==0.3.20; }
+export CRABBOX_TEST_HCLOUD_PYTHON=$clients/bin/python
 [ -n "${CRABBOX_TEST_HCLOUD_SPEC:-}" ] ||
   lacking="$lacking; NOT TESTED: Hetzner's own description (CRABBOX_TEST_HCLOUD_SPEC and CRABBOX_TEST_PRISM)"
 

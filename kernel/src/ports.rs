@@ -142,10 +142,21 @@ pub struct DelegatedRun {
     pub command: Vec<String>,
     /// Values for its environment.
     pub env: BTreeMap<String, String>,
-    /// Tar file with the tree, readable by the plugin.
-    pub workspace: Option<PathBuf>,
+    /// The tree, when it shall be on the box.
+    pub workspace: Option<Workspace>,
     /// Seconds after which the command must be stopped.
     pub timeout_secs: Option<u64>,
+}
+
+/// The tree for a delegated run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workspace {
+    /// Tar file with the tree, readable by the plugin.
+    pub archive: PathBuf,
+    /// Names its content; absent when the archive must be taken in any case.
+    pub digest: Option<String>,
+    /// Files on the box that are not in it stay.
+    pub keeps: bool,
 }
 
 /// One open provider: a live plugin session.

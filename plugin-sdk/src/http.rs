@@ -131,6 +131,17 @@ impl<'a> HttpRequest<'a> {
         self
     }
 
+    /// The same for these origins instead: the one it came from is among them only when it is named.
+    pub fn capture_for<'o>(
+        mut self,
+        pointer: &str,
+        origins: impl IntoIterator<Item = &'o str>,
+    ) -> Self {
+        let to = origins.into_iter().map(str::to_owned).collect();
+        self.params.capture.push(Capture { pointer: pointer.to_owned(), to, ttl_ms: None });
+        self
+    }
+
     /// How long the answer may take; a minute without.
     pub fn timeout(mut self, time: Duration) -> Self {
         self.params.timeout_ms = Some(millis(time));

@@ -34,6 +34,7 @@ pub mod relay;
 mod serve;
 #[cfg(not(target_family = "wasm"))]
 mod session;
+mod steady;
 mod stream;
 #[cfg(feature = "testkit")]
 pub mod testkit;
@@ -52,6 +53,7 @@ pub use plugin::Plugin;
 pub use provider::{DelegatedRun, SecretRef, SshLease, settings};
 #[cfg(not(target_family = "wasm"))]
 pub use serve::{serve_delegated_run, serve_ssh_lease};
+pub use steady::Repeat;
 pub use stream::{HttpStream, Message, Next, Socket};
 pub use tool::{Process, Tool};
 

@@ -17,6 +17,12 @@ mod fetch;
 mod hetzner;
 mod inspection;
 mod interruption;
+mod islo;
+mod islo_faults;
+mod islo_kit;
+
+mod islo_sdk;
+mod islo_secrets;
 mod kept;
 mod kit;
 mod lines;

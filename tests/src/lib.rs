@@ -1,5 +1,6 @@
 //! What end-to-end tests stand on: a sealed room, a bounded process, a real OpenSSH server, odd trees.
 
+mod islo;
 pub mod line;
 #[cfg(target_os = "linux")]
 pub mod netns;
@@ -10,6 +11,7 @@ mod sshd;
 mod template;
 pub mod tree;
 
+pub use islo::{IsloFake, KEY as ISLO_KEY};
 pub use podman::Podman;
 pub use process::{Call, Ended, Running};
 pub use room::Room;

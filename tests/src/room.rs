@@ -33,6 +33,7 @@ impl Room {
             "crabbox-provider-container",
             "crabbox-provider-external",
             "crabbox-provider-hetzner",
+            "crabbox-provider-islo",
             "crabbox-provider-local",
             "crabbox-provider-ssh",
         ] {

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crabbox_plugin_sdk::testkit::{replay_binary, replay_command};
-use crabbox_tests::{Room, Sshd, binary};
+use crabbox_tests::{IsloFake, Room, Sshd, binary};
 
 use crate::guest::{our_component, shared_cache};
 
@@ -14,8 +14,20 @@ fn plugin(provider: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins").join(provider)
 }
 
+#[test]
+fn the_same_transcripts_hold_for_the_program_and_the_component() {
+    let http: &[&str] = &["--allow", "http"];
+    for (provider, powers, least) in
+        [("ssh", &[][..], 12), ("hetzner", http, 6), ("islo", http, 10)]
+    {
+        if let Some(count) = replayed(provider, powers) {
+            assert!(count >= least, "{provider}: {count}");
+        }
+    }
+}
+
 /// Replays every transcript of a provider with its program and its component; how many sessions there were.
-fn same_transcripts(provider: &str, powers: &[&str]) -> Option<usize> {
+fn replayed(provider: &str, powers: &[&str]) -> Option<usize> {
     let component = our_component(provider)?;
     let program = binary(&format!("crabbox-provider-{provider}"));
     let mut count = 0;
@@ -35,30 +47,24 @@ fn same_transcripts(provider: &str, powers: &[&str]) -> Option<usize> {
     Some(count)
 }
 
-#[test]
-fn the_same_transcripts_hold_for_the_program_and_the_component() {
-    let http: &[&str] = &["--allow", "http"];
-    for (provider, powers, least) in [("ssh", &[][..], 12), ("hetzner", http, 6)] {
-        if let Some(count) = same_transcripts(provider, powers) {
-            assert!(count >= least, "{provider}: {count}");
-        }
-    }
+/// A folder with a provider as a component and nothing else.
+fn only_component(room: &Room, provider: &str) -> Option<PathBuf> {
+    let component = our_component(provider)?;
+    let folder = room.at("data/plugins").join(provider);
+    fs::create_dir_all(&folder).unwrap();
+    let schema = plugin(provider).join("config.schema.json");
+    fs::copy(schema, folder.join("config.schema.json")).unwrap();
+    fs::copy(component, folder.join("provider.wasm")).unwrap();
+    let manifest = fs::read_to_string(plugin(provider).join("crabbox-plugin.toml")).unwrap();
+    let (head, grants) = (manifest.split("[[artifact]]").next(), manifest.split("[grants]").nth(1));
+    let artifact = "[[artifact]]\nruntime = \"wasm\"\npath = \"provider.wasm\"\n";
+    let grants = grants.map(|grants| format!("[grants]{grants}")).unwrap_or_default();
+    let text = format!("{}{artifact}{grants}", head.unwrap());
+    fs::write(folder.join("crabbox-plugin.toml"), text).unwrap();
+    Some(folder)
 }
 
-#[test]
-fn a_run_goes_through_a_provider_that_is_a_component() {
-    let Some(component) = our_component("ssh") else { return };
-    let room = Room::new();
-    let sshd = Sshd::start(&room);
-    let folder = room.at("data/plugins/ssh");
-    fs::create_dir_all(&folder).unwrap();
-    fs::copy(plugin("ssh").join("config.schema.json"), folder.join("config.schema.json")).unwrap();
-    fs::copy(component, folder.join("ssh.wasm")).unwrap();
-    let manifest = fs::read_to_string(plugin("ssh").join("crabbox-plugin.toml")).unwrap();
-    let head = manifest.split("[[artifact]]").next().unwrap();
-    let only = format!("{head}[[artifact]]\nruntime = \"wasm\"\npath = \"ssh.wasm\"\n");
-    fs::write(folder.join("crabbox-plugin.toml"), only).unwrap();
-    room.configure(&sshd.config());
+fn run_with(room: &Room, folder: &Path) {
     let repo = room.repo("app");
     let dev = folder.display().to_string();
     let words = ["run", "--plugin-dev", &dev, "--", "sh", "-c", "cat hello.txt; exit 3"];
@@ -69,6 +75,24 @@ fn a_run_goes_through_a_provider_that_is_a_component() {
         .run()
         .expect(3);
     assert_eq!(ran.out(), "hello\n", "{ran}");
+}
+
+#[test]
+fn a_run_goes_through_a_provider_that_is_a_component() {
+    let room = Room::new();
+    let Some(folder) = only_component(&room, "ssh") else { return };
+    let sshd = Sshd::start(&room);
+    room.configure(&sshd.config());
+    run_with(&room, &folder);
+}
+
+#[test]
+fn a_command_runs_at_a_service_through_a_component_that_sees_no_key() {
+    let room = Room::new();
+    let Some(folder) = only_component(&room, "islo") else { return };
+    let islo = IsloFake::start(&room);
+    run_with(&room, &folder);
+    assert_eq!(islo.boxes(), [""; 0]);
 }
 
 fn passes_the_kit(provider: &str, more: &[&str]) {
@@ -89,6 +113,8 @@ fn passes_the_kit(provider: &str, more: &[&str]) {
 #[test]
 fn the_components_pass_the_kit() {
     passes_the_kit("ssh", &["--set", "host=127.0.0.1"]);
-    let cassette = plugin("hetzner").join("tests/cassette.jsonl").display().to_string();
-    passes_the_kit("hetzner", &["--cassette", &cassette]);
+    for provider in ["hetzner", "islo"] {
+        let cassette = plugin(provider).join("tests/cassette.jsonl").display().to_string();
+        passes_the_kit(provider, &["--cassette", &cassette]);
+    }
 }

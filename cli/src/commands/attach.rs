@@ -317,8 +317,10 @@ fn close(
             RunEnd::failed(Some(error.clone().outcome(Outcome::Uncertain)))
         }
         Err(error) if !run.detached => {
-            // Nothing new was learnt of a run whose crabbox died.
-            let deaf = error.code == ErrorCode::Unsupported && run.state == "lost";
+            // Nothing new was learnt of a run whose crabbox died; and nothing was ended.
+            let deaf = error.code == ErrorCode::Unsupported
+                && run.state == "lost"
+                && until != Until::Stopped;
             return if deaf { Ok(run) } else { Err(error.clone()) };
         }
         Ok(_) | Err(_) => {

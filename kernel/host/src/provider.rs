@@ -271,7 +271,8 @@ impl Provider for Session {
             mutating: true,
         };
         let blobs = &self.link.broker.blobs;
-        let archive = run.workspace.as_ref().map(|path| blobs.adopt(path)).transpose();
+        let tree = run.workspace.as_ref();
+        let archive = tree.map(|tree| blobs.adopt(&tree.archive)).transpose();
         let workspace_blob = archive.map_err(|e| {
             KernelError::new(ErrorCode::State, "cannot read the archive of the tree").because(&e)
         })?;
@@ -281,8 +282,10 @@ impl Provider for Session {
             lease: run.lease.clone(),
             command: run.command.clone(),
             env: run.env.clone(),
-            workspace: run.workspace.as_ref().map(|path| path.to_string_lossy().into_owned()),
+            workspace: tree.map(|tree| tree.archive.to_string_lossy().into_owned()),
             workspace_blob: workspace_blob.clone(),
+            workspace_digest: tree.and_then(|tree| tree.digest.clone()),
+            workspace_keeps: tree.is_some_and(|tree| tree.keeps),
             stdin: false,
             timeout_secs: run.timeout_secs,
         };

@@ -54,12 +54,14 @@ impl<'a> Bench<'a> {
         let mut bench = Self { subject, check, tape: None };
         let Some(text) = &subject.cassette else { return Ok(bench) };
         let desired = bench.desired();
-        let fill = |text: String, name: &str| {
-            text.replace(&format!("${{{name}}}"), desired[name].as_str().unwrap_or_default())
-        };
-        let text = ["leaseId", "slug", "name"].into_iter().fold(text.clone(), fill);
-        let id = desired["leaseId"].as_str().unwrap_or_default();
-        let text = text.replace("${keyName}", &format!("crabbox-{}", id.replace('_', "-")));
+        let named = |name: &str| desired[name].as_str().unwrap_or_default();
+        let hex = named("leaseId").trim_start_matches("cbx_");
+        let key = format!("crabbox-cbx-{hex}");
+        let all = ["leaseId", "slug", "name"].map(|name| (name, named(name)));
+        let text = all
+            .into_iter()
+            .chain([("leaseHex", hex), ("keyName", &key)])
+            .fold(text.clone(), |text, (name, value)| text.replace(&format!("${{{name}}}"), value));
         bench.tape = Some(Rc::new(RefCell::new(Cassette::parse(&text)?)));
         Ok(bench)
     }

@@ -51,6 +51,13 @@ impl Host {
         Ok(Self { journal, values, kept, blobs, tools, service })
     }
 
+    /// A sealed blob of these bytes.
+    pub(crate) fn adopt(&mut self, bytes: Vec<u8>) -> String {
+        let blob = format!("b{}", self.blobs.len() + 1);
+        self.blobs.insert(blob.clone(), bytes);
+        blob
+    }
+
     fn save(&self) {
         // A value that could not be kept is missed by the check that asks for it.
         let _ = std::fs::write(&self.kept, json!(self.values).to_string());

@@ -26,6 +26,8 @@ pub(crate) struct Service {
     pub(crate) used: Used,
     /// Requests that were answered, each as method and address.
     pub(crate) asked: Vec<String>,
+    /// Those that were made for a token in the answer.
+    logins: BTreeSet<String>,
     /// How every request is answered instead.
     pub(crate) instead: Option<Answer>,
 }
@@ -68,6 +70,7 @@ impl Service {
             processes: HashMap::new(),
             used: Used::default(),
             asked: Vec::new(),
+            logins: BTreeSet::new(),
             instead: None,
         })
     }
@@ -77,10 +80,10 @@ impl Service {
         self.tape.is_some()
     }
 
-    /// Requests that may have changed something.
+    /// Requests that may have changed something. A token that is got for a key changes nothing.
     pub(crate) fn changes(&self) -> impl Iterator<Item = &String> {
         let reads = |asked: &&String| asked.starts_with("GET ") || asked.starts_with("HEAD ");
-        self.asked.iter().filter(move |asked| !reads(asked))
+        self.asked.iter().filter(move |asked| !reads(asked) && !self.logins.contains(*asked))
     }
 
     pub(crate) fn answer(&mut self, method: &str, params: &Value) -> Answer {
@@ -131,7 +134,11 @@ impl Service {
 
     fn request(&mut self, method: &str, params: &HttpParams) -> Answer {
         self.judge(params)?;
-        self.asked.push(format!("{} {}", params.method.to_ascii_uppercase(), params.url));
+        let asked = format!("{} {}", params.method.to_ascii_uppercase(), params.url);
+        if !params.capture.is_empty() {
+            self.logins.insert(asked.clone());
+        }
+        self.asked.push(asked);
         if let Some(answer) = &self.instead {
             return answer.clone();
         }

@@ -226,31 +226,34 @@ pub fn command_complete(timing: &Timing) -> String {
 
 /// The last line of a run: where the time went.
 pub fn run_summary(timing: &Timing) -> String {
-    let mut line = format!(
-        "run summary sync={} command={} total={} sync_skipped={} exit={}",
+    format!(
+        "run summary sync={} command={} total={} sync_skipped={} exit={}{}",
         took(timing.sync_ms),
         took(timing.command_ms),
         took(timing.total_ms),
         timing.sync_skipped,
-        timing.exit_code
-    );
-    if !timing.sync_phases.is_empty() {
-        let steps: Vec<_> = timing.sync_phases.iter().map(step).collect();
-        line.push_str(&format!(" sync_steps={}", steps.join(",")));
-    }
-    line
+        timing.exit_code,
+        steps(timing)
+    )
 }
 
 /// The last line of a run at a provider that runs commands itself.
 pub fn delegated_summary(timing: &Timing) -> String {
     let sync = if timing.sync_ms == 0 { "delegated".to_owned() } else { took(timing.sync_ms) };
     format!(
-        "{} run summary sync={sync} command={} total={} exit={}",
+        "{} run summary sync={sync} command={} total={} exit={}{}{}",
         plain(&timing.provider),
         took(timing.command_ms),
         took(timing.total_ms),
-        timing.exit_code
+        timing.exit_code,
+        if timing.sync_skipped { " sync_skipped=true" } else { "" },
+        steps(timing)
     )
+}
+
+fn steps(timing: &Timing) -> String {
+    let steps: Vec<_> = timing.sync_phases.iter().map(step).collect();
+    if steps.is_empty() { String::new() } else { format!(" sync_steps={}", steps.join(",")) }
 }
 
 fn step(phase: &SyncPhase) -> String {

@@ -192,14 +192,19 @@ fn a_run_ends_with_where_the_time_went() {
         command_complete(&timing()),
         run_summary(&timing()),
         delegated_summary(&timing()),
-        delegated_summary(&Timing { sync_ms: 0, ..timing() }),
+        delegated_summary(&Timing {
+            sync_ms: 0,
+            sync_phases: vec![],
+            sync_skipped: true,
+            ..timing()
+        }),
         still_syncing(15_004),
     ];
     insta::assert_snapshot!(text.join("\n"), @r#"
     command complete in 350ms total=1m12s
     run summary sync=1.24s command=350ms total=1m12s sync_skipped=false exit=37 sync_steps=ssh:12ms,git_hydrate:skipped_off
-    toy run summary sync=1.24s command=350ms total=1m12s exit=37
-    toy run summary sync=delegated command=350ms total=1m12s exit=37
+    toy run summary sync=1.24s command=350ms total=1m12s exit=37 sync_steps=ssh:12ms,git_hydrate:skipped_off
+    toy run summary sync=delegated command=350ms total=1m12s exit=37 sync_skipped=true
     still syncing after 15s
     "#);
 }

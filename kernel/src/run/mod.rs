@@ -87,6 +87,12 @@ pub async fn run<P: Provider, D: Dialer, C: Clock>(
         label: plan.label.clone(),
         ..Timing::default()
     };
+    let about = bench.provider.about();
+    if about.kind == ProviderKind::DelegatedRun
+        && let Err(error) = delegated::check(plan, &about.provider, events)
+    {
+        return conclude(Err(error), None, timing, events);
+    }
     let keep = |outcome: &Result<Ended>| why_keep(plan, outcome);
     let worked = with_lease(
         bench,

@@ -7,6 +7,8 @@ use std::path::Path;
 
 use bytes::Bytes;
 use crabbox_schemas::error::ErrorCode;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
 use tempfile::NamedTempFile;
@@ -22,15 +24,35 @@ use crate::sync::manifest::{
 const SHORT: usize = 100;
 const BLOCK: usize = 512;
 
-/// The whole tree as a tar file, for providers that take it themselves.
-pub fn tar_file(tree: &LocalTree) -> Result<NamedTempFile> {
+/// How a provider wants the archive of a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// A tar file.
+    Plain,
+    /// Compressed with gzip.
+    Gzip,
+}
+
+/// The whole tree as a tar file, for providers that take it themselves; and whether it is exactly the manifest's.
+pub fn tar_file(tree: &LocalTree, packing: Packing) -> Result<(NamedTempFile, bool)> {
     let failed = |e: &std::io::Error| {
         KernelError::new(ErrorCode::State, "cannot write the archive of the tree").because(e)
     };
     let mut file = NamedTempFile::new().map_err(|e| failed(&e))?;
     let entries = tree.manifest()?.entries();
-    write(&tree.root, entries, &mut std::io::BufWriter::new(file.as_file_mut()))?;
-    Ok(file)
+    let mut out = std::io::BufWriter::new(file.as_file_mut());
+    let amended = match packing {
+        Packing::Plain => write(&tree.root, entries, &mut out)?,
+        Packing::Gzip => {
+            let mut zip = GzEncoder::new(&mut out, Compression::fast());
+            let amended = write(&tree.root, entries, &mut zip)?;
+            zip.finish().map_err(|e| failed(&e))?;
+            amended
+        }
+    };
+    out.flush().map_err(|e| failed(&e))?;
+    drop(out);
+    Ok((file, amended.is_empty()))
 }
 
 /// Writes entries as one archive. Returns those that changed since they were described, as they were sent.

@@ -23,12 +23,20 @@ pub struct RunStartParams {
     /// Values for its environment.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Path of a tar file with the tree, readable by the plugin; absent with `--no-sync`.
+    /// Path of a tar file with the tree, readable by the plugin; absent with `--no-sync`. With the feature
+    /// `workspace-gzip` it is compressed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
     /// The same as a sealed blob, for plugins without files of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace_blob: Option<String>,
+    /// Names the tree's content: a box that still holds it needs no archive, when that can be proven there. Absent
+    /// when the archive must be taken in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace_digest: Option<String>,
+    /// Files on the box that are not in the archive stay.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub workspace_keeps: bool,
     /// Whether standard input follows with `run.input`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stdin: bool,

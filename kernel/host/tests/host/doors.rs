@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crabbox_kernel::ports::{DelegatedRun, Provider, Stop};
+use crabbox_kernel::ports::{DelegatedRun, Provider, Stop, Workspace};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -233,7 +233,11 @@ async fn a_delegated_run_is_offered_its_tree_as_a_blob_too() {
         lease: lease(),
         command: vec!["true".into()],
         env: Default::default(),
-        workspace: Some(archive.clone()),
+        workspace: Some(Workspace {
+            archive: archive.clone(),
+            digest: Some("d1".into()),
+            keeps: false,
+        }),
         timeout_secs: None,
     };
     session.run(&run, &mut Vec::new(), &Stop::never()).await.unwrap();
@@ -241,6 +245,7 @@ async fn a_delegated_run_is_offered_its_tree_as_a_blob_too() {
     let calls = stage.calls();
     let start = calls.iter().find(|call| call["method"] == "run.start").unwrap();
     assert_eq!(start["params"]["workspaceBlob"], "b1");
+    assert_eq!(start["params"]["workspaceDigest"], "d1");
     assert!(archive.exists());
 }
 

@@ -1,7 +1,10 @@
 //! Commands that a provider runs itself.
 
+use std::io::Write;
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
 use super::{Check, must_delegated};
@@ -184,23 +187,35 @@ fn signalled(bench: &Bench<'_>) -> Outcome {
     })
 }
 
-fn tree(bench: &Bench<'_>) -> Outcome {
-    let file = bench.subject.state.path().join("kit-tree.tar");
-    let packed = std::fs::File::create(&file).and_then(|out| {
-        let mut tar = tar::Builder::new(out);
-        let mut header = tar::Header::new_ustar();
-        header.set_size(6);
-        header.set_mode(0o755);
-        tar.append_data(&mut header, "dir/hello world", &b"hello\n"[..])?;
-        tar.finish()
-    });
-    if let Err(e) = packed {
-        return fault("a tree", "a tar file", e);
+/// A tree with one file, packed as the provider wants it.
+fn packed(gzip: bool) -> std::io::Result<Vec<u8>> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_size(6);
+    header.set_mode(0o755);
+    tar.append_data(&mut header, "dir/hello world", &b"hello\n"[..])?;
+    let plain = tar.into_inner()?;
+    if !gzip {
+        return Ok(plain);
     }
+    let mut zip = GzEncoder::new(Vec::new(), Compression::fast());
+    zip.write_all(&plain)?;
+    zip.finish()
+}
+
+fn tree(bench: &Bench<'_>) -> Outcome {
+    let gzip = bench.subject.entry.provider.features.iter().any(|f| f == "workspace-gzip");
+    let file = bench.subject.state.path().join("kit-tree.tar");
+    let archive = packed(gzip).and_then(|bytes| std::fs::write(&file, &bytes).map(|()| bytes));
+    let archive = match archive {
+        Ok(archive) => archive,
+        Err(e) => return fault("a tree", "a tar file", e),
+    };
     bench.with_box(|peer, lease| {
         let more = json!({
             "command": ["sh", "-c", "cat 'dir/hello world'; test -x 'dir/hello world' && echo x"],
             "workspace": file,
+            "workspaceBlob": peer.host.adopt(archive),
         });
         let ran = ran(bench, peer, lease, more)?;
         match ran.stdout == b"hello\nx\n" {

@@ -2,6 +2,7 @@
 
 use super::boxes::BARE;
 use super::*;
+use crate::sync::archive::{Packing, tar_file};
 
 #[tokio::test]
 async fn every_odd_entry_arrives() {
@@ -324,10 +325,20 @@ fn the_whole_tree_fits_in_one_tar_file() {
     let repo = Repo::new();
     odd(&repo);
     let tree = tree(repo.root());
-    let file = crate::sync::archive::tar_file(&tree).unwrap();
-    let into = tempfile::tempdir().unwrap();
-    tar::Archive::new(file.reopen().unwrap()).unpack(into.path()).unwrap();
-    assert_eq!(digest_of(into.path()).unwrap(), tree.manifest().unwrap().digest());
+    for packing in [Packing::Plain, Packing::Gzip] {
+        let (file, exact) = tar_file(&tree, packing).unwrap();
+        let into = tempfile::tempdir().unwrap();
+        let file = file.reopen().unwrap();
+        match packing {
+            Packing::Plain => tar::Archive::new(file).unpack(into.path()),
+            Packing::Gzip => {
+                tar::Archive::new(flate2::read::GzDecoder::new(file)).unpack(into.path())
+            }
+        }
+        .unwrap();
+        assert!(exact);
+        assert_eq!(digest_of(into.path()).unwrap(), tree.manifest().unwrap().digest());
+    }
 }
 
 #[test]

@@ -1,0 +1,101 @@
+//! One command in a sandbox: its events, and the exit status without which nothing counts as done.
+
+use std::time::Duration;
+
+use crabbox_plugin_sdk::{Call, ErrorKind, Failure, HttpStream, Next, Outcome, ServerEvent};
+use serde_json::{Value, json};
+
+use crate::api::Api;
+use crate::sandbox::path;
+
+/// How long one read waits; a cancel ends it early.
+const WAIT: Duration = Duration::from_secs(30);
+/// How long a small step of ours may take.
+const STEP: Duration = Duration::from_secs(120);
+/// Most bytes kept of what a small step prints.
+const PRINTED: usize = 64 * 1024;
+
+/// What to run, and where.
+pub(crate) struct Exec<'a> {
+    pub(crate) sandbox: &'a str,
+    pub(crate) body: Value,
+}
+
+/// What an event says.
+pub(crate) enum Said {
+    Stdout(String),
+    Stderr(String),
+    Exit(i32),
+    Nothing,
+}
+
+impl<'a> Exec<'a> {
+    /// A small program for sh, and its arguments.
+    pub(crate) fn sh(sandbox: &'a str, program: &str, args: &[&str]) -> Self {
+        let words = [&["sh", "-c", program, "crabbox"], args].concat();
+        Self { sandbox, body: json!({ "command": words }) }
+    }
+
+    pub(crate) fn begin<'c>(&self, api: &Api, call: &'c Call) -> Result<HttpStream<'c>, Failure> {
+        api.open(call, &format!("{}/exec/stream", path(self.sandbox)), &self.body)
+    }
+
+    /// Runs a step of ours to its end; what it printed, when it succeeded.
+    pub(crate) fn step(&self, api: &Api, call: &Call) -> Result<String, Failure> {
+        let mut stream = self.begin(api, call)?;
+        let (mut printed, mut complaint) = (String::new(), String::new());
+        loop {
+            match next(&mut stream, STEP)? {
+                Some(Said::Stdout(text)) if printed.len() < PRINTED => printed.push_str(&text),
+                Some(Said::Stderr(text)) if complaint.len() < PRINTED => complaint.push_str(&text),
+                Some(Said::Exit(0)) => return Ok(printed),
+                Some(Said::Exit(code)) => {
+                    let last = complaint.lines().last().unwrap_or("it said nothing");
+                    return Err(Failure::bootstrap(format!(
+                        "a preparing step in the sandbox ended with status {code}: {last}"
+                    )));
+                }
+                Some(_) => {}
+                None => {
+                    return Err(Failure::timeout("a preparing step in the sandbox took too long"));
+                }
+            }
+        }
+    }
+}
+
+/// The next event; none when nothing came in time. The end of the stream is an error: no exit status came.
+pub(crate) fn next(stream: &mut HttpStream<'_>, wait: Duration) -> Result<Option<Said>, Failure> {
+    match stream.event(wait) {
+        Ok(Next::Item(event)) => said(event).map(Some),
+        Ok(Next::Quiet) => Ok(None),
+        Ok(Next::End) => Err(cut("the stream ended")),
+        Err(failure) if failure.kind() == ErrorKind::Cancelled => Err(failure),
+        Err(failure) => Err(cut(failure.message())),
+    }
+}
+
+/// The same, for a command that may be silent for long.
+pub(crate) fn next_of_command(stream: &mut HttpStream<'_>) -> Result<Option<Said>, Failure> {
+    next(stream, WAIT)
+}
+
+fn cut(why: &str) -> Failure {
+    let what = format!("Islo gave no exit status of the command: {why}");
+    Failure::transient(what)
+        .outcome(Outcome::Uncertain)
+        .hint("the command may have ended or may go on; it is not started again")
+}
+
+fn said(event: ServerEvent) -> Result<Said, Failure> {
+    Ok(match &*event.event {
+        "stdout" => Said::Stdout(event.data),
+        "stderr" => Said::Stderr(event.data),
+        "exit" => match event.data.trim().parse() {
+            Ok(code) => Said::Exit(code),
+            Err(_) => return Err(cut("its exit event holds no number")),
+        },
+        "error" => return Err(cut(event.data.lines().next().unwrap_or_default())),
+        _ => Said::Nothing,
+    })
+}

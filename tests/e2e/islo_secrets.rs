@@ -1,0 +1,100 @@
+//! The key and the session: at Islo, in the host's memory, and nowhere else. And crabbox dying at any moment.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crabbox_tests::{ISLO_KEY, Room, binary};
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::islo::stage;
+use crate::matrix::wished;
+
+/// What every session's token begins with.
+const SESSION: &str = "session-";
+
+/// Every file below a folder that holds the text.
+fn holders(dir: &Path, text: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => found.extend(holders(&path, text)),
+            Ok(kind) if kind.is_file() => {
+                let bytes = fs::read(&path).unwrap_or_default();
+                if bytes.windows(text.len()).any(|w| w == text.as_bytes()) {
+                    found.push(path);
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The same plugin, with every frame written down on its way.
+fn tapped(room: &Room) -> PathBuf {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/islo");
+    let folder = room.at("tapped");
+    fs::create_dir(&folder).unwrap();
+    fs::copy(from.join("config.schema.json"), folder.join("config.schema.json")).unwrap();
+    let manifest = fs::read_to_string(from.join("crabbox-plugin.toml")).unwrap();
+    let (head, grants) = (manifest.split("[[artifact]]").next(), manifest.split("[grants]").nth(1));
+    let text = format!(
+        "{}[[artifact]]\nruntime = \"stdio\"\npath = \"tap\"\n\n[grants]\npowers = [\"write\"]\n{}",
+        head.unwrap(),
+        grants.unwrap()
+    );
+    fs::write(folder.join("crabbox-plugin.toml"), text).unwrap();
+    let frames = room.at("frames");
+    let (program, frames) = (binary("crabbox-provider-islo"), frames.display());
+    let tap =
+        format!("#!/bin/sh\ntee -a {frames}.in | {} | tee -a {frames}.out\n", program.display());
+    fs::write(folder.join("tap"), tap).unwrap();
+    fs::set_permissions(folder.join("tap"), PermissionsExt::from_mode(0o755)).unwrap();
+    folder
+}
+
+#[test]
+fn neither_is_in_a_frame_a_file_an_argument_or_the_commands_environment() {
+    let (room, islo, repo) = stage();
+    let plugin = tapped(&room).display().to_string();
+    let line = "env; tr '\\0' '\\n' </proc/$PPID/environ; echo begun; while [ ! -e go ]; do sleep 0.05; done";
+    let words = ["run", "--debug", "--plugin-dev", &plugin, "--", "sh", "-c", line];
+    let running = room.crabbox(&repo, words).limit(Duration::from_secs(90)).start();
+    running.prints("begun");
+    for (pid, line) in room.processes() {
+        assert!(!line.contains(ISLO_KEY) && !line.contains(SESSION), "{pid:?}: {line}");
+    }
+    let name = islo.boxes().remove(0);
+    fs::write(islo.folder(&name, "workspace/crabbox/go"), "").unwrap();
+    let ended = running.wait().expect(0);
+    let shown = format!("{}{}", ended.out(), ended.err());
+    assert!(!shown.contains(ISLO_KEY) && !shown.contains(SESSION), "{shown}");
+    let told = fs::read_to_string(room.at("frames.in")).unwrap();
+    let said = fs::read_to_string(room.at("frames.out")).unwrap();
+    assert!(told.contains("captured:1") && said.contains("/auth/token"), "{said}");
+    for secret in [ISLO_KEY, SESSION] {
+        assert_eq!(holders(room.path(), secret), [] as [PathBuf; 0], "{secret}");
+    }
+    room.assert_no_claims();
+}
+
+#[test]
+fn killed_at_any_moment_it_leaves_nothing_that_cleanup_does_not_finish() {
+    let (room, islo, repo) = stage();
+    let other = "crabbox-of-somebody-else";
+    islo.set(&json!({"polls": 2, "foreign": other}));
+    for case in 0..wished("CRABBOX_TEST_CASES").unwrap_or(16) {
+        let words = ["run", "--", "sleep", "0.2"];
+        let running = room.crabbox(&repo, words).limit(Duration::from_secs(60)).start();
+        std::thread::sleep(Duration::from_millis(40 + case * 45 % 900));
+        running.signal(Signal::KILL);
+        let _ = running.wait();
+    }
+    let _ = room.crabbox(&repo, ["cleanup"]).limit(Duration::from_secs(120)).ok();
+    assert_eq!(islo.boxes(), [other]);
+    room.assert_nothing_left();
+}
