@@ -157,6 +157,8 @@ pub struct Workspace {
     pub digest: Option<String>,
     /// Files on the box that are not in it stay.
     pub keeps: bool,
+    /// How long it may take to bring it there; the command's own time begins afterwards.
+    pub limit: Duration,
 }
 
 /// One open provider: a live plugin session.

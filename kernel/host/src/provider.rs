@@ -263,6 +263,8 @@ impl Provider for Session {
             return Err(KernelError::new(ErrorCode::Unsupported, what));
         }
         let (most, extra) = self.timeouts.run;
+        let sync = run.workspace.as_ref().map_or(Duration::ZERO, |tree| tree.limit);
+        let extra = extra.saturating_add(sync);
         let limit = run.timeout_secs.map(|secs| Duration::from_secs(secs).saturating_add(extra));
         let shape = Shape {
             method: method::RUN_START,

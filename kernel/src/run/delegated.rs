@@ -147,6 +147,7 @@ fn pack<C: Clock>(
         archive: file.path().to_owned(),
         digest: named.then(|| hex(&tree.digest)),
         keeps: !rules.delete,
+        limit: rules.timeout,
     };
     Ok((file, workspace))
 }

@@ -237,6 +237,7 @@ async fn a_delegated_run_is_offered_its_tree_as_a_blob_too() {
             archive: archive.clone(),
             digest: Some("d1".into()),
             keeps: false,
+            limit: std::time::Duration::from_secs(60),
         }),
         timeout_secs: None,
     };
