@@ -110,9 +110,16 @@ fn a_package_leaves_out_what_a_build_can_make_again() {
 fn a_dropped_in_provider_has_flags_help_and_completions_and_runs_once_agreed_to() {
     let (room, repo, folder) = made("python", "rack");
     let shelf = PathBuf::from(run(&room, &repo, &["plugin", "path"]).expect(0).out().trim());
-    assert!(!run(&room, &repo, &["run", "--help"]).out().contains("--rack-greeting"));
+    let help = ["run", "--provider", "rack", "--help"];
+    assert!(!run(&room, &repo, &help).out().contains("--rack-greeting"));
     copy(&folder, &shelf.join("rack"));
-    assert!(run(&room, &repo, &["run", "--help"]).out().contains("--rack-greeting"));
+    assert!(run(&room, &repo, &help).out().contains("--rack-greeting"));
+    let default = run(&room, &repo, &["run", "--help"]);
+    let others = "Flags of other providers: crabbox run --provider NAME --help";
+    assert!(default.out().contains(others) && !default.out().contains("--rack-"), "{default}");
+    assert!(default.out().contains("--local-isolation"), "{default}");
+    let slip = run(&room, &repo, &["run", "--rack-greetin", "x", "--", "true"]).expect(2);
+    assert!(slip.err().contains("--rack-greeting"), "{slip}");
     assert!(run(&room, &repo, &["completions", "bash"]).out().contains("--rack-greeting"));
     let greet = ["run", "--json", "--provider", "rack", "--rack-greeting", "salut", "--", "pwd"];
     let refused = run(&room, &repo, &greet).expect(2);

@@ -224,7 +224,7 @@ impl Catalog {
         let Some(runtime) = runtimes.into_iter().find(|runtime| runtime.word() == word) else {
             let what = format!("`plugins.runtime` says {choice:?}");
             return Err(KernelError::new(ErrorCode::Config, what)
-                .hint("write `provider=` and `stdio`, `wasm`, `wasi-stdio` or `native`"));
+                .hint("write `provider=wasm`, or `stdio`, `wasi-stdio` or `native`"));
         };
         for entry in self.entries.iter_mut().filter(|entry| entry.answers_to(name)) {
             if runtime == Runtime::Native {
