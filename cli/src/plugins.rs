@@ -6,10 +6,11 @@ use std::path::Path;
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::lease::trail::Trail;
 use crabbox_plugins::{
-    Entry, Place, Policy, Proposal, Rule, Verdict, check_lock, check_version, vet,
+    Entry, Libraries, Place, Policy, Proposal, Rule, Verdict, check_lock, check_version, vet,
 };
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::manifest::Runtime;
 
 use crate::context::Context;
 use crate::prompt;
@@ -88,8 +89,10 @@ impl Context {
         if entry.place == Place::Developer && !self.global.plugin_dev.is_empty() {
             self.develops(entry)?;
         }
-        if entry.runtime.is_none() {
-            return Err(entry.unusable());
+        match entry.runtime {
+            None => return Err(entry.unusable()),
+            Some(Runtime::Native) => Libraries::of(&self.values.plugins.native).check(entry)?,
+            Some(_) => {}
         }
         match vet(entry, &self.shelf, &self.policy(), self.programs())? {
             Verdict::Run(vetted) => Ok(Cow::Owned(*vetted)),

@@ -10,7 +10,7 @@ use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::helper::Binaries;
 use crabbox_kernel::lease::reap;
 use crabbox_kernel::state::State;
-use crabbox_plugins::{Catalog, Libraries, Places, Shelf, discover};
+use crabbox_plugins::{Catalog, Places, Shelf, discover};
 use crabbox_schemas::error::ErrorCode;
 use tracing_subscriber::EnvFilter;
 
@@ -178,10 +178,9 @@ impl Outside {
         let choices = values.plugins.prefer.iter();
         let choices = choices.filter_map(|choice| choice.split_once('='));
         catalog.prefer(&choices.map(|(p, id)| (p.to_owned(), id.to_owned())).collect::<Vec<_>>());
-        let libraries = Libraries::of(&values.plugins.native);
         for choice in &values.plugins.runtime {
             catalog
-                .choose(choice, exe.parent().unwrap_or(Path::new("/")), libraries)
+                .choose(choice, exe.parent().unwrap_or(Path::new("/")))
                 .map_err(|e| e.at("config"))?;
         }
         Ok(Context {

@@ -49,6 +49,8 @@ fn a_library_runs_only_when_the_user_lets_it() {
     configured("plugins:\n  runtime: [ssh=native]\n");
     let refused = room.crabbox(&repo, words).run().expect(2);
     assert!(refused.err().contains("`plugins.native` is off"), "{refused}");
+    let other = room.crabbox(&repo, ["run", "--provider", "local", "--", "true"]);
+    let _ = other.run().expect(0);
 
     configured("plugins:\n  runtime: [ssh=native]\n  native: first-party\n");
     let ran = room.crabbox(&repo, words).run().expect(3);

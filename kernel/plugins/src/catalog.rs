@@ -16,7 +16,6 @@ use sha2::{Digest, Sha256};
 use crate::artifact::{COMPILER, RUNNER, Run, runnable};
 use crate::digest;
 use crate::index::Later;
-use crate::policy::Libraries;
 use crate::settings::Flag;
 
 /// Where a plugin was found; of one plugin in several places the first counts.
@@ -218,7 +217,7 @@ impl Catalog {
     }
 
     /// Runs a provider's plugin by another of its artifacts: `provider=runtime`.
-    pub fn choose(&mut self, choice: &str, programs: &Path, libraries: Libraries) -> Result<()> {
+    pub fn choose(&mut self, choice: &str, programs: &Path) -> Result<()> {
         let (name, word) = choice.split_once('=').unwrap_or((choice, ""));
         let runtimes = [Runtime::Stdio, Runtime::Wasm, Runtime::WasiStdio, Runtime::Native];
         let Some(runtime) = runtimes.into_iter().find(|runtime| runtime.word() == word) else {
@@ -227,9 +226,6 @@ impl Catalog {
                 .hint("write `provider=wasm`, or `stdio`, `wasi-stdio` or `native`"));
         };
         for entry in self.entries.iter_mut().filter(|entry| entry.answers_to(name)) {
-            if runtime == Runtime::Native {
-                libraries.check(entry)?;
-            }
             match entry.by(runtime, programs) {
                 Some(other) => *entry = other,
                 // Whoever uses it is told; nobody else need care.
