@@ -5,6 +5,6 @@ set -euo pipefail
 cd "$(dirname "$0")"
 command -v cargo >/dev/null || { echo "Rust is missing: see https://rustup.rs"; exit 1; }
 [ $# -gt 0 ] || set -- cargo test -p crabbox-schemas
-cargo build --workspace
+cargo build -p crabbox-cli -p crabbox-provider-local
 ./build-helper.sh debug
 exec target/debug/crabbox run --provider local --timing-json -- "$@"
