@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crabbox_tests::{Ended, Room, binary, eventually};
+use crabbox_tests::{Ended, Room, binary, eventually, holders, holds};
 use rustix::process::Signal;
 
 use service::Service;
@@ -125,26 +125,6 @@ impl Scene {
         self.room.assert_nothing_left();
         assert_eq!(self.boxes(), "{}", "{cleaned}");
     }
-}
-
-fn holds(bytes: &[u8], text: &str) -> bool {
-    bytes.windows(text.len()).any(|window| window == text.as_bytes())
-}
-
-/// Every plain file below a folder that holds the text.
-fn holders(dir: &Path, text: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let path = entry.path();
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => found.extend(holders(&path, text)),
-            Ok(kind) if kind.is_file() && holds(&fs::read(&path).unwrap_or_default(), text) => {
-                found.push(path);
-            }
-            _ => {}
-        }
-    }
-    found
 }
 
 /// Tries one row; what is wrong is a panic.

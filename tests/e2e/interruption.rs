@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use crabbox_tests::{Room, Sshd};
 use rustix::process::Signal;
 
+use crate::matrix::Dice;
+
 #[test]
 fn ctrl_c_stops_the_commands_whole_process_group_and_gives_the_box_back() {
     let room = Room::new();
@@ -69,18 +71,6 @@ fn sigterm_is_as_good_as_ctrl_c() {
     room.assert_nothing_left();
 }
 
-/// Pseudo-random numbers from a printed seed, so that a failure can be repeated.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
-
 #[test]
 fn killed_at_any_moment_a_run_leaves_nothing_that_cleanup_does_not_finish() {
     let room = Room::new();
@@ -94,7 +84,7 @@ fn killed_at_any_moment_a_run_leaves_nothing_that_cleanup_does_not_finish() {
     let _ = room.crabbox(&repo, args).ok();
     let whole = u64::try_from(began.elapsed().as_micros()).unwrap();
     let seed = u64::from(std::process::id()) << 20 | u64::from(began.elapsed().subsec_micros()) | 1;
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let mut started = 0;
     for round in 0..50 {
         // Only a box that is not fenced off can leave a mark out here; the others must leave as little behind.
@@ -152,7 +142,7 @@ fn killed_at_any_moment_a_run_on_the_users_own_host_starts_its_command_at_most_o
     let _ = room.crabbox(&repo, ["run", "--", "true"]).ok();
     let whole = u64::try_from(began.elapsed().as_micros()).unwrap();
     let seed = u64::from(std::process::id()) << 20 | u64::from(began.elapsed().subsec_micros()) | 1;
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     for round in 0..15 {
         let mark = room.at(&format!("mark-{round}"));
         let after = Duration::from_micros(dice.below(whole + whole / 5));

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crabbox_tests::{ISLO_KEY, Room, binary};
+use crabbox_tests::{ISLO_KEY, Room, binary, holders};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -14,25 +14,6 @@ use crate::matrix::wished;
 
 /// What every session's token begins with.
 const SESSION: &str = "session-";
-
-/// Every file below a folder that holds the text.
-fn holders(dir: &Path, text: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let path = entry.path();
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => found.extend(holders(&path, text)),
-            Ok(kind) if kind.is_file() => {
-                let bytes = fs::read(&path).unwrap_or_default();
-                if bytes.windows(text.len()).any(|w| w == text.as_bytes()) {
-                    found.push(path);
-                }
-            }
-            _ => {}
-        }
-    }
-    found
-}
 
 /// The same plugin, with every frame written down on its way.
 fn tapped(room: &Room) -> PathBuf {

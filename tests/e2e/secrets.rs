@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use crabbox_tests::{Room, binary};
+use crabbox_tests::{Room, binary, holders};
 
 const CANARY: &str = "c4n4ry-77";
 
@@ -41,25 +41,6 @@ fn asking(url: &str, settings: &str) -> (Room, PathBuf) {
     ));
     let repo = room.repo("app");
     (room, repo)
-}
-
-/// Every file below a folder that holds the text.
-fn holders(dir: &Path, text: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let path = entry.path();
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => found.extend(holders(&path, text)),
-            Ok(kind) if kind.is_file() => {
-                let bytes = fs::read(&path).unwrap_or_default();
-                if bytes.windows(text.len()).any(|w| w == text.as_bytes()) {
-                    found.push(path);
-                }
-            }
-            _ => {}
-        }
-    }
-    found
 }
 
 #[test]

@@ -7,6 +7,7 @@ pub mod netns;
 mod podman;
 mod process;
 mod room;
+mod secrets;
 mod sshd;
 mod template;
 pub mod tree;
@@ -15,6 +16,7 @@ pub use islo::{IsloFake, KEY as ISLO_KEY};
 pub use podman::Podman;
 pub use process::{Call, Ended, Running};
 pub use room::Room;
+pub use secrets::{holders, holds};
 pub use sshd::Sshd;
 
 use std::path::PathBuf;

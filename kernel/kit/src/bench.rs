@@ -56,11 +56,10 @@ impl<'a> Bench<'a> {
         let desired = bench.desired();
         let named = |name: &str| desired[name].as_str().unwrap_or_default();
         let hex = named("leaseId").trim_start_matches("cbx_");
-        let key = format!("crabbox-cbx-{hex}");
         let all = ["leaseId", "slug", "name"].map(|name| (name, named(name)));
         let text = all
             .into_iter()
-            .chain([("leaseHex", hex), ("keyName", &key)])
+            .chain([("leaseHex", hex)])
             .fold(text.clone(), |text, (name, value)| text.replace(&format!("${{{name}}}"), value));
         bench.tape = Some(Rc::new(RefCell::new(Cassette::parse(&text)?)));
         Ok(bench)

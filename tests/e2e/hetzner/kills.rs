@@ -6,26 +6,10 @@ use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::Sky;
+use crate::matrix::{Dice, wished};
 
 /// How often, unless `CRABBOX_TEST_CASES` says otherwise.
 const ROUNDS: u64 = 60;
-
-#[expect(clippy::disallowed_methods, reason = "how thorough a test is, is the person's to say")]
-fn rounds() -> u64 {
-    std::env::var("CRABBOX_TEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS)
-}
-
-/// Pseudo-random numbers from a printed seed, so that a failure can be repeated.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
 
 /// What is not ours, as it is.
 fn foreign(sky: &Sky) -> Vec<Value> {
@@ -51,9 +35,9 @@ fn killed_at_any_moment_a_lease_leaves_nothing_that_cleanup_does_not_find_and_no
     let _ = sky.crabbox(&["run", "--", "true"]).ok();
     let whole = u64::try_from(began.elapsed().as_micros()).unwrap();
     let seed = u64::from(std::process::id()) << 20 | u64::from(began.elapsed().subsec_micros()) | 1;
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let mut made = 0;
-    for round in 0..rounds() {
+    for round in 0..wished("CRABBOX_TEST_CASES").unwrap_or(ROUNDS) {
         let after = Duration::from_micros(dice.below(whole + whole / 5));
         let mut running = sky.crabbox(&["run", "--", "true"]).start();
         std::thread::sleep(after);
