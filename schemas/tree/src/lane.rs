@@ -16,7 +16,7 @@ use crate::block::{self, Block, HEAD};
 /// How far back a block may refer within its lane, as a power of two. Bytes.
 const WINDOW: u32 = 23;
 /// Repetitions far apart are looked for at one place in so many, as a power of two, and count from this length on.
-const SPARSE: (u32, u32) = (9, 128);
+const SPARSE: (u32, u32) = (11, 128);
 /// What a flushed stream may need besides its content. Bytes.
 const SLACK: usize = 1 << 10;
 /// Codecs of a block that begins its lane, and of one that goes on.

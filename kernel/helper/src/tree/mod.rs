@@ -26,6 +26,7 @@ mod state;
 mod store;
 mod sweep;
 mod threads;
+mod vacant;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
