@@ -1,26 +1,63 @@
 #!/usr/bin/env bash
 # Builds our providers that are WebAssembly components too, and puts them beside the executables of a profile.
-# Usage: ./build-component.sh [debug|release]...    Ends with 3 when this toolchain cannot build them.
+# Usage: ./build-component.sh [debug|release]...    Ends with 3 when nothing here can build them.
+# By the toolchain's own target where rustup can add it; else by Debian's compiler, which has the sources of the
+# standard library. CRABBOX_COMPONENT_LANE=rustup or debian chooses.
 set -euo pipefail
 cd "$(dirname "$0")"
 [ $# -gt 0 ] || set -- debug
 out=${CARGO_TARGET_DIR:-target}
-target=wasm32-wasip2
+sysroot=$(rustc --print sysroot)
+libc=/usr/lib/wasm32-wasi
 
-if ! ls "$(rustc --print sysroot)/lib/rustlib/$target" >/dev/null 2>&1; then
-  rustup target add "$target" >/dev/null 2>&1 || {
-    echo "no components: this toolchain lacks $target; with rustup: rustup target add $target" >&2
-    exit 3
+has_target() {
+  [ -d "$sysroot/lib/rustlib/wasm32-wasip2" ] || rustup target add wasm32-wasip2 >/dev/null 2>&1
+}
+has_debian() {
+  debian_rustc=$(dpkg -L rustc-web 2>/dev/null | grep 'bin/rustc$') && dpkg -s rust-web-src >/dev/null 2>&1 && [ -f $libc/libc.a ]
+}
+
+lane=${CRABBOX_COMPONENT_LANE:-}
+[ "$lane" = debian ] || ! has_target || lane=rustup
+[ "$lane" = rustup ] || ! has_debian || lane=debian
+if [ "$lane" != rustup ] && [ "$lane" != debian ]; then
+  echo "no components: this toolchain lacks wasm32-wasip2; with rustup: rustup target add wasm32-wasip2; on Debian: apt-get install rustc-web rust-web-src wasi-libc" >&2
+  exit 3
+fi
+
+# compile CRT ARGS...: `cargo rustc` for the lane's target, with the start file of a library or of a command.
+if [ "$lane" = rustup ]; then
+  target=wasm32-wasip2 built=$out/wasm32-wasip2
+  compile() {
+    shift
+    CARGO_TARGET_DIR=$out cargo rustc --quiet --profile guest --target $target "$@"
+  }
+else
+  target=wasm32-wasip1 built=$out/web/wasm32-wasip1
+  tools=$sysroot/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin
+  compile() {
+    local crt=$1
+    shift
+    PATH="$tools:$PATH" RUSTC=$debian_rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$out/web \
+      CARGO_TARGET_WASM32_WASIP1_LINKER=$tools/wasm-component-ld \
+      CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS="-Clink-self-contained=no -Lnative=$libc -Clink-arg=$libc/$crt.o" \
+      cargo rustc --quiet --profile guest --target $target -Zbuild-std=std,panic_abort "$@"
   }
 fi
-# A guest for tests, in plain Rust.
-mkdir -p "$out/$target"
-rustc --edition 2024 --target "$target" -O -C panic=abort -C strip=symbols -o "$out/$target/wasi-stdio-guest.wasm" tests/fixtures/wasi-stdio/main.rs
-for provider in hetzner islo ssh; do
-  cargo rustc --quiet --package "crabbox-provider-$provider" --lib --profile guest --target "$target" --crate-type cdylib
-  for profile in "$@"; do
+
+# put FILE NAME: the built file, beside the executables of every profile asked for.
+put() {
+  for profile in "${profiles[@]}"; do
     mkdir -p "$out/$profile"
-    cp "$out/$target/wasi-stdio-guest.wasm" "$out/$profile/"
-    cp "$out/$target/guest/crabbox_provider_$provider.wasm" "$out/$profile/crabbox-provider-$provider.wasm"
+    cp "$built/guest/$1" "$out/$profile/$2"
   done
+}
+profiles=("$@")
+
+# A guest for tests, in plain Rust.
+compile crt1-command --manifest-path tests/fixtures/wasi-stdio/Cargo.toml
+put wasi-stdio-guest.wasm wasi-stdio-guest.wasm
+for provider in hetzner islo ssh; do
+  compile crt1-reactor --package "crabbox-provider-$provider" --lib --crate-type cdylib
+  put "crabbox_provider_$provider.wasm" "crabbox-provider-$provider.wasm"
 done

@@ -48,6 +48,10 @@ case "$(uname -s)" in
     [ ${#missing[@]} = 0 ] || { echo "missing: ${missing[*]}; run xcode-select --install"; exit 1; } ;;
 esac
 command -v cargo >/dev/null || { echo "Rust is missing: see https://rustup.rs"; exit 1; }
+# Where rustup cannot add the target of our components, Debian has a compiler that can build them.
+[ -d "$(rustc --print sysroot)/lib/rustlib/wasm32-wasip2" ] || rustup target add wasm32-wasip2 >/dev/null 2>&1 ||
+  ! command -v apt-get >/dev/null || as_root env DEBIAN_FRONTEND=noninteractive \
+  apt-get install -q -y --no-install-recommends rustc-web rust-web-src wasi-libc || true
 
 step "format"
 cargo fmt --check
@@ -62,7 +66,7 @@ cargo build --workspace
 lacking=
 if ./build-component.sh debug; then :; elif [ $? = 3 ]; then
   # Everything but our own components is tested all the same, with components written by hand.
-  lacking="; NOT TESTED: our providers as WebAssembly (rustup target add wasm32-wasip2)"
+  lacking="; NOT TESTED: our providers as WebAssembly (rustup target add wasm32-wasip2, or apt-get install rustc-web rust-web-src wasi-libc)"
   export CRABBOX_TEST_WASM=0
 else
   exit 1

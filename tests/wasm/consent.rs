@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crabbox_tests::{Ended, Room, Sshd};
 
 use crate::guest::{Guest, asking, our_component, shared_cache};
+use crate::provider::only_component;
 
 /// A plugin whose component is this guest.
 fn plugin(room: &Room, guest: &Guest, grants: &str) -> PathBuf {
@@ -115,6 +116,27 @@ fn our_component_imports_no_power_at_all() {
     assert!(names.iter().all(|name| !name.starts_with("wasi:sockets")), "{names:?}");
     let powers = ["http", "ws", "exec", "reveal"].map(|power| format!("crabbox:plugin/{power}@"));
     assert!(!names.iter().any(|n| powers.iter().any(|p| n.starts_with(p.as_str()))), "{names:?}");
+    let unknown = imports.iter().any(|import| import["power"] == "unknown");
+    assert!(!unknown, "{shown}");
+}
+
+#[test]
+fn a_component_of_the_sdk_is_installed_like_any_other() {
+    let room = Room::new();
+    let Some(folder) = only_component(&room, "ssh") else { return };
+    let manifest = folder.join("crabbox-plugin.toml");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let text = text.replace("crabbox/ssh", "example.dev/myssh").replace("\"ssh\"", "\"myssh\"");
+    let text = text.replace("\"static\", \"static-ssh\"", "");
+    fs::write(&manifest, text).unwrap();
+    let away = room.at("away");
+    fs::rename(&folder, &away).unwrap();
+    let ended = install(&room, &away).expect(2);
+    let agreed = ended.err().split("--grants ").nth(1).unwrap().trim().to_owned();
+    let words = ["plugin", "install", &away.display().to_string(), "--grants", &agreed];
+    let _ = room.crabbox(room.path(), words).ok();
+    let info = room.crabbox(room.path(), ["plugin", "info", "example.dev/myssh"]).ok();
+    assert!(info.out().contains("may run: yes"), "{info}");
 }
 
 #[test]

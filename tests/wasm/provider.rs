@@ -48,7 +48,7 @@ fn replayed(provider: &str, powers: &[&str]) -> Option<usize> {
 }
 
 /// A folder with a provider as a component and nothing else.
-fn only_component(room: &Room, provider: &str) -> Option<PathBuf> {
+pub(crate) fn only_component(room: &Room, provider: &str) -> Option<PathBuf> {
     let component = our_component(provider)?;
     let folder = room.at("data/plugins").join(provider);
     fs::create_dir_all(&folder).unwrap();

@@ -6,7 +6,7 @@ use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::state::failed;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::manifest::{Grants, Manifest};
-use wasmparser::{Parser, Payload};
+use wasmparser::{ComponentTypeRef, Parser, Payload};
 
 use crate::artifact::powers;
 
@@ -74,7 +74,11 @@ fn names(bytes: &[u8]) -> std::result::Result<Vec<String>, wasmparser::BinaryRea
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section {
-                    names.push(import?.name.name.to_owned());
+                    let import = import?;
+                    // A name for a type opens nothing.
+                    if !matches!(import.ty, ComponentTypeRef::Type(_)) {
+                        names.push(import.name.name.to_owned());
+                    }
                 }
             }
             _ => {}
