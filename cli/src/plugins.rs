@@ -86,7 +86,7 @@ impl Context {
             return Ok(Cow::Borrowed(entry));
         }
         self.required(entry)?;
-        if entry.place == Place::Developer && !self.global.plugin_dev.is_empty() {
+        if entry.place == Place::Developer {
             self.develops(entry)?;
         }
         match entry.runtime {
@@ -124,7 +124,7 @@ impl Context {
         if self.env.get("CI").is_some_and(|ci| !ci.is_empty()) {
             return Err(KernelError::new(
                 ErrorCode::PluginUntrusted,
-                format!("--plugin-dev {folder} is not for CI: nothing checks what it runs"),
+                format!("{folder} is a developer's (--plugin-dev or CRABBOX_PLUGIN_DIR), which is not for CI: nothing checks what it runs"),
             )
             .hint("install the plugin with `crabbox plugin install`"));
         }

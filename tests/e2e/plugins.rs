@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crabbox_tests::{Ended, Room};
+use crabbox_tests::{Call, Ended, Room};
 
 /// A room with a checkout and a plugin made from a template.
 fn made(lang: &str, name: &str) -> (Room, PathBuf, PathBuf) {
@@ -259,4 +259,26 @@ fn one_question_is_asked_by_hand_and_nothing_can_be_changed_so() {
     let typo = run(&room, &repo, &["plugin", &dev, "run", "rack", "run.list", "[1]"]).expect(2);
     let _ = typo.says(&["no JSON object"]);
     let _ = run(&room, &repo, &["stop", &dev, lease["leaseId"].as_str().unwrap()]).expect(0);
+}
+
+#[test]
+fn a_developers_plugin_is_unchecked_however_it_is_named_and_is_not_for_ci() {
+    let (room, repo, folder) = made("python", "rack");
+    let folder = folder.display().to_string();
+    let go = ["--provider", "rack", "--", "true"];
+    let by_name = || {
+        let dev = format!("--plugin-dev={folder}");
+        let words: Vec<String> =
+            ["run".into(), dev].into_iter().chain(go.map(str::to_owned)).collect();
+        room.crabbox(&repo, words)
+    };
+    let by_variable = || {
+        let words = ["run"].into_iter().chain(go);
+        room.crabbox(&repo, words).env("CRABBOX_PLUGIN_DIR", &folder)
+    };
+    for call in [&by_name as &dyn Fn() -> Call, &by_variable] {
+        let ended = call().ok();
+        assert!(ended.err().contains("runs unchecked from"), "{ended}");
+        let _ = call().env("CI", "1").run().expect(2).says(&["not for CI"]);
+    }
 }
