@@ -18,6 +18,9 @@ pub(crate) struct Global {
     /// Use the plugin in this folder, unchecked, while you work on it
     #[arg(long, global = true, value_name = "FOLDER")]
     pub(crate) plugin_dev: Vec<std::path::PathBuf>,
+    /// Write what crabbox and the provider's plugin say to each other to this file, without secrets
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) plugin_transcript: Option<std::path::PathBuf>,
     /// Named group of settings to use
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) profile: Option<String>,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crabbox_daemon::{Caller, WarmDialer};
-use crabbox_host::{Lazy, OpenOptions, Session, Timeouts};
+use crabbox_host::{Lazy, OpenOptions, Session, Timeouts, Transcript};
 use crabbox_kernel::config::{Layer, Settings, Values};
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::helper::Binaries;
@@ -60,6 +60,8 @@ pub(crate) struct Context {
     pub(crate) provider_flags: Vec<(String, String, String)>,
     /// Flags of every command.
     pub(crate) global: Global,
+    /// Where what plugins say is written down.
+    pub(crate) transcript: Option<Arc<Transcript>>,
     /// The standard streams.
     pub(crate) terminal: Terminal,
     /// Time.
@@ -227,6 +229,7 @@ impl Context {
                 handshake: self.values.plugins.start_timeout,
                 ..Timeouts::default()
             },
+            transcript: self.transcript.clone(),
         })
     }
 

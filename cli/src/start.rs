@@ -4,7 +4,9 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crabbox_host::Transcript;
 use crabbox_kernel::config::{self, Sources};
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::helper::Binaries;
@@ -183,8 +185,10 @@ impl Outside {
                 .choose(choice, exe.parent().unwrap_or(Path::new("/")))
                 .map_err(|e| e.at("config"))?;
         }
+        let transcript = cli.global.plugin_transcript.as_deref().map(transcript).transpose()?;
         Ok(Context {
             shelf,
+            transcript,
             pin: OnceCell::new(),
             retired: OnceCell::new(),
             env: self.env,
@@ -272,4 +276,14 @@ pub(crate) fn tell_open_leases(ctx: &Context) {
 
 fn lost(what: &str, error: &std::io::Error) -> KernelError {
     KernelError::new(ErrorCode::State, format!("cannot find {what}")).because(error)
+}
+
+/// The file that `--plugin-transcript` names.
+fn transcript(path: &Path) -> Result<Arc<Transcript>> {
+    Transcript::create(path).map(Arc::new).map_err(|e| {
+        let what = format!("cannot write the transcript {}", path.display());
+        KernelError::new(ErrorCode::Usage, what)
+            .because(&e)
+            .hint("name a file in a folder that you may write to")
+    })
 }

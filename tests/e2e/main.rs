@@ -46,6 +46,7 @@ mod ssh;
 mod stubborn_trees;
 mod survive;
 mod sync;
+mod transcript;
 mod vanished;
 mod walls;
 mod watch;

@@ -25,8 +25,10 @@ mod secrets;
 mod session;
 mod slot;
 mod spawn;
+mod transcript;
 
 pub use broker::{NowMs, Prompt};
 pub use by_hand::QUESTIONS;
 pub use lazy::Lazy;
 pub use session::{OpenOptions, Session, Timeouts, open};
+pub use transcript::Transcript;

@@ -19,6 +19,7 @@ use crate::broker::Broker;
 use crate::fault::{broken, one_line, refuse};
 use crate::slot::{Inbound, Slot};
 use crate::spawn::{Exit, Group, Running, lock};
+use crate::transcript::{Side, Transcript};
 
 /// How long output is still read after the plugin ended: something else may hold the pipe open.
 const DRAIN: Duration = Duration::from_millis(200);
@@ -45,6 +46,7 @@ pub(crate) struct Link {
     /// Bounds how many calls are under way; further ones wait.
     pub(crate) inflight: Semaphore,
     pub(crate) broker: Arc<Broker>,
+    transcript: Option<Arc<Transcript>>,
     outbox: Mutex<Option<mpsc::UnboundedSender<Vec<u8>>>>,
     /// Bytes in the outbox.
     unread: Arc<AtomicUsize>,
@@ -64,6 +66,7 @@ impl Link {
         limits: Limits,
         running: Running<impl Pipe + AsyncWrite, impl Pipe + AsyncRead, impl Pipe + AsyncRead>,
         broker: Broker,
+        transcript: Option<Arc<Transcript>>,
     ) -> Arc<Self> {
         let (outbox, lines) = mpsc::unbounded_channel();
         let link = Arc::new(Self {
@@ -72,6 +75,7 @@ impl Link {
             group: running.group,
             inflight: Semaphore::new(limits.max_inflight.max(1)),
             broker: Arc::new(broker),
+            transcript,
             outbox: Mutex::new(Some(outbox)),
             unread: Arc::default(),
             slots: Mutex::default(),
@@ -116,9 +120,16 @@ impl Link {
             self.condemn(broken(&self.provider, "it does not read what it is sent"));
         }
         if let (Some(outbox), None) = (&*lock(&self.outbox), self.ended()) {
+            self.note(Side::Kernel, frame);
             let _ = outbox.send(line);
         }
         Ok(())
+    }
+
+    fn note(&self, side: Side, frame: &Frame) {
+        if let Some(transcript) = &self.transcript {
+            transcript.note(side, frame, &self.broker.net.vault().redactor());
+        }
     }
 
     /// From now on the plugin may end, at the pace of whoever closes the session.
@@ -200,6 +211,7 @@ impl Link {
 
     fn take(self: &Arc<Self>, mut frame: Frame) -> Result<(), String> {
         self.clean(&mut frame);
+        self.note(Side::Plugin, &frame);
         match frame {
             Frame::Response { id: Id::Number(id), result } => self.answered(id, result),
             Frame::Response { id, .. } => {

@@ -28,6 +28,7 @@ use crate::kv::Store;
 use crate::link::Link;
 use crate::secrets::Secrets;
 use crate::spawn::{self, Program};
+use crate::transcript::Transcript;
 
 /// Where a plugin finds system programs, whatever the user's own search path says.
 const PLUGIN_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -56,6 +57,8 @@ pub struct OpenOptions<'a> {
     pub limits: Limits,
     /// How long things may take.
     pub timeouts: Timeouts,
+    /// Where everything that is said is written down.
+    pub transcript: Option<Arc<Transcript>>,
 }
 
 /// How long things may take.
@@ -133,7 +136,9 @@ pub async fn open(options: OpenOptions<'_>) -> Result<Session> {
     let broker = broker(&options, env, &folder)?;
     let running = spawn::start(program).await.map_err(|e| cannot_start(entry, &e))?;
     let guard = KillOnDrop(Arc::clone(&running.group));
-    let link = Link::attach(&entry.provider.name, options.limits, running, broker);
+    let transcript = options.transcript.clone();
+    transcript.iter().for_each(|transcript| transcript.begin(&entry.provider.name));
+    let link = Link::attach(&entry.provider.name, options.limits, running, broker, transcript);
     shake(&link, &options).await?;
     let about = entry.about(&options.config);
     Ok(Session { about, plugin, link, timeouts: options.timeouts, _guard: guard })

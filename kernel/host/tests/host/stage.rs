@@ -105,6 +105,7 @@ impl Stage {
             now_ms: Arc::new(|| 1_000),
             limits: self.limits,
             timeouts: self.timeouts,
+            transcript: None,
         })
         .await
     }
