@@ -14,7 +14,10 @@ use crabbox_kernel::lease::reap;
 use crabbox_kernel::state::State;
 use crabbox_plugins::{Catalog, Places, Shelf, discover};
 use crabbox_schemas::error::ErrorCode;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::clock::SystemClock;
 use crate::commands::Cli;
@@ -232,16 +235,16 @@ fn git_root(cwd: &Path) -> Option<PathBuf> {
 
 /// Diagnostics of every crate go to stderr with `--debug`.
 fn logging(debug: bool) {
-    let filter = if debug {
-        "crabbox_kernel=debug,crabbox_daemon=debug,crabbox_host=debug,crabbox_remote=debug,crabbox_cli=debug"
-    } else {
-        "off"
-    };
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
-        .with_writer(std::io::stderr)
-        .without_time()
-        .try_init();
+    if !debug {
+        return;
+    }
+    let crates =
+        ["kernel", "daemon", "host", "remote", "cli"].map(|name| format!("crabbox_{name}"));
+    // What plugins say on their standard error has a name of its own.
+    let told = crates.into_iter().chain(["plugin".to_owned()]);
+    let filter: Targets = told.map(|name| (name, LevelFilter::DEBUG)).collect();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time();
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }
 
 /// Where this user's state and configuration live.

@@ -282,3 +282,20 @@ fn a_developers_plugin_is_unchecked_however_it_is_named_and_is_not_for_ci() {
         let _ = call().env("CI", "1").run().expect(2).says(&["not for CI"]);
     }
 }
+
+#[test]
+fn what_a_plugin_prints_on_its_standard_error_is_shown_with_debug_alone() {
+    let (room, repo, folder) = made("python", "rack");
+    let program = folder.join("provider.py");
+    let text = fs::read_to_string(&program).unwrap();
+    let (first, rest) = text.split_once('\n').unwrap();
+    let text =
+        format!("{first}\nimport sys; print('a word from the rack', file=sys.stderr)\n{rest}");
+    fs::write(&program, text).unwrap();
+    let dev = format!("--plugin-dev={}", folder.display());
+    for (more, shown) in [("--debug", true), ("--no-daemon", false)] {
+        let ended = run(&room, &repo, &["run", &dev, more, "--provider", "rack", "--", "true"]);
+        let ended = ended.expect(0);
+        assert_eq!(ended.err().contains("a word from the rack"), shown, "{ended}");
+    }
+}
