@@ -19,6 +19,7 @@ pub use room::Room;
 pub use secrets::{holders, holds};
 pub use sshd::Sshd;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -50,10 +51,19 @@ pub fn eventually(what: &str, limit: Duration, mut yes: impl FnMut() -> bool) {
 pub fn gone_without(name: &str, what: &str) -> bool {
     let refused = std::env::var_os(name).is_some_and(|value| value == "0");
     if refused {
-        #[expect(clippy::print_stderr, reason = "whoever turned the test off should see it")]
-        {
-            eprintln!("{name}=0: this test needs {what} and proved nothing");
-        }
+        unproven(&format!("{what} ({name}=0)"));
     }
     refused
+}
+
+/// Says that a test proved nothing about `what`: to whoever reads its output, and in the file that `test.sh` sums up.
+#[expect(clippy::disallowed_methods, reason = "where the sum is written")]
+#[expect(clippy::print_stderr, reason = "whoever reads the log should see what was not tested")]
+pub fn unproven(what: &str) {
+    eprintln!("NOT TESTED: {what}");
+    if let Some(file) = std::env::var_os("CRABBOX_TEST_UNPROVEN") {
+        let sum = std::fs::OpenOptions::new().append(true).create(true).open(file);
+        let noted = sum.and_then(|mut sum| sum.write_all(format!("{what}\n").as_bytes()));
+        noted.expect("what was not tested can be noted");
+    }
 }
