@@ -290,6 +290,7 @@ impl Context {
                 .filter(|s| !s.is_empty())
                 .map(PathBuf::from),
             ask: crate::prompt::passphrase(),
+            env: self.env.clone(),
             ..UserSsh::new(home, self.login())
         };
         let keepalive = self.values.ssh.keepalive;

@@ -113,6 +113,33 @@ fn the_users_ssh_configuration_is_honoured() {
     assert_eq!(ended.out(), "1\n");
 }
 
+#[test]
+fn a_host_behind_a_program_of_the_users_is_reached_though_only_their_shell_knows_the_way() {
+    let room = Room::new();
+    let sshd = Sshd::start(&room);
+    let ssh = room.at("home/.ssh");
+    fs::create_dir(&ssh).unwrap();
+    // The daemon, which keeps connections, does not have this variable.
+    let text = format!(
+        "Host buildbox\n  User {}\n  IdentityFile {}\n  ProxyCommand bash -c 'exec 3<>/dev/tcp/127.0.0.1/${{THE_PORT:?}}; cat <&3 & cat >&3; kill $!'\n",
+        sshd.user,
+        sshd.key.display()
+    );
+    fs::write(ssh.join("config"), text).unwrap();
+    let root = sshd.work_root.display();
+    room.configure(&format!("provider: ssh\nstatic:\n  host: buildbox\n  workRoot: {root}\n"));
+    let repo = room.repo("app");
+    for more in [&[][..], &["--no-daemon"]] {
+        let words = [&["run"], more, &["--", "cat", "hello.txt"]].concat();
+        let ended = room.crabbox(&repo, words).env("THE_PORT", sshd.port.to_string()).ok();
+        assert_eq!(ended.out(), "hello\n", "{ended}");
+    }
+    let lost = room.crabbox(&repo, ["run", "--json", "--", "true"]).limit(Duration::from_secs(60));
+    let error = lost.run().expect(7).json()["error"].clone();
+    assert_eq!(error["stage"], "proxy", "{error}");
+    assert!(error["cause"].to_string().contains("THE_PORT"), "{error}");
+}
+
 /// A run that must fail with 7, this error kind and this stage.
 fn refused(room: &Room, repo: &Path, kind: &str, stage: &str) -> serde_json::Value {
     let ended = room

@@ -78,6 +78,7 @@ const DOORS: &[Door] = &[
             "cli/src/tools.rs",
             "kernel/src/sync/git.rs",
             "kernel/host/src/spawn.rs",
+            "kernel/remote/src/proxy.rs",
             "kernel/kit/src/peer.rs",
             "kernel/kit/src/tools.rs",
             "plugin-sdk/src/testkit/peer.rs",

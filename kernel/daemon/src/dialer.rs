@@ -83,8 +83,11 @@ async fn ask(
         Ok(Ok(Ok(Dialled { connection, peer }))) => {
             Asked::Remote(KeptRemote::new(Rc::clone(caller), connection, peer, client))
         }
-        // It cannot ask for a passphrase, and may know another agent.
-        Ok(Ok(Err(error))) if error.code == ErrorCode::SshAuth => Asked::Bypass(error.to_string()),
+        // It cannot ask for a passphrase, and may know another agent; its environment is smaller than a program on the
+        // way may need.
+        Ok(Ok(Err(error))) if error.code == ErrorCode::SshAuth || error.stage == Some("proxy") => {
+            Asked::Bypass(error.to_string())
+        }
         Ok(Ok(Err(error))) => Asked::Failed(error),
         Ok(Err(error)) => Asked::Bypass(error.to_string()),
         Err(late) => Asked::Bypass(late.to_string()),

@@ -6,6 +6,7 @@ use crabbox_schemas::error::{ErrorCode, Failure, Outcome};
 /// Every stage an error of a connection can name.
 const STAGES: &[&str] = &[
     "dns",
+    "proxy",
     "tcp",
     "banner",
     "host-key",

@@ -18,6 +18,7 @@ use crate::identity::Wallet;
 use crate::keypair;
 use crate::mux::{Master, Shunned, candidates};
 use crate::process::{SshInput, SshOutput};
+use crate::proxy;
 use crate::race::{Fault, connect};
 use crate::remote::SshRemote;
 use crate::session::{Line, LinkError, Own, Timing, shake_hands};
@@ -120,9 +121,10 @@ impl Caller {
         let (mut peer, mut dir) = (String::new(), PathBuf::new());
         for hop in route {
             let timing = self.timing_before(deadline);
-            let (mut line, leash, port) = match lines.last() {
-                None => first(hop, &timing).await?,
-                Some(last) => through(last, hop, &timing).await?,
+            let (mut line, leash, port) = match (lines.last(), &hop.program) {
+                (Some(last), _) => through(last, hop, &timing).await?,
+                (None, Some(program)) => self.by_program(program, hop, &timing).await?,
+                (None, None) => first(hop, &timing).await?,
             };
             peer = format!("{}:{port}", hop.host);
             self.wallet.log_in(&mut line, &hop.login, &peer, timing.auth).await?;
@@ -138,6 +140,34 @@ impl Caller {
             .final_()
         })?;
         Ok(Own::new(line, lines, peer, self.timing.clone(), dir))
+    }
+
+    /// The first hop, where a program of the user's leads to it.
+    async fn by_program(
+        &self,
+        program: &str,
+        hop: &Hop,
+        timing: &Timing,
+    ) -> Result<(Line, Leash, u16), Fault> {
+        let fault = |mut error: KernelError, more: Option<String>| {
+            error.causes.extend(more);
+            let hint = "run it by hand: it must carry a connection on its standard streams";
+            Fault::new("proxy", KernelError { stage: None, ..error }.hint(hint))
+        };
+        let what = || {
+            let what = format!("ProxyCommand {program:?} of the SSH configuration leads nowhere");
+            KernelError::new(ErrorCode::SshTcp, what)
+        };
+        let (piped, said) = proxy::start(program, &self.user.env)
+            .map_err(|e| fault(what().because(&e), None).final_())?;
+        match greet(piped, 0, hop, hop.ports[0], timing).await {
+            Ok((line, leash)) => Ok((line, leash, hop.ports[0])),
+            Err(wrong) if wrong.stage == "banner" => {
+                let causes = wrong.error.causes;
+                Err(fault(KernelError { causes, ..what() }, said.last().await))
+            }
+            Err(wrong) => Err(wrong),
+        }
     }
 
     /// Stages get shorter as patience runs out.
@@ -201,8 +231,9 @@ impl Caller {
                 () = sleep(pause) => {}
                 () = stop.reaches(Urgency::Gentle) => return Err(cancelled()),
             }
-            // Servers punish who fails to log in again and again.
-            let longest = if fault.stage == "auth" { LONGEST_PAUSE } else { LONGEST_KNOCK };
+            // Servers punish who fails to log in again and again, and programs on the way cost more than a knock.
+            let costs = matches!(fault.stage, "auth" | "proxy");
+            let longest = if costs { LONGEST_PAUSE } else { LONGEST_KNOCK };
             pause = (pause * 2).min(longest);
         }
     }

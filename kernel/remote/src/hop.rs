@@ -1,5 +1,6 @@
 //! Planning the way to a box: which hosts, ports, users, keys and trust, jump hosts first, the box last.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crabbox_kernel::error::{KernelError, Result};
@@ -10,6 +11,7 @@ use russh::keys::PublicKey;
 
 use crate::hostkey::Trust;
 use crate::identity::{Ask, Login};
+use crate::proxy;
 use crate::ssh_config::{HostConfig, Proxy, read};
 
 /// How many hosts a way may have.
@@ -34,6 +36,8 @@ pub struct UserSsh {
     pub ask: Option<Ask>,
     /// OpenSSH configuration files, most important first.
     pub config_files: Vec<PathBuf>,
+    /// The environment of programs that the configuration names.
+    pub env: BTreeMap<String, String>,
 }
 
 impl UserSsh {
@@ -41,7 +45,8 @@ impl UserSsh {
     pub fn new(home: impl Into<PathBuf>, login: impl Into<String>) -> Self {
         let home = home.into();
         let config_files = vec![home.join(".ssh/config"), PathBuf::from("/etc/ssh/ssh_config")];
-        Self { home, login: login.into(), agent_socket: None, ask: None, config_files }
+        let env = BTreeMap::new();
+        Self { home, login: login.into(), agent_socket: None, ask: None, config_files, env }
     }
 }
 
@@ -50,6 +55,8 @@ impl UserSsh {
 pub(crate) struct Hop {
     pub(crate) host: String,
     pub(crate) ports: Vec<u16>,
+    /// The program that leads to it; tokens are replaced.
+    pub(crate) program: Option<String>,
     pub(crate) trust: Trust,
     pub(crate) login: Login,
 }
@@ -66,6 +73,7 @@ pub(crate) fn route(address: &Address, user: &UserSsh) -> Result<Vec<Hop>> {
     let mut route = Vec::new();
     planner.jumps(&end.host, &config, &mut route, 1)?;
     let mut hop = planner.hop(&end.host, &config, Some(end));
+    hop.program = planner.program(&end.host, &config, &hop)?;
     hop.trust.given = given;
     if let (SshAuth::KeyFile, Some(file)) = (end.auth, &end.key_file) {
         hop.login.files = vec![expand(file, user, &end.host, &hop.host, &hop.login.user)];
@@ -106,6 +114,7 @@ fn leased(address: &Address, given: Vec<PublicKey>) -> Hop {
             only_files: true,
             again: true,
         },
+        program: None,
         ports,
     }
 }
@@ -155,15 +164,7 @@ impl Planner<'_> {
         depth: usize,
     ) -> Result<()> {
         let list = match &config.proxy {
-            None | Some(Proxy::Direct) => return Ok(()),
-            Some(Proxy::Command(command)) => {
-                return Err(KernelError::new(
-                    ErrorCode::Unsupported,
-                    format!("the SSH configuration of {host} uses ProxyCommand {command:?}"),
-                )
-                .at("config")
-                .hint("use ProxyJump instead, or give the host's own address"));
-            }
+            None | Some(Proxy::Direct | Proxy::Command(_)) => return Ok(()),
             Some(Proxy::Jump(list)) => list,
         };
         for (at, jump) in list.iter().enumerate() {
@@ -175,12 +176,21 @@ impl Planner<'_> {
             }
             let end = jump_end(jump)?;
             let config = self.config(&end.host);
+            let mut hop = self.hop(&end.host, &config, Some(&end));
             if at == 0 {
                 self.jumps(&end.host, &config, route, depth + 1)?;
+                hop.program = self.program(&end.host, &config, &hop)?;
             }
-            route.push(self.hop(&end.host, &config, Some(&end)));
+            route.push(hop);
         }
         Ok(())
+    }
+
+    /// The program that leads to a host, when it is the first on the way.
+    fn program(&self, alias: &str, config: &HostConfig, hop: &Hop) -> Result<Option<String>> {
+        let Some(Proxy::Command(text)) = &config.proxy else { return Ok(None) };
+        let port = hop.ports[0].to_string();
+        proxy::command(text, [&hop.host, alias, &port, &hop.login.user]).map(Some)
     }
 
     fn hop(&self, alias: &str, config: &HostConfig, end: Option<&SshEndpoint>) -> Hop {
@@ -230,6 +240,7 @@ impl Planner<'_> {
                 only_files: config.identities_only.unwrap_or(false),
                 again: false,
             },
+            program: None,
             ports,
             host,
         }

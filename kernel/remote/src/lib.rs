@@ -15,6 +15,7 @@ mod keypair;
 mod mux;
 mod pattern;
 mod process;
+mod proxy;
 mod race;
 mod remote;
 mod session;

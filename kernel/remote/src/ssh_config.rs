@@ -65,7 +65,8 @@ impl Reader<'_> {
         let Some(text) = text(path) else { return };
         let mut active = true;
         for line in text.lines() {
-            let Some((keyword, arguments)) = split(line) else { continue };
+            let Some((keyword, rest)) = split(line) else { continue };
+            let arguments = words(rest);
             let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
             match keyword.as_str() {
                 "host" => active = any_fits(words, self.host),
@@ -83,6 +84,8 @@ impl Reader<'_> {
                         .iter()
                         .for_each(|file| self.file(file, depth + 1));
                 }
+                // A shell reads it, with all its quotes.
+                "proxycommand" if active => self.found.pass_through(rest),
                 _ if active => self.found.take(&keyword, &arguments),
                 _ => {}
             }
@@ -139,14 +142,18 @@ impl HostConfig {
                     list => Proxy::Jump(list.split(',').map(|hop| hop.trim().to_owned()).collect()),
                 },
             ),
-            "proxycommand" => set(
-                &mut self.proxy,
-                match first.as_str() {
-                    none if none.eq_ignore_ascii_case("none") => Proxy::Direct,
-                    _ => Proxy::Command(arguments.join(" ")),
-                },
-            ),
             _ => {}
+        }
+    }
+}
+
+impl HostConfig {
+    /// The program that leads to the host.
+    fn pass_through(&mut self, command: &str) {
+        match command {
+            "" => {}
+            none if none.eq_ignore_ascii_case("none") => set(&mut self.proxy, Proxy::Direct),
+            _ => set(&mut self.proxy, Proxy::Command(command.to_owned())),
         }
     }
 }
@@ -155,16 +162,16 @@ fn set<T>(slot: &mut Option<T>, value: T) {
     slot.get_or_insert(value);
 }
 
-/// Keyword in lower case and its arguments; `None` for blank lines and comments.
-fn split(line: &str) -> Option<(String, Vec<String>)> {
+/// Keyword in lower case and what follows it; `None` for blank lines and comments.
+fn split(line: &str) -> Option<(String, &str)> {
     let line = line.trim();
     if line.is_empty() || line.starts_with('#') {
         return None;
     }
     let end = line.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(line.len());
     let rest = line[end..].trim_start();
-    let rest = rest.strip_prefix('=').unwrap_or(rest);
-    Some((line[..end].to_ascii_lowercase(), words(rest)))
+    let rest = rest.strip_prefix('=').unwrap_or(rest).trim_start();
+    Some((line[..end].to_ascii_lowercase(), rest))
 }
 
 /// Words with double quotes taken off; a `#` at the start of a word ends the line.
@@ -239,10 +246,10 @@ mod tests {
     fn a_match_that_is_not_evaluated_says_nothing() {
         let home = home_with(&[(
             "config",
-            "Match exec \"true\"\n  Port 9\nHost x\n  ProxyCommand nc %h %p\n",
+            "Match exec \"true\"\n  Port 9\nHost x\n  ProxyCommand = sh -c \"nc %h %p\"\n",
         )]);
         let found = ask(&home, "x");
         assert_eq!(found.port, None);
-        assert_eq!(found.proxy, Some(Proxy::Command("nc %h %p".into())));
+        assert_eq!(found.proxy, Some(Proxy::Command("sh -c \"nc %h %p\"".into())));
     }
 }

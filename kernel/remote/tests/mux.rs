@@ -310,11 +310,11 @@ async fn a_way_only_openssh_can_go_is_open_while_it_shares_the_connection() {
     let mut sharer = Sharer::new();
     let config = sharer.home.path().join(".ssh/config");
     let text = fs::read_to_string(&config).unwrap();
-    write(&config, &format!("{text}  ProxyCommand nc %h %p\n"));
+    write(&config, &format!("{text}  ProxyCommand echo no way >&2; exit 1\n"));
     assert_eq!(run(&shared(&sharer).await, "exit 9").await.2.code, 9);
     sharer.end_master();
     let (remote, _) = dial(&SshDialer::new(sharer.with_key()), &sharer.address()).await;
-    assert_eq!(remote.unwrap_err().code, ErrorCode::Unsupported);
+    assert_eq!(remote.unwrap_err().stage, Some("proxy"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -205,7 +205,7 @@ impl V1Ssh {
         if !self.proxy_command.is_empty() {
             let message = "the adapter's box is behind a proxyCommand, which crabbox does not run";
             return Err(Failure::unsupported(message).hint(
-                "give the box a Host entry with ProxyJump in your SSH configuration, and name that as its host",
+                "give the box a Host entry with ProxyJump or ProxyCommand in your SSH configuration, and name that as its host",
             ));
         }
         let key = Some(self.key).filter(|key| !key.is_empty());
