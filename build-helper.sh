@@ -5,17 +5,26 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 [ $# -gt 0 ] || set -- debug
-machine=$(uname -m)
 out=${CARGO_TARGET_DIR:-target}
+own=$(uname -m)
 
-# musl makes the smaller program; where its standard library cannot be had, glibc is linked in instead.
-target=$machine-unknown-linux-musl
-if ! ls "$(rustc --print sysroot)/lib/rustlib/$target" >/dev/null 2>&1; then
-  rustup target add "$target" >/dev/null 2>&1 || target=$machine-unknown-linux-gnu
-fi
-export "CC_${target//-/_}=${CC:-cc}"
-flags="CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$target")_RUSTFLAGS"
-export "$flags=-C target-feature=+crt-static"
+# build MACHINE CC PROFILE...: for boxes with this kind of processor, with this compiler for C.
+build() {
+  local machine=$1 cc=$2 target flags
+  shift 2
+  # musl makes the smaller program; where its standard library cannot be had, glibc is linked in instead.
+  target=$machine-unknown-linux-musl
+  if ! ls "$(rustc --print sysroot)/lib/rustlib/$target" >/dev/null 2>&1; then
+    rustup target add "$target" >/dev/null 2>&1 || target=$machine-unknown-linux-gnu
+  fi
+  export "CC_${target//-/_}=$cc"
+  flags=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$target")
+  export "${flags}_RUSTFLAGS=-C target-feature=+crt-static" "${flags}_LINKER=$cc"
+  place crabbox-helper helper "$@"
+  # Containers have this machine's processor.
+  [ "$machine" != "$own" ] || place crabbox-box-server dist "$@"
+}
+
 place() { # package, profile it is built with, profiles it is put beside
   local package=$1 built=$2
   shift 2
@@ -28,5 +37,12 @@ place() { # package, profile it is built with, profiles it is put beside
   done
 }
 
-place crabbox-helper helper "$@"
-place crabbox-box-server dist "$@"
+build "$own" "${CC:-cc}" "$@"
+for other in x86_64 aarch64; do
+  [ "$other" != "$own" ] || continue
+  if command -v "$other-linux-gnu-gcc" >/dev/null; then
+    build "$other" "$other-linux-gnu-gcc" "$@"
+  else
+    echo "boxes with $other will be worked with sh and tar: install gcc-${other//_/-}-linux-gnu to build a helper for them" >&2
+  fi
+done
