@@ -217,6 +217,8 @@ impl Context {
         Ok(OpenOptions {
             config: self.provider_config(&entry)?,
             plugins_dir: self.state.plugins(),
+            keys_dir: self.state.config.join("testboxes"),
+            checkout: self.git_root.clone().unwrap_or_else(|| self.cwd.clone()),
             user,
             entry,
             env,

@@ -4,6 +4,7 @@
 
 mod bad_days;
 mod base_ref;
+mod blacksmith;
 #[cfg(target_os = "linux")]
 mod containers;
 mod counted;

@@ -1,5 +1,6 @@
 //! What end-to-end tests stand on: a sealed room, a bounded process, a real OpenSSH server, odd trees.
 
+mod blacksmith;
 mod islo;
 pub mod line;
 #[cfg(target_os = "linux")]
@@ -12,6 +13,7 @@ mod sshd;
 mod template;
 pub mod tree;
 
+pub use blacksmith::Blacksmith;
 pub use islo::{IsloFake, KEY as ISLO_KEY};
 pub use podman::Podman;
 pub use process::{Call, Ended, Running};

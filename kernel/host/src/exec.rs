@@ -38,7 +38,13 @@ pub(crate) struct Tools {
     pub(crate) granted: Vec<String>,
     /// The user's home, for `~/`.
     pub(crate) home: PathBuf,
+    /// Where a tool runs that works on the user's tree, and where the keys of leases are: for plugins with these powers.
+    pub(crate) checkout: Option<PathBuf>,
+    pub(crate) keys: Option<PathBuf>,
 }
+
+/// The argument that stands for the path of a lease's private key.
+const LEASE_KEY: &str = "{lease-key}";
 
 /// Names that change what a tool is, not what it does.
 const KEPT: &[&str] = &["PATH", "HOME", "IFS", "ENV", "BASH_ENV"];
@@ -102,7 +108,13 @@ impl Tools {
             };
             refuse(ErrorKind::Unsupported, message)
         })?;
-        let (mut env, cwd) = (self.env.clone(), self.cwd.clone());
+        let cwd = match (&self.checkout, params.checkout) {
+            (_, false) => self.cwd.clone(),
+            (Some(checkout), true) => checkout.clone(),
+            (None, true) => return Err(powerless("checkout")),
+        };
+        let args = self.args(params)?;
+        let mut env = self.env.clone();
         for (name, value) in &params.env {
             if !may_set(name) {
                 let message = format!("{name:?} may not be set for a tool");
@@ -114,9 +126,23 @@ impl Tools {
             };
             env.insert(name.clone(), value);
         }
-        spawn::start(Program { path, args: params.args.clone(), env, cwd, confined: None })
+        spawn::start(Program { path, args, env, cwd, confined: None })
             .await
             .map_err(|e| refuse(ErrorKind::Unsupported, format!("{tool} cannot be started: {e}")))
+    }
+
+    /// The arguments, with the path of the lease's key where that is meant.
+    fn args(&self, params: &ExecParams) -> Result<Vec<String>, RpcError> {
+        let Some(lease) = &params.lease_key else { return Ok(params.args.clone()) };
+        let keys = self.keys.as_ref().ok_or_else(|| powerless("lease-key"))?;
+        let file = keys.join(lease.as_str()).join("id_ed25519");
+        if !lease.is_canonical() || !file.is_file() {
+            let message = format!("there is no key of the lease {lease} on this machine");
+            return Err(refuse(ErrorKind::Precondition, message));
+        }
+        let file = file.to_string_lossy().into_owned();
+        let put = |arg: &String| if arg == LEASE_KEY { file.clone() } else { arg.clone() };
+        Ok(params.args.iter().map(put).collect())
     }
 
     fn find(&self, tool: &str) -> Option<PathBuf> {
@@ -134,6 +160,10 @@ impl Tools {
         found.insert(tool.to_owned(), path.clone());
         Some(path)
     }
+}
+
+fn powerless(power: &str) -> RpcError {
+    refuse(ErrorKind::GrantDenied, format!("the manifest does not ask for the power `{power}`"))
 }
 
 fn limit(params: &ExecParams) -> Duration {
