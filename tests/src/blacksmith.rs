@@ -33,7 +33,7 @@ impl Blacksmith {
         }
         let fake = Self { servers, far };
         fake.install(room);
-        fake.configure(room, "");
+        fake.configure(room, "provider: blacksmith-testbox\n");
         fake
     }
 
@@ -60,8 +60,7 @@ impl Blacksmith {
     pub fn configure(&self, room: &Room, more: &str) {
         self.install(room);
         room.configure(&format!(
-            "provider: blacksmith-testbox\nblacksmith:\n  cli: {}\n  org: example\n  workflow: ci.yml\n  job: test\n  \
-             ref: main\n{more}",
+            "blacksmith:\n  cli: {}\n  org: example\n  workflow: ci.yml\n  job: test\n  ref: main\n{more}",
             self.tool(room).display()
         ));
     }
@@ -74,6 +73,15 @@ impl Blacksmith {
     /// The states a new testbox goes through, one a look.
     pub fn hydrates(&self, states: &[&str]) {
         self.put("hydration.json", &json!(states));
+    }
+
+    /// Puts a testbox into a state.
+    pub fn is_now(&self, id: &str, status: &str) {
+        let file = self.far.at("state/boxes").join(format!("{id}.json"));
+        let text = fs::read_to_string(&file).expect("a box");
+        let mut testbox: Value = serde_json::from_str(&text).expect("a document");
+        testbox["status"] = status.into();
+        fs::write(file, testbox.to_string()).expect("a box");
     }
 
     fn put(&self, file: &str, value: &Value) {

@@ -10,6 +10,7 @@ mod process;
 mod room;
 mod secrets;
 mod sshd;
+mod tap;
 mod template;
 pub mod tree;
 
@@ -20,6 +21,7 @@ pub use process::{Call, Ended, Running};
 pub use room::Room;
 pub use secrets::{holders, holds};
 pub use sshd::Sshd;
+pub use tap::tapped;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

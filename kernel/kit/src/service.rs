@@ -26,6 +26,8 @@ pub(crate) struct Service {
     pub(crate) used: Used,
     /// Requests that were answered, each as method and address.
     pub(crate) asked: Vec<String>,
+    /// The same, and tools that were run: everything after which a plugin may die.
+    pub(crate) turns: Vec<String>,
     /// Those that were made for a token in the answer.
     logins: BTreeSet<String>,
     /// How every request is answered instead.
@@ -70,6 +72,7 @@ impl Service {
             processes: HashMap::new(),
             used: Used::default(),
             asked: Vec::new(),
+            turns: Vec::new(),
             logins: BTreeSet::new(),
             instead: None,
         })
@@ -138,6 +141,7 @@ impl Service {
         if !params.capture.is_empty() {
             self.logins.insert(asked.clone());
         }
+        self.turns.push(asked.clone());
         self.asked.push(asked);
         if let Some(answer) = &self.instead {
             return answer.clone();
@@ -173,6 +177,7 @@ impl Service {
             return Err(RpcError::of(ErrorKind::GrantDenied, message));
         }
         self.used.tools.insert(params.tool.clone());
+        self.turns.push(format!("{} {}", params.tool, params.args.join(" ")));
         let lent = params.env.values().filter_map(|value| match value {
             SecretText::Secret(name) => Some(name.clone()),
             SecretText::Plain(_) => None,

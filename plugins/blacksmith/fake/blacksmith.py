@@ -52,7 +52,8 @@ def die(text, code=1):
 
 
 def fault(action):
-    """Takes one: `text` and `error` to print, `exit` to end with, `sleep` before that, `after` it was done, `times`."""
+    """Takes one: `text` and `error` to print, `exit` to end with, `sleep` before that, `after` it was done, `times`;
+    `linger` before the end."""
     with locked():
         faults = load(at("faults.json"), {})
         found = faults.get(action)
@@ -65,9 +66,9 @@ def fault(action):
         return found
 
 
-def misbehave(found):
+def misbehave(found, id=""):
     time.sleep(found.get("sleep", 0))
-    sys.stdout.write(found.get("text", ""))
+    sys.stdout.write(found.get("text", "").replace("{id}", id))
     sys.stderr.write(found.get("error", ""))
     sys.stdout.flush()
     sys.stderr.flush()
@@ -136,7 +137,7 @@ def warmup(words):
         os.makedirs(os.path.join(slot["work"], id), exist_ok=True)
         save(at("boxes", id + ".json"), box)
     if found:
-        misbehave(found)
+        misbehave(found, id)
     print(f"Dispatching {rest[0]}...", flush=True)
     print(f"✓ Testbox {id} (run `blacksmith testbox run --id {id} <command>`)", flush=True)
     time.sleep(found.get("linger", 0))
@@ -206,7 +207,10 @@ def run(words):
         die("Error: sync failed", 255)
     # A session of its own whose number is said first, so that it can be ended from here.
     inner = f"cd {shlex.quote(tree)} && exec setsid -w sh -c {shlex.quote('echo $$ >../' + id + '.pid; ' + rest[0])}"
-    child = subprocess.Popen([*ssh, to, inner], stdin=subprocess.DEVNULL, start_new_session=True)
+    # The interrupt is ours to pass on: the connection stays until the command has ended.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    child = subprocess.Popen([*ssh, to, inner], stdin=subprocess.DEVNULL)
 
     def end(number, _frame):
         kill = f"kill -TERM -$(cat {shlex.quote(tree + '.pid')})"
@@ -230,6 +234,11 @@ def stop(words):
         for keys in (slot["keys"], os.path.join(slot["home"], ".ssh", "authorized_keys")):
             open(keys, "w").close()
         save(path, box)
+    try:
+        with open(os.path.join(slot["work"], id + ".pid")) as file:
+            os.killpg(int(file.read()), signal.SIGKILL)
+    except (OSError, ValueError):
+        pass
     misbehave(found if found.get("after") else {})
     print(f"Stopped {id}")
 

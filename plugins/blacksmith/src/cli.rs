@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crabbox_plugin_sdk::{Call, Channel, ErrorKind, Failure, Next, Outcome, Process, Tool};
+use crabbox_plugin_sdk::{Call, Channel, ErrorKind, Failure, Next, Outcome, Process, Repeat, Tool};
 
 use crate::config::Config;
 use crate::list::{Listing, parse};
@@ -36,8 +36,8 @@ pub(crate) fn ask(tool: Tool<'_>) -> Result<String, Failure> {
 
 /// All testboxes that can be seen, those that ended too.
 pub(crate) fn list(config: &Config, call: &Call) -> Result<Listing, Failure> {
-    let text = ask(config.testbox(call, "list").args(["--all"]))?;
-    Ok(parse(&text))
+    let list = || ask(config.testbox(call, "list").args(["--all"]));
+    call.steadily(Repeat::Safe, list).map(|text| parse(&text))
 }
 
 /// Reads what it says until it ends, and interrupts it as a terminal would when the call is cancelled.

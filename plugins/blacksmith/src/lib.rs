@@ -67,6 +67,10 @@ impl DelegatedRun for Blacksmith {
         params: RunStartParams,
         output: &Output<'_>,
     ) -> Result<RunStartResult, Failure> {
+        if !params.env.is_empty() {
+            let what = "Blacksmith's command line hands on no variables";
+            return Err(Failure::unsupported(what));
+        }
         let (lease, id) = (&params.lease.lease_id, &params.lease.cloud_id);
         let mut note = self.owned(call, lease, id)?;
         let tool = self.0.testbox(call, "run").args(["--id", id, "--ssh-private-key"]);

@@ -24,6 +24,8 @@ pub(crate) struct Note {
     pub(crate) job: Option<String>,
     pub(crate) reference: Option<String>,
     pub(crate) before: Vec<String>,
+    /// The tool said in words that are understood why it made none.
+    pub(crate) refused: bool,
     /// The public half of the lease's key: no other testbox lets it in.
     pub(crate) public_key: String,
 }

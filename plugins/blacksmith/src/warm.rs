@@ -77,6 +77,11 @@ impl Blacksmith {
             (.., 0) => Failure::transient("Blacksmith's command line printed no id of a testbox"),
             (.., code) => refused(code, &said),
         };
+        note.refused =
+            note.id.is_none() && failure.kind() != ErrorKind::Transient && !ended.stopped;
+        if note.refused {
+            note.write(call, lease)?;
+        }
         call.attempt(&Attempt {
             category: Some(failure.kind()),
             message: failure.message(),
@@ -147,7 +152,8 @@ impl Blacksmith {
         lease: &LeaseId,
         note: &mut Note,
     ) -> Result<bool, Failure> {
-        for search in 0..SEARCHES {
+        let searches = if note.refused { 1 } else { SEARCHES };
+        for search in 0..searches {
             let listing = list(&self.0, call)?;
             let new = |row: &&Row| {
                 !note.before.contains(&row.id)
@@ -161,7 +167,10 @@ impl Blacksmith {
                     _ => None,
                 };
                 match told {
-                    Some(true) => return note.own(call, lease, &row.id.clone()).map(|()| true),
+                    Some(true) => {
+                        note.id = Some(row.id.clone());
+                        return note.write(call, lease).map(|()| true);
+                    }
                     Some(false) => {}
                     None => unknown.push(row.id.clone()),
                 }
@@ -174,7 +183,7 @@ impl Blacksmith {
                     "Blacksmith's list of testboxes was not understood",
                 ));
             }
-            if search + 1 < SEARCHES {
+            if search + 1 < searches {
                 call.sleep(APART)?;
             }
         }
