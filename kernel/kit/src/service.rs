@@ -10,6 +10,7 @@ use crabbox_schemas::plugin::{
     ExecOpened, ExecParams, ExecRead, ExecReadParams, HttpCloseParams, HttpParams, HttpReadParams,
     PromptParams, PromptResult, SecretText, WsOpenParams, WsOpened, WsRecvParams, callback,
 };
+use crabbox_wire::payload::MAX_CHUNK;
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 
@@ -187,19 +188,28 @@ impl Service {
         if method == callback::EXEC {
             return done(ran);
         }
-        let said = |ch: &str, text: String| ExecRead {
-            ch: Some(ch.to_owned()),
-            text: Some(text),
-            ..ExecRead::default()
-        };
-        let texts = [("stdout", ran.stdout), ("stderr", ran.stderr)];
-        let spoken = texts.into_iter().filter(|(_, text)| !text.is_empty());
-        let mut pieces: VecDeque<_> = spoken.map(|(ch, text)| said(ch, text)).collect();
+        let mut pieces: VecDeque<_> = [("stdout", ran.stdout), ("stderr", ran.stderr)]
+            .iter()
+            .flat_map(|(ch, text)| parts(text).map(|part| said(ch, part)).collect::<Vec<_>>())
+            .collect();
         pieces.push_back(ExecRead { exit_code: Some(ran.exit_code), ..ExecRead::default() });
         let process = format!("x{}", self.processes.len() + 1);
         self.processes.insert(process.clone(), pieces);
         done(ExecOpened { process })
     }
+}
+
+fn said(ch: &str, text: &str) -> ExecRead {
+    ExecRead { ch: Some(ch.to_owned()), text: Some(text.to_owned()), ..ExecRead::default() }
+}
+
+/// A text in pieces that fit into a frame.
+fn parts(mut text: &str) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        let (part, rest) = text.split_at(text.floor_char_boundary(MAX_CHUNK));
+        text = rest;
+        (!part.is_empty()).then_some(part)
+    })
 }
 
 fn unsupported(message: &str) -> RpcError {

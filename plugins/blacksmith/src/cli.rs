@@ -143,13 +143,10 @@ pub(crate) fn refused(code: i32, said: &str) -> Failure {
 /// Words as one line for a shell, which reads each back as it is.
 pub(crate) fn line(words: &[String]) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
-    let quoted = words.iter().map(|word| {
-        // At its beginning a dash would be an option of the tool, and an equals sign an assignment of the shell.
-        match !word.is_empty()
-            && !word.starts_with('-')
-            && !word.contains('=')
-            && word.chars().all(plain)
-        {
+    let quoted = words.iter().enumerate().map(|(n, word)| {
+        // At the beginning a dash would be an option of the tool, and an equals sign an assignment of the shell.
+        let odd = n == 0 && (word.starts_with('-') || word.contains('='));
+        match !word.is_empty() && !odd && word.chars().all(plain) {
             true => word.clone(),
             false => format!("'{}'", word.replace('\'', r"'\''")),
         }
@@ -179,7 +176,9 @@ mod tests {
 
     #[test]
     fn a_line_is_read_back_word_by_word() {
-        let words = ["-x", "a b", "it's", "", "A=1", "plain/path"].map(str::to_owned);
-        assert_eq!(line(&words), r"'-x' 'a b' 'it'\''s' '' 'A=1' plain/path");
+        let own = |words: &[&str]| line(&words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>());
+        let words = ["a=b", "-x", "a b", "it's", "", "A=1", "plain/path"];
+        assert_eq!(own(&words), r"'a=b' -x 'a b' 'it'\''s' '' A=1 plain/path");
+        assert_eq!(own(&["-x"]), "'-x'");
     }
 }

@@ -136,7 +136,12 @@ impl DelegatedRun for Blacksmith {
         if lease.lease_id != expected.lease_id || lease.cloud_id != id {
             return Err(foreign(id, &expected.lease_id));
         }
-        self.owned(call, &expected.lease_id, id)?;
+        match Note::read(call, &expected.lease_id)? {
+            Some(note) if note.id.as_deref() == Some(id) => {}
+            // Nothing is known of what was given back before.
+            None if self.is_gone(call, id) => return Ok(ReleaseOutcome::AlreadyGone),
+            Some(_) | None => return Err(foreign(id, &expected.lease_id)),
+        }
         if call.dry_run() {
             return Ok(ReleaseOutcome::Retained);
         }
@@ -208,28 +213,33 @@ impl Blacksmith {
         note.filter(|note| note.id.as_deref() == Some(id)).ok_or_else(|| foreign(id, lease))
     }
 
+    /// Whether Blacksmith surely has no such testbox any more.
+    fn is_gone(&self, call: &Call, id: &str) -> bool {
+        list(&self.0, call).is_ok_and(|listing| {
+            match listing.rows.iter().find(|row| row.id == id) {
+                Some(row) => row.state() == State::Gone,
+                None => listing.complete,
+            }
+        })
+    }
+
     /// Ends a testbox that is the lease's, and watches until Blacksmith says that it is gone.
     fn end(&self, call: &Call, lease: &LeaseId, id: &str) -> Result<ReleaseOutcome, Failure> {
-        let gone = |listing: Listing| match listing.rows.iter().find(|row| row.id == id) {
-            Some(row) => row.state() == State::Gone,
-            None => listing.complete,
-        };
-        let is_gone = || list(&self.0, call).is_ok_and(gone);
         let done = |outcome| {
             Note::forget(call, lease, id);
             Ok(outcome)
         };
-        if is_gone() {
+        if self.is_gone(call, id) {
             return done(ReleaseOutcome::AlreadyGone);
         }
         match ask(self.0.testbox(call, "stop").args(["--id", id])) {
-            Err(failure) if failure.kind() == ErrorKind::NotFound && is_gone() => {
+            Err(failure) if failure.kind() == ErrorKind::NotFound && self.is_gone(call, id) => {
                 return done(ReleaseOutcome::AlreadyGone);
             }
             asked => drop(asked?),
         }
         for _ in 0..WATCHED {
-            if is_gone() {
+            if self.is_gone(call, id) {
                 return done(ReleaseOutcome::Released);
             }
             if call.sleep(POLL)? == Woken::Cancel {

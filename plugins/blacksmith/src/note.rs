@@ -66,7 +66,7 @@ impl Note {
     /// Every lease that has a note.
     pub(crate) fn all(call: &Call) -> Result<Vec<(LeaseId, Self)>, Failure> {
         let keys = call.kv_list(NOTES)?;
-        let leases = keys.iter().filter_map(|key| LeaseId::parse(key.strip_prefix(NOTES)?));
+        let leases = keys.iter().filter_map(|key| canonical(key.strip_prefix(NOTES)?));
         leases
             .filter_map(|lease| {
                 let note = Self::read(call, &lease).transpose()?;
@@ -81,7 +81,7 @@ impl Note {
         params: &ResolveParams,
     ) -> Result<Option<(LeaseId, Self)>, Failure> {
         let known = params.known.as_ref().map(|known| known.lease_id.clone());
-        if let Some(lease) = known.or_else(|| LeaseId::parse(&params.id)) {
+        if let Some(lease) = known.or_else(|| canonical(&params.id)) {
             let noted = params.resources.first().map(|resource| resource.cloud_id.clone());
             let note = Self::read(call, &lease)?;
             // The journal is as good as a note that was lost, or came too late.
@@ -123,6 +123,10 @@ impl Note {
             ssh: None,
         }
     }
+}
+
+fn canonical(id: &str) -> Option<LeaseId> {
+    LeaseId::parse(id).filter(LeaseId::is_canonical)
 }
 
 /// What to do about a testbox that does not begin.

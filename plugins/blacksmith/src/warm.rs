@@ -175,16 +175,15 @@ impl Blacksmith {
                     None => unknown.push(row.id.clone()),
                 }
             }
-            if !unknown.is_empty() {
-                return Err(may_be_ours(&unknown.join(", ")));
-            }
-            if !listing.complete {
-                return Err(Failure::transient(
-                    "Blacksmith's list of testboxes was not understood",
-                ));
-            }
-            if search + 1 < searches {
-                call.sleep(APART)?;
+            let last = search + 1 == searches;
+            match (unknown.is_empty(), listing.complete) {
+                _ if !last => drop(call.sleep(APART)?),
+                (false, _) => return Err(may_be_ours(&unknown.join(", "))),
+                (true, false) => {
+                    let what = "Blacksmith's list of testboxes was not understood";
+                    return Err(Failure::transient(what));
+                }
+                (true, true) => {}
             }
         }
         Ok(false)
