@@ -226,3 +226,44 @@ impl Tail {
         String::from_utf8_lossy(self.bytes.make_contiguous()).into_owned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn asked(lease: &str) -> ExecParams {
+        let args = ["-i", LEASE_KEY, "x{lease-key}"];
+        let wanted =
+            json!({"call": 1, "tool": "t", "args": args, "leaseKey": lease, "timeoutMs": 1});
+        serde_json::from_value(wanted).unwrap()
+    }
+
+    #[test]
+    fn the_path_of_a_leases_key_is_put_in_only_with_the_power_and_only_of_a_lease() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("cbx_0123456789ab");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("id_ed25519"), "").unwrap();
+        let tools = |keys: Option<PathBuf>| Tools {
+            path: String::new(),
+            env: BTreeMap::new(),
+            cwd: dir.path().to_owned(),
+            found: Mutex::default(),
+            granted: vec![],
+            home: dir.path().to_owned(),
+            checkout: None,
+            keys,
+        };
+        let granted = tools(Some(dir.path().to_owned()));
+        let file = folder.join("id_ed25519").display().to_string();
+        let args = granted.args(&asked("cbx_0123456789ab")).unwrap();
+        assert_eq!(args, ["-i", &file, "x{lease-key}"]);
+        let kind = |tools: &Tools, lease: &str| {
+            tools.args(&asked(lease)).unwrap_err().data.map(|data| data.kind)
+        };
+        assert_eq!(kind(&granted, "cbx_0123456789ff"), Some(ErrorKind::Precondition));
+        assert_eq!(kind(&granted, "static_host"), Some(ErrorKind::Precondition));
+        assert_eq!(kind(&tools(None), "cbx_0123456789ab"), Some(ErrorKind::GrantDenied));
+    }
+}
