@@ -334,6 +334,7 @@ impl Context {
             idle_timeout_secs: values.idle_timeout.as_secs(),
             keep,
             work_root: values.work_root.clone(),
+            features: values.features.clone(),
         };
         let mut ports = vec![values.ssh.port];
         ports.extend(values.ssh.fallback_ports.iter().filter(|port| **port != values.ssh.port));

@@ -165,6 +165,7 @@ fn what_cannot_be_honoured_is_refused_before_a_testbox_is_asked_for() {
         (&["--script", "job.sh"], "cannot do --script"),
         (&["--download", "a=b", "--", "true"], "cannot do --download"),
         (&["--type", "cx22", "--", "true"], "runs-on in the workflow"),
+        (&["--browser", "--", "true"], "cannot do --browser"),
         (&["--blacksmith-ref=-x", "--", "true"], "would be read as an option"),
     ] {
         let words: Vec<_> = ["run"].iter().chain(options).copied().collect();
