@@ -239,7 +239,7 @@ fn the_private_key_is_in_no_frame_no_argument_and_no_file_but_its_own() {
     for (pid, line) in room.processes() {
         assert!(!line.contains(&secret), "{pid:?}: {line}");
     }
-    assert_eq!(crabbox_tests::holders(room.path(), &secret), [file.clone()]);
+    assert_eq!(crabbox_tests::holders(room.path(), &secret), std::slice::from_ref(&file));
     fs::write(smith.tree(&only(&smith)).join("go"), "").unwrap();
     let _ = running.wait().expect(0);
     let frames = ["frames.in", "frames.out"].map(|name| fs::read_to_string(room.at(name)).unwrap());
