@@ -57,6 +57,12 @@ pub(crate) struct LeaseFlags {
     /// Idle limit of the lease, such as 30m
     #[arg(long, value_name = "TIME")]
     idle_timeout: Option<String>,
+    /// Set the box up with a browser; for providers of bare Linux machines
+    #[arg(long)]
+    browser: bool,
+    /// Set the box up with an editor server, code-server; for providers of bare Linux machines
+    #[arg(long)]
+    code: bool,
     /// Name the box yourself
     #[arg(long, value_name = "NAME")]
     pub(crate) slug: Option<String>,
@@ -76,7 +82,14 @@ impl LeaseFlags {
             ("--idle-timeout", &self.idle_timeout),
             ("--slug", &self.slug),
         ];
-        given.into_iter().filter(|(_, value)| value.is_some()).map(|(flag, _)| flag).collect()
+        let given = given.into_iter().filter(|(_, value)| value.is_some()).map(|(flag, _)| flag);
+        given.chain(self.features().map(|(_, flag)| flag)).collect()
+    }
+
+    /// What the box shall have beside the usual: keys and flags.
+    fn features(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let all = [(self.browser, ("browser", "--browser")), (self.code, ("code", "--code"))];
+        all.into_iter().filter(|(asked, _)| *asked).map(|(_, names)| names)
     }
 
     /// Configuration keys these flags set.
@@ -95,6 +108,7 @@ impl LeaseFlags {
         pairs
             .into_iter()
             .filter_map(|(key, value)| Some((key.to_owned(), value.clone()?)))
+            .chain(self.features().map(|(key, _)| (key.to_owned(), "true".to_owned())))
             .collect()
     }
 }

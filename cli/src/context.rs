@@ -219,6 +219,8 @@ impl Context {
         Ok(OpenOptions {
             config: self.provider_config(&entry)?,
             plugins_dir: self.state.plugins(),
+            keys_dir: self.state.config.join("testboxes"),
+            checkout: self.git_root.clone().unwrap_or_else(|| self.cwd.clone()),
             user,
             entry,
             env,
@@ -336,6 +338,7 @@ impl Context {
             idle_timeout_secs: values.idle_timeout.as_secs(),
             keep,
             work_root: values.work_root.clone(),
+            features: values.features.clone(),
         };
         let mut ports = vec![values.ssh.port];
         ports.extend(values.ssh.fallback_ports.iter().filter(|port| **port != values.ssh.port));

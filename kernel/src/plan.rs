@@ -71,6 +71,11 @@ impl Plan {
 pub enum Sync {
     /// `--no-sync`: the tree on the box is not touched.
     Off,
+    /// The provider's own tool sends the checkout.
+    Own {
+        /// What was asked of the sync; none of it can be honoured.
+        asked: Vec<&'static str>,
+    },
     /// The box shall hold exactly this.
     Tree {
         /// What was found here; its guards have passed.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crabbox_schemas::ids::LeaseId;
 use crabbox_schemas::plugin::{
     ExecKillParams, ExecOpened, ExecParams, ExecRead, ExecReadParams, ExecResult, ExecWriteParams,
     SecretText,
@@ -29,6 +30,7 @@ pub struct Process<'a> {
     call: &'a Call,
     name: String,
     exit_code: Option<i32>,
+    signal: Option<i32>,
 }
 
 impl Call {
@@ -40,6 +42,8 @@ impl Call {
             args: Vec::new(),
             stdin: None,
             env: Default::default(),
+            lease_key: None,
+            checkout: false,
             timeout_ms: millis(PATIENCE),
         };
         Tool { call: self, params }
@@ -50,6 +54,19 @@ impl<'a> Tool<'a> {
     /// Adds arguments, passed exactly.
     pub fn args<S: AsRef<str>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
         self.params.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Adds the path of the private key the kernel made for this lease; the plugin never sees the key.
+    pub fn lease_key(mut self, lease: &LeaseId) -> Self {
+        self.params.args.push("{lease-key}".to_owned());
+        self.params.lease_key = Some(lease.clone());
+        self
+    }
+
+    /// Runs it in the user's checkout.
+    pub fn in_checkout(mut self) -> Self {
+        self.params.checkout = true;
         self
     }
 
@@ -85,7 +102,7 @@ impl<'a> Tool<'a> {
     /// Starts it, to be talked with.
     pub fn open(self) -> Result<Process<'a>, Failure> {
         let opened: ExecOpened = self.call.ask::<ExecOpen>(&self.params)?;
-        Ok(Process { call: self.call, name: opened.process, exit_code: None })
+        Ok(Process { call: self.call, name: opened.process, exit_code: None, signal: None })
     }
 }
 
@@ -98,7 +115,7 @@ impl Process<'_> {
         let (call, process) = (self.call.id(), self.name.clone());
         let params = ExecReadParams { call, process, timeout_ms: Some(millis(wait)) };
         let read: ExecRead = self.call.ask::<ExecReadOn>(&params)?;
-        self.exit_code = read.exit_code;
+        (self.exit_code, self.signal) = (read.exit_code, read.signal);
         let channel =
             if read.ch.as_deref() == Some("stderr") { Channel::Stderr } else { Channel::Stdout };
         Ok(match (bytes_of(read.text, read.b64)?, read.exit_code) {
@@ -129,9 +146,23 @@ impl Process<'_> {
 
     /// Asks it to end, and ends its process group after the grace.
     pub fn kill(&self, grace: Duration) -> Result<(), Failure> {
+        self.end(grace, false)
+    }
+
+    /// The same as from the user's terminal, with SIGINT.
+    pub fn interrupt(&self, grace: Duration) -> Result<(), Failure> {
+        self.end(grace, true)
+    }
+
+    fn end(&self, grace: Duration, interrupt: bool) -> Result<(), Failure> {
         let (call, process) = (self.call.id(), self.name.clone());
-        let params = ExecKillParams { call, process, grace_ms: millis(grace) };
+        let params = ExecKillParams { call, process, grace_ms: millis(grace), interrupt };
         self.call.ask::<ExecKill>(&params).map(drop)
+    }
+
+    /// The signal that ended the tool itself, if one did.
+    pub fn signal(&self) -> Option<i32> {
+        self.signal
     }
 
     /// Its exit status, 128 + number for a signal, once everything was read.

@@ -42,6 +42,9 @@ pub struct BoxRequest {
     /// Directory on the box the user wants work below; providers that place their boxes themselves ignore it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub work_root: Option<String>,
+    /// What the box shall have beside the usual: `browser`, `code`. The kernel sees to it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
 }
 
 /// A box a provider handed out.

@@ -138,7 +138,8 @@ pub struct Grants {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
     /// Powers over the user's machine by name: `files` (its own state folder, for WebAssembly guests), `key-file`
-    /// (it names private keys for SSH); for stdio programs `write` (files outside their own folder) and `network`
+    /// (it names private keys for SSH), `checkout` (its tools run in the user's checkout), `lease-key` (its tools are told
+    /// the path of its leases' private keys); for stdio programs `write` (files outside their own folder) and `network`
     /// (TCP connections of their own), without which they are kept from both where the system can do that.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub powers: Vec<String>,

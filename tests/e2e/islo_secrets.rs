@@ -1,11 +1,10 @@
 //! The key and the session: at Islo, in the host's memory, and nowhere else. And crabbox dying at any moment.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crabbox_tests::{ISLO_KEY, Room, binary, holders};
+use crabbox_tests::{ISLO_KEY, Room, holders};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -18,24 +17,7 @@ const SESSION: &str = "session-";
 /// The same plugin, with every frame written down on its way.
 fn tapped(room: &Room) -> PathBuf {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/islo");
-    let folder = room.at("tapped");
-    fs::create_dir(&folder).unwrap();
-    fs::copy(from.join("config.schema.json"), folder.join("config.schema.json")).unwrap();
-    let manifest = fs::read_to_string(from.join("crabbox-plugin.toml")).unwrap();
-    let (head, grants) = (manifest.split("[[artifact]]").next(), manifest.split("[grants]").nth(1));
-    let text = format!(
-        "{}[[artifact]]\nruntime = \"stdio\"\npath = \"tap\"\n\n[grants]\npowers = [\"write\"]\n{}",
-        head.unwrap(),
-        grants.unwrap()
-    );
-    fs::write(folder.join("crabbox-plugin.toml"), text).unwrap();
-    let frames = room.at("frames");
-    let (program, frames) = (binary("crabbox-provider-islo"), frames.display());
-    let tap =
-        format!("#!/bin/sh\ntee -a {frames}.in | {} | tee -a {frames}.out\n", program.display());
-    fs::write(folder.join("tap"), tap).unwrap();
-    fs::set_permissions(folder.join("tap"), PermissionsExt::from_mode(0o755)).unwrap();
-    folder
+    crabbox_tests::tapped(room, &from, "crabbox-provider-islo")
 }
 
 #[test]

@@ -4,6 +4,9 @@
 
 mod bad_days;
 mod base_ref;
+mod blacksmith;
+mod blacksmith_faults;
+mod blacksmith_kit;
 #[cfg(target_os = "linux")]
 mod containers;
 mod counted;

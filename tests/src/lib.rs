@@ -1,5 +1,6 @@
 //! What end-to-end tests stand on: a sealed room, a bounded process, a real OpenSSH server, odd trees.
 
+mod blacksmith;
 mod islo;
 pub mod line;
 #[cfg(target_os = "linux")]
@@ -9,15 +10,18 @@ mod process;
 mod room;
 mod secrets;
 mod sshd;
+mod tap;
 mod template;
 pub mod tree;
 
+pub use blacksmith::Blacksmith;
 pub use islo::{IsloFake, KEY as ISLO_KEY};
 pub use podman::Podman;
 pub use process::{Call, Ended, Running};
 pub use room::Room;
 pub use secrets::{holders, holds};
 pub use sshd::Sshd;
+pub use tap::tapped;
 
 use std::io::Write;
 use std::path::PathBuf;

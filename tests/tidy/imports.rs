@@ -34,6 +34,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("crabbox-provider-container", &["crabbox-plugin-sdk"]),
     ("crabbox-provider-external", &["crabbox-plugin-sdk"]),
     ("crabbox-provider-hetzner", &["crabbox-plugin-sdk"]),
+    ("crabbox-provider-blacksmith", &["crabbox-plugin-sdk"]),
     ("crabbox-provider-islo", &["crabbox-plugin-sdk"]),
     ("crabbox-provider-local", &["crabbox-box-server", "crabbox-plugin-sdk"]),
     ("crabbox-provider-ssh", &["crabbox-plugin-sdk"]),

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crabbox_plugin_sdk::testkit::{replay_binary, replay_command};
-use crabbox_tests::{IsloFake, Room, Sshd, binary};
+use crabbox_tests::{Blacksmith, IsloFake, Room, Sshd, binary};
 
 use crate::guest::{our_component, shared_cache};
 
@@ -17,8 +17,9 @@ fn plugin(provider: &str) -> PathBuf {
 #[test]
 fn the_same_transcripts_hold_for_the_program_and_the_component() {
     let http: &[&str] = &["--allow", "http"];
+    let exec: &[&str] = &["--allow", "exec"];
     for (provider, powers, least) in
-        [("ssh", &[][..], 12), ("hetzner", http, 6), ("islo", http, 10)]
+        [("ssh", &[][..], 12), ("hetzner", http, 6), ("islo", http, 10), ("blacksmith", exec, 7)]
     {
         if let Some(count) = replayed(provider, powers) {
             assert!(count >= least, "{provider}: {count}");
@@ -93,6 +94,15 @@ fn a_command_runs_at_a_service_through_a_component_that_sees_no_key() {
     let islo = IsloFake::start(&room);
     run_with(&room, &folder);
     assert_eq!(islo.boxes(), [""; 0]);
+}
+
+#[test]
+fn a_command_runs_in_a_testbox_through_a_component_that_sees_no_key() {
+    let room = Room::new();
+    let Some(folder) = only_component(&room, "blacksmith") else { return };
+    let smith = Blacksmith::start(&room, 1);
+    run_with(&room, &folder);
+    assert_eq!(smith.boxes(), []);
 }
 
 fn passes_the_kit(provider: &str, more: &[&str]) {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crabbox_host::Lazy;
+use crabbox_kernel::config::Layer;
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::lease::Ask;
 use crabbox_kernel::lease::acquire::random;
@@ -249,7 +250,8 @@ pub(crate) fn plan(ctx: &Context, provider: &str, args: &Args, known: &Known) ->
     let run_id = RunId::mint(random()?);
     let values = &ctx.values;
     let timeout = duration("--timeout", args.command.timeout.as_deref())?;
-    let command = if args.sync.sync_only { None } else { Some(command(ctx, args)?) };
+    let own_sync = ctx.entry(provider)?.sends_checkout();
+    let mut command = if args.sync.sync_only { None } else { Some(command(ctx, args)?) };
     if args.sync.sync_only && !args.words.is_empty() {
         return Err(KernelError::new(
             ErrorCode::Usage,
@@ -271,7 +273,12 @@ pub(crate) fn plan(ctx: &Context, provider: &str, args: &Args, known: &Known) ->
     };
     let downloads = args.evidence.download.iter().map(|d| download(d)).collect::<Result<_>>()?;
     let place = checkout::find(ctx)?;
-    let sync = if args.sync.no_sync {
+    let sync = if own_sync {
+        if let Some(command) = &mut command {
+            leave_defaults(ctx, args, command);
+        }
+        Sync::Own { asked: asked_of_sync(ctx, args) }
+    } else if args.sync.no_sync {
         Sync::Off
     } else {
         checkout::scan(ctx, &place, args.sync.full_resync, known)?
@@ -303,6 +310,29 @@ pub(crate) fn plan(ctx: &Context, provider: &str, args: &Args, known: &Known) ->
         label: args.evidence.label.clone(),
         run_id,
     })
+}
+
+/// What was asked of the sync beyond sending the tree.
+fn asked_of_sync(ctx: &Context, args: &Args) -> Vec<&'static str> {
+    let asked = [
+        ("--no-sync", args.sync.no_sync),
+        ("--checksum", ctx.values.sync.checksum),
+        ("--full-resync", args.sync.full_resync),
+        ("--force-sync-large", ctx.values.sync.allow_large),
+    ];
+    asked.into_iter().filter(|(_, asked)| *asked).map(|(option, _)| option).collect()
+}
+
+/// Takes out the variables that nobody asked for, and says so: names that are allowed only by default.
+fn leave_defaults(ctx: &Context, args: &Args, command: &mut Command) {
+    let flags = &args.command;
+    let by_default =
+        ctx.settings.get("env.allow").is_none_or(|setting| setting.from.layer == Layer::Default);
+    if by_default && flags.env.is_empty() && flags.env_file.is_empty() && !command.env.is_empty() {
+        let names = command.env.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        ctx.terminal.warn(&format!("not passed to the command, which gets no variables: {names}"));
+        command.env.clear();
+    }
 }
 
 fn command(ctx: &Context, args: &Args) -> Result<Command> {

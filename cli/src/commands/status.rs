@@ -22,6 +22,8 @@ use crate::args::ByName;
 use crate::context::Context;
 use crate::views;
 
+/// A label with a sentence for people.
+const NOTE: &str = "note";
 /// How long the box's helper may take where what it says is asked for, and where it only completes the line.
 const ASKED: Duration = Duration::from_secs(60);
 const BRIEF: Duration = Duration::from_secs(2);
@@ -69,6 +71,9 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
         ctx.terminal.out_json(&view);
     } else {
         ctx.terminal.out(&line(&view));
+        if let Some(note) = view.labels.get(NOTE) {
+            ctx.terminal.err(note);
+        }
     }
     if args.wait && !view.ready {
         return Err(KernelError::new(

@@ -248,7 +248,7 @@ impl Watch<'_> {
 fn digest(plan: &Plan) -> Option<[u8; 32]> {
     match &plan.sync {
         Sync::Tree { tree, .. } => Some(tree.digest),
-        Sync::Off => None,
+        Sync::Off | Sync::Own { .. } => None,
     }
 }
 

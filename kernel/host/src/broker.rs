@@ -13,6 +13,7 @@ use crabbox_schemas::plugin::{
     WsCloseParams, WsRecvParams, WsSendParams, callback,
 };
 use crabbox_wire::payload::{self, MAX_CHUNK};
+use rustix::process::Signal;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -177,7 +178,8 @@ impl Broker {
             callback::EXEC_KILL => {
                 let params: ExecKillParams = read(params)?;
                 let grace = Duration::from_millis(params.grace_ms).min(MAX_WAIT);
-                doors.process(&params.process)?.kill(grace);
+                let signal = if params.interrupt { Signal::INT } else { Signal::TERM };
+                doors.process(&params.process)?.kill(signal, grace);
                 Ok(json!({}))
             }
             _ => Err(unknown(method)),

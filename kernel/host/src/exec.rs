@@ -38,7 +38,13 @@ pub(crate) struct Tools {
     pub(crate) granted: Vec<String>,
     /// The user's home, for `~/`.
     pub(crate) home: PathBuf,
+    /// Where a tool runs that works on the user's tree, and where the keys of leases are: for plugins with these powers.
+    pub(crate) checkout: Option<PathBuf>,
+    pub(crate) keys: Option<PathBuf>,
 }
+
+/// The argument that stands for the path of a lease's private key.
+const LEASE_KEY: &str = "{lease-key}";
 
 /// Names that change what a tool is, not what it does.
 const KEPT: &[&str] = &["PATH", "HOME", "IFS", "ENV", "BASH_ENV"];
@@ -102,7 +108,13 @@ impl Tools {
             };
             refuse(ErrorKind::Unsupported, message)
         })?;
-        let (mut env, cwd) = (self.env.clone(), self.cwd.clone());
+        let cwd = match (&self.checkout, params.checkout) {
+            (_, false) => self.cwd.clone(),
+            (Some(checkout), true) => checkout.clone(),
+            (None, true) => return Err(powerless("checkout")),
+        };
+        let args = self.args(params)?;
+        let mut env = self.env.clone();
         for (name, value) in &params.env {
             if !may_set(name) {
                 let message = format!("{name:?} may not be set for a tool");
@@ -114,9 +126,23 @@ impl Tools {
             };
             env.insert(name.clone(), value);
         }
-        spawn::start(Program { path, args: params.args.clone(), env, cwd, confined: None })
+        spawn::start(Program { path, args, env, cwd, confined: None })
             .await
             .map_err(|e| refuse(ErrorKind::Unsupported, format!("{tool} cannot be started: {e}")))
+    }
+
+    /// The arguments, with the path of the lease's key where that is meant.
+    fn args(&self, params: &ExecParams) -> Result<Vec<String>, RpcError> {
+        let Some(lease) = &params.lease_key else { return Ok(params.args.clone()) };
+        let keys = self.keys.as_ref().ok_or_else(|| powerless("lease-key"))?;
+        let file = keys.join(lease.as_str()).join("id_ed25519");
+        if !lease.is_canonical() || !file.is_file() {
+            let message = format!("there is no key of the lease {lease} on this machine");
+            return Err(refuse(ErrorKind::Precondition, message));
+        }
+        let file = file.to_string_lossy().into_owned();
+        let put = |arg: &String| if arg == LEASE_KEY { file.clone() } else { arg.clone() };
+        Ok(params.args.iter().map(put).collect())
     }
 
     fn find(&self, tool: &str) -> Option<PathBuf> {
@@ -134,6 +160,10 @@ impl Tools {
         found.insert(tool.to_owned(), path.clone());
         Some(path)
     }
+}
+
+fn powerless(power: &str) -> RpcError {
+    refuse(ErrorKind::GrantDenied, format!("the manifest does not ask for the power `{power}`"))
 }
 
 fn limit(params: &ExecParams) -> Duration {
@@ -194,5 +224,46 @@ impl Tail {
 
     fn text(mut self) -> String {
         String::from_utf8_lossy(self.bytes.make_contiguous()).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn asked(lease: &str) -> ExecParams {
+        let args = ["-i", LEASE_KEY, "x{lease-key}"];
+        let wanted =
+            json!({"call": 1, "tool": "t", "args": args, "leaseKey": lease, "timeoutMs": 1});
+        serde_json::from_value(wanted).unwrap()
+    }
+
+    #[test]
+    fn the_path_of_a_leases_key_is_put_in_only_with_the_power_and_only_of_a_lease() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("cbx_0123456789ab");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("id_ed25519"), "").unwrap();
+        let tools = |keys: Option<PathBuf>| Tools {
+            path: String::new(),
+            env: BTreeMap::new(),
+            cwd: dir.path().to_owned(),
+            found: Mutex::default(),
+            granted: vec![],
+            home: dir.path().to_owned(),
+            checkout: None,
+            keys,
+        };
+        let granted = tools(Some(dir.path().to_owned()));
+        let file = folder.join("id_ed25519").display().to_string();
+        let args = granted.args(&asked("cbx_0123456789ab")).unwrap();
+        assert_eq!(args, ["-i", &file, "x{lease-key}"]);
+        let kind = |tools: &Tools, lease: &str| {
+            tools.args(&asked(lease)).unwrap_err().data.map(|data| data.kind)
+        };
+        assert_eq!(kind(&granted, "cbx_0123456789ff"), Some(ErrorKind::Precondition));
+        assert_eq!(kind(&granted, "static_host"), Some(ErrorKind::Precondition));
+        assert_eq!(kind(&tools(None), "cbx_0123456789ab"), Some(ErrorKind::GrantDenied));
     }
 }

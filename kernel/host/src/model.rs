@@ -224,6 +224,8 @@ fn broker(folder: &std::path::Path) -> Broker {
             cwd: folder.to_owned(),
             found: Mutex::default(),
             granted: vec![],
+            checkout: None,
+            keys: None,
         },
     }
 }

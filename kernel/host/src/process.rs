@@ -122,7 +122,7 @@ impl Process {
                     ch: Some(channel.word().to_owned()),
                     text,
                     b64,
-                    exit_code: None,
+                    ..ExecRead::default()
                 };
             }
         }
@@ -156,12 +156,12 @@ impl Process {
         timeout(FEED, writing).await.map_err(slow)?
     }
 
-    /// Asks the tool to end, and ends it after the grace.
-    pub(crate) fn kill(&self, grace: Duration) {
+    /// Asks the tool to end with this signal, and ends it after the grace.
+    pub(crate) fn kill(&self, signal: Signal, grace: Duration) {
         if grace.is_zero() {
             return self.group.signal(Signal::KILL);
         }
-        self.group.signal(Signal::TERM);
+        self.group.signal(signal);
         let group = Arc::clone(&self.group);
         tokio::spawn(async move {
             if timeout(grace, group.ended()).await.is_err() {
@@ -172,7 +172,8 @@ impl Process {
 
     async fn ended(&self, until: Instant) -> ExecRead {
         let exit = tokio::time::timeout_at(until, self.group.ended()).await;
-        ExecRead { exit_code: exit.ok().map(|exit| exit.code), ..ExecRead::default() }
+        let Ok(exit) = exit else { return ExecRead::default() };
+        ExecRead { exit_code: Some(exit.code), signal: exit.signal, ..ExecRead::default() }
     }
 }
 

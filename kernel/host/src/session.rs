@@ -45,6 +45,10 @@ pub struct OpenOptions<'a> {
     pub config: Map<String, Value>,
     /// The folder all plugins share; each gets a private folder below it.
     pub plugins_dir: PathBuf,
+    /// The folder with the keys of leases, a folder a lease.
+    pub keys_dir: PathBuf,
+    /// The user's checkout.
+    pub checkout: PathBuf,
     /// Facts some providers need.
     pub user: UserFacts,
     /// The user's environment; a plugin gets only granted and harmless names of it.
@@ -214,6 +218,11 @@ fn broker(
     folder: &Path,
 ) -> Result<Broker> {
     let grants = options.entry.manifest.grants.clone();
+    let with = |power: &str, place: &Path| {
+        grants.powers.iter().any(|asked| asked == power).then(|| place.to_owned())
+    };
+    let (checkout, keys) =
+        (with("checkout", &options.checkout), with("lease-key", &options.keys_dir));
     let (entry, config) = (Entry::clone(&options.entry), options.config.clone());
     let secrets = Secrets {
         config: config.clone(),
@@ -249,6 +258,8 @@ fn broker(
             found: Mutex::new(HashMap::new()),
             granted,
             home: options.user.home.clone().into(),
+            checkout,
+            keys,
         },
     })
 }

@@ -10,6 +10,7 @@ use crabbox_schemas::plugin::{
     ExecOpened, ExecParams, ExecRead, ExecReadParams, HttpCloseParams, HttpParams, HttpReadParams,
     PromptParams, PromptResult, SecretText, WsOpenParams, WsOpened, WsRecvParams, callback,
 };
+use crabbox_wire::payload::MAX_CHUNK;
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 
@@ -26,6 +27,8 @@ pub(crate) struct Service {
     pub(crate) used: Used,
     /// Requests that were answered, each as method and address.
     pub(crate) asked: Vec<String>,
+    /// The same, and tools that were run: everything after which a plugin may die.
+    pub(crate) turns: Vec<String>,
     /// Those that were made for a token in the answer.
     logins: BTreeSet<String>,
     /// How every request is answered instead.
@@ -70,6 +73,7 @@ impl Service {
             processes: HashMap::new(),
             used: Used::default(),
             asked: Vec::new(),
+            turns: Vec::new(),
             logins: BTreeSet::new(),
             instead: None,
         })
@@ -138,6 +142,7 @@ impl Service {
         if !params.capture.is_empty() {
             self.logins.insert(asked.clone());
         }
+        self.turns.push(asked.clone());
         self.asked.push(asked);
         if let Some(answer) = &self.instead {
             return answer.clone();
@@ -173,6 +178,7 @@ impl Service {
             return Err(RpcError::of(ErrorKind::GrantDenied, message));
         }
         self.used.tools.insert(params.tool.clone());
+        self.turns.push(format!("{} {}", params.tool, params.args.join(" ")));
         let lent = params.env.values().filter_map(|value| match value {
             SecretText::Secret(name) => Some(name.clone()),
             SecretText::Plain(_) => None,
@@ -182,19 +188,28 @@ impl Service {
         if method == callback::EXEC {
             return done(ran);
         }
-        let said = |ch: &str, text: String| ExecRead {
-            ch: Some(ch.to_owned()),
-            text: Some(text),
-            ..ExecRead::default()
-        };
-        let texts = [("stdout", ran.stdout), ("stderr", ran.stderr)];
-        let spoken = texts.into_iter().filter(|(_, text)| !text.is_empty());
-        let mut pieces: VecDeque<_> = spoken.map(|(ch, text)| said(ch, text)).collect();
+        let mut pieces: VecDeque<_> = [("stdout", ran.stdout), ("stderr", ran.stderr)]
+            .iter()
+            .flat_map(|(ch, text)| parts(text).map(|part| said(ch, part)).collect::<Vec<_>>())
+            .collect();
         pieces.push_back(ExecRead { exit_code: Some(ran.exit_code), ..ExecRead::default() });
         let process = format!("x{}", self.processes.len() + 1);
         self.processes.insert(process.clone(), pieces);
         done(ExecOpened { process })
     }
+}
+
+fn said(ch: &str, text: &str) -> ExecRead {
+    ExecRead { ch: Some(ch.to_owned()), text: Some(text.to_owned()), ..ExecRead::default() }
+}
+
+/// A text in pieces that fit into a frame.
+fn parts(mut text: &str) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        let (part, rest) = text.split_at(text.floor_char_boundary(MAX_CHUNK));
+        text = rest;
+        (!part.is_empty()).then_some(part)
+    })
 }
 
 fn unsupported(message: &str) -> RpcError {

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::lease::acquire::OWN_LEASE_IDS;
 use crabbox_kernel::ports::About;
+use crabbox_kernel::run::delegated::OWN_SYNC;
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::manifest::{Manifest, ProviderEntry, Runtime};
@@ -174,6 +175,11 @@ impl Entry {
     /// Whether its boxes existed before crabbox and have names of their own.
     pub fn owns_lease_ids(&self) -> bool {
         self.provider.features.iter().any(|feature| feature == OWN_LEASE_IDS)
+    }
+
+    /// Whether it sends the checkout with a tool of its own.
+    pub fn sends_checkout(&self) -> bool {
+        self.provider.features.iter().any(|feature| feature == OWN_SYNC)
     }
 
     /// Every name it answers to.

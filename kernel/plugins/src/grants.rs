@@ -150,6 +150,8 @@ fn behind(grants: &Grants, runtime: Runtime, walls: Walls) -> Vec<Line> {
             "files" => "keep files in a folder of its own".to_owned(),
             walls::WRITE => "write files wherever you can".to_owned(),
             walls::NETWORK => "open connections of its own, to anywhere".to_owned(),
+            "checkout" => "run its tools in your checkout".to_owned(),
+            "lease-key" => "name the private keys of its boxes to its tools".to_owned(),
             "key-file" => "name private key files that crabbox uses for SSH".to_owned(),
             other => format!("use the power `{other}`"),
         })

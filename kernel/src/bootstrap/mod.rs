@@ -25,6 +25,13 @@ const READY: &str = "/usr/local/bin/crabbox-ready";
 const SETUP: &str = "/usr/local/sbin/crabbox-setup";
 const UNITS: &str = "/etc/systemd/system";
 
+/// What a box can have beside the usual: its word, the part of the setup that makes it, and the program that proves it.
+const PARTS: &[(&str, &str, &str)] = &[
+    ("browser", include_str!("browser.sh"), "crabbox-browser"),
+    ("code", include_str!("code.sh"), "code-server"),
+];
+const PARTS_FOLDER: &str = "/usr/local/lib/crabbox";
+
 /// What is particular to one box.
 #[derive(Debug)]
 pub struct Recipe<'a> {
@@ -38,6 +45,8 @@ pub struct Recipe<'a> {
     pub authorized_key: &'a str,
     /// The host key.
     pub host_key: &'a HostKey,
+    /// What it shall have beside the usual.
+    pub features: &'a [String],
     /// When the machine ends, milliseconds since 1970.
     pub ends_at_ms: u64,
 }
@@ -77,6 +86,10 @@ fn check(recipe: &Recipe<'_>, work_root: &str) -> Result<()> {
     if !work_root.starts_with('/') || climbs || work_root.contains(odd) {
         return wrong(format!("{work_root:?} cannot be the work root of a box"), "workRoot");
     }
+    let known = |feature: &String| PARTS.iter().any(|(word, ..)| word == feature);
+    if let Some(unknown) = recipe.features.iter().find(|feature| !known(feature)) {
+        return wrong(format!("no box can be made with {unknown:?}"), "other features");
+    }
     if recipe.ports.is_empty() || recipe.ports.contains(&0) {
         return wrong("a box needs a port for its SSH server".to_owned(), "ssh.port");
     }
@@ -107,20 +120,28 @@ fn cloud_config(recipe: &Recipe<'_>, work_root: &str) -> Value {
 }
 
 fn files(recipe: &Recipe<'_>, work_root: &str) -> Value {
+    let asked = |word: &str| recipe.features.iter().any(|feature| feature == word);
+    let parts: Vec<_> = PARTS.iter().filter(|(word, ..)| asked(word)).collect();
+    let place = |word: &str| format!("{PARTS_FOLDER}/{word}.sh");
+    let paths: Vec<String> = parts.iter().map(|(word, ..)| place(word)).collect();
+    let tools: Vec<&str> = parts.iter().map(|(.., tool)| *tool).collect();
     let fill = |text: &str| {
+        let text = text.replace("@PARTS@", &paths.join(" ")).replace("@TOOLS@", &tools.join(" "));
         text.replace("@USER@", &quote(recipe.user)).replace("@ROOT@", &quote(work_root))
     };
     let file = |path: &str, permissions: &str, content: String| json!({"path": path, "permissions": permissions, "content": content});
     let plain = |path: &str, content: String| file(path, "0644", content);
     let script = |path: &str, text: &str| file(path, "0755", fill(text));
-    json!([
+    let usual = [
         // Of two values the server believes the first it reads, and images bring files of their own.
         plain("/etc/ssh/sshd_config.d/01-crabbox.conf", sshd(recipe.ports)),
         plain(&format!("{UNITS}/crabbox-expiry.service"), EXPIRY_SERVICE.to_owned()),
         plain(&format!("{UNITS}/crabbox-expiry.timer"), expiry_timer(recipe.ends_at_ms)),
         script(READY, include_str!("ready.sh")),
         script(SETUP, include_str!("setup.sh")),
-    ])
+    ];
+    let more = parts.iter().map(|(word, text, _)| plain(&place(word), (*text).to_owned()));
+    usual.into_iter().chain(more).collect()
 }
 
 fn sshd(ports: &[u16]) -> String {

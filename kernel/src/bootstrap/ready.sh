@@ -10,7 +10,7 @@ if [ ! -e "$state/bootstrapped" ]; then
   echo "still $(tail -n 1 "$state/setup.log" 2>/dev/null || echo starting)"
   exit 1
 fi
-for tool in git rsync curl jq; do
+for tool in git rsync curl jq @TOOLS@; do
   command -v "$tool" >/dev/null || { echo "$tool is missing"; exit 1; }
 done
 [ -w @ROOT@ ] || { echo "cannot write" @ROOT@; exit 1; }

@@ -39,6 +39,8 @@ group=$(id -gn @USER@) || fail "there is no user" @USER@
 install -d -o @USER@ -g "$group" @ROOT@ /var/cache/crabbox /var/cache/crabbox/git /var/cache/crabbox/npm \
   /var/cache/crabbox/pnpm || fail "cannot make the work root" @ROOT@
 
+export DEBIAN_FRONTEND=noninteractive
+apt="-q -o Acquire::Retries=8 -o Acquire::http::Timeout=30 -o Acquire::https::Timeout=30 -o DPkg::Lock::Timeout=60"
 missing=
 for tool in git rsync curl jq; do
   command -v "$tool" >/dev/null || missing="$missing $tool"
@@ -46,10 +48,8 @@ done
 if [ -n "$missing" ]; then
   say "installing$missing"
   if command -v apt-get >/dev/null; then
-    export DEBIAN_FRONTEND=noninteractive
-    options="-q -o Acquire::Retries=8 -o Acquire::http::Timeout=30 -o Acquire::https::Timeout=30 -o DPkg::Lock::Timeout=60"
-    again timeout 300 apt-get $options update || fail "cannot update the lists of packages"
-    again timeout 300 apt-get $options install -y --no-install-recommends ca-certificates $missing ||
+    again timeout 300 apt-get $apt update || fail "cannot update the lists of packages"
+    again timeout 300 apt-get $apt install -y --no-install-recommends ca-certificates $missing ||
       fail "cannot install$missing"
   elif command -v dnf >/dev/null; then
     again timeout 300 dnf install -y $missing || fail "cannot install$missing"
@@ -57,5 +57,8 @@ if [ -n "$missing" ]; then
     fail "cannot install$missing: neither apt-get nor dnf is here"
   fi
 fi
+for part in @PARTS@; do
+  . "$part"
+done
 touch "$state/bootstrapped"
 say "ready"

@@ -10,6 +10,10 @@ use serde_json::Value;
 use super::*;
 
 fn made(user: &str, root: Option<&str>) -> Result<Bootstrap> {
+    with(user, root, &[])
+}
+
+fn with(user: &str, root: Option<&str>, features: &[&str]) -> Result<Bootstrap> {
     let host_key = HostKey {
         private: format!(
             "-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----\n",
@@ -23,6 +27,7 @@ fn made(user: &str, root: Option<&str>) -> Result<Bootstrap> {
         work_root: root,
         authorized_key: "ssh-ed25519 AAAA crabbox cbx_0123456789ab",
         host_key: &host_key,
+        features: &features.iter().map(|&feature| feature.to_owned()).collect::<Vec<_>>(),
         ends_at_ms: 1_780_000_000_000,
     })
 }
@@ -86,6 +91,9 @@ fn every_key_is_one_that_cloud_init_documents() {
 fn there_is_room_to_spare_in_the_narrowest_cloud() {
     let made = made("crabbox", Some(&format!("/{}", "long".repeat(60)))).unwrap();
     assert!(made.user_data.len() < MOST / 2, "{}", made.user_data.len());
+    let root = format!("/{}", "long".repeat(60));
+    let all = with("crabbox", Some(&root), &["browser", "code"]).unwrap().user_data.len();
+    assert!(all < MOST * 3 / 4, "{all}");
 }
 
 #[test]
@@ -110,28 +118,34 @@ struct Machine {
 
 impl Machine {
     fn new(lacks: &[&str]) -> Self {
+        Self::asked_for(lacks, &[])
+    }
+
+    fn asked_for(lacks: &[&str], features: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let machine = Self { dir };
         fs::create_dir(machine.dir.path().join("bin")).unwrap();
         let me = String::from_utf8(machine.host("id", &["-un"]).stdout).unwrap();
         let root = machine.dir.path().join("work");
-        let document = document(&made(me.trim(), Some(root.to_str().unwrap())).unwrap());
-        for (path, name) in [(READY, "crabbox-ready"), (SETUP, "crabbox-setup")] {
-            let text = content(&document, path);
-            let here = machine.dir.path().display().to_string();
-            let text = ["/var/lib/crabbox", "/var/cache/crabbox"]
-                .iter()
-                .fold(text.to_owned(), |text, path| text.replace(path, &format!("{here}{path}")));
-            machine.program(name, &text);
+        let made = with(me.trim(), Some(root.to_str().unwrap()), features).unwrap();
+        let document = document(&made);
+        let own = [(READY, "crabbox-ready".to_owned()), (SETUP, "crabbox-setup".to_owned())];
+        let parts = features.iter().map(|name| (format!("{PARTS_FOLDER}/{name}.sh"), name));
+        let parts: Vec<_> = parts.map(|(path, name)| (path, format!("../lib/{name}.sh"))).collect();
+        let parts = parts.iter().map(|(path, name)| (&**path, name.clone()));
+        fs::create_dir(machine.dir.path().join("lib")).unwrap();
+        for (path, name) in own.into_iter().chain(parts) {
+            machine.program(&name, &machine.here(content(&document, path)));
         }
         machine.program(
             "systemctl",
             "#!/bin/sh\necho \"$*\" >>\"$LOG\"\n[ \"$1 $2\" != 'is-active --quiet' ]\n",
         );
         machine.program("sleep", "#!/bin/sh\n");
-        for tool in
-            ["sh", "id", "install", "mkdir", "touch", "tail", "cat", "timeout", "dirname", "chmod"]
-        {
+        for tool in [
+            "sh", "id", "install", "mkdir", "touch", "tail", "cat", "timeout", "dirname", "chmod",
+            "rm",
+        ] {
             let place = machine.host("sh", &["-c", &format!("command -v {tool}")]);
             let place = String::from_utf8(place.stdout).unwrap();
             std::os::unix::fs::symlink(place.trim(), machine.dir.path().join("bin").join(tool))
@@ -141,6 +155,36 @@ impl Machine {
             machine.program(tool, "#!/bin/sh\n");
         }
         machine
+    }
+
+    /// A text of the machine's with its places in the folder.
+    fn here(&self, text: &str) -> String {
+        let at = |place: &str| self.dir.path().join(place).display().to_string();
+        text.replace("/var/", &at("var/"))
+            .replace("/usr/local/bin/", &at("bin/"))
+            .replace(&format!("{PARTS_FOLDER}/"), &at("lib/"))
+    }
+
+    /// What may be downloaded, and what apt-get makes of it: a program of that name.
+    fn downloads(&self, machine: &str) {
+        let here = self.dir.path().join("bin").display().to_string();
+        self.program("uname", &format!("#!/bin/sh\necho {machine}\n"));
+        let makes = |name: &str| format!("echo '#!/bin/sh' >{here}/{name}; chmod +x {here}/{name}");
+        self.program(
+            "curl",
+            &format!(
+                "#!/bin/sh\necho curl \"$*\" >>\"$LOG\"\necho \"{}\" >\"$3\"\n",
+                makes("code-server")
+            ),
+        );
+        self.program(
+            "apt-get",
+            &format!(
+                "#!/bin/sh\necho apt-get \"$*\" >>\"$LOG\"\ncase \"$*\" in *chrome.deb) {};; *chromium) {};; esac\n",
+                makes("google-chrome-stable"),
+                makes("chromium")
+            ),
+        );
     }
 
     fn program(&self, name: &str, text: &str) {
@@ -224,4 +268,42 @@ fn the_scripts_are_plain_sh() {
         let checked = machine.host("sh", &["-n", path.to_str().unwrap()]);
         assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
     }
+}
+
+#[test]
+fn a_browser_and_an_editor_server_are_there_only_where_they_were_asked_for() {
+    for (machine, asked, browser, source) in [
+        ("x86_64", &["browser"][..], Some("google-chrome-stable"), "dl.google.com"),
+        ("aarch64", &["browser", "code"], Some("chromium"), "code-server.dev/install.sh"),
+        ("x86_64", &["code"], None, "--method=standalone"),
+        ("x86_64", &[], None, ""),
+    ] {
+        let made = Machine::asked_for(&[], asked);
+        made.downloads(machine);
+        assert_eq!(made.run("crabbox-setup").0, 0, "{}", made.log());
+        assert_eq!(made.run("crabbox-ready"), (0, String::new()), "{asked:?}");
+        assert!(made.log().contains(source) || source == "--method=standalone", "{}", made.log());
+        assert_eq!(made.exists("bin/code-server"), asked.contains(&"code"), "{asked:?}");
+        let env = fs::read_to_string(made.dir.path().join("var/lib/crabbox/browser.env"));
+        let path = browser.map(|name| made.dir.path().join("bin").join(name).display().to_string());
+        assert_eq!(env.is_ok(), browser.is_some(), "{asked:?}");
+        if let Some(path) = path {
+            let wrapper = fs::read_to_string(made.dir.path().join("bin/crabbox-browser")).unwrap();
+            assert!(
+                env.unwrap().starts_with(&format!("CHROME_BIN={path}\n"))
+                    && wrapper.contains(&path)
+            );
+        }
+    }
+}
+
+#[test]
+fn a_machine_that_gets_no_browser_is_never_ready() {
+    let machine = Machine::asked_for(&[], &["browser"]);
+    machine.downloads("x86_64");
+    machine.program("apt-get", "#!/bin/sh\nexit 100\n");
+    assert_eq!(machine.run("crabbox-setup").0, 1);
+    let (code, said) = machine.run("crabbox-ready");
+    assert_eq!((code, said.contains("cannot install a browser")), (NEVER_READY, true), "{said}");
+    assert_eq!(with("crabbox", None, &["desk"]).unwrap_err().code, ErrorCode::Config);
 }

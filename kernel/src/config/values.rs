@@ -28,6 +28,8 @@ pub struct Values {
     pub market: String,
     /// `workRoot`; `None` leaves it to the provider.
     pub work_root: Option<String>,
+    /// `browser`, `code`: those that are on.
+    pub features: Vec<String>,
     /// `ttl`.
     pub ttl: Duration,
     /// `idleTimeout`.
@@ -168,6 +170,11 @@ impl Values {
             server_type: get.optional("serverType"),
             market: get.text("capacity.market"),
             work_root: get.optional("workRoot"),
+            features: ["browser", "code"]
+                .into_iter()
+                .filter(|feature| get.flag(feature))
+                .map(str::to_owned)
+                .collect(),
             ttl: get.duration("ttl"),
             idle_timeout: get.duration("idleTimeout"),
             lock_wait: get.duration("lock.wait"),

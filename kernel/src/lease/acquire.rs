@@ -198,7 +198,10 @@ fn bootstrap<P: Provider, D: Dialer, C: Clock>(
 ) -> Result<Option<Bootstrap>> {
     let wants = bench.provider.about().features.iter().any(|feature| feature == CLOUD_INIT);
     if !wants || !matches!(&*new.request.target, "" | "linux") {
-        return Ok(None);
+        return match &new.request.features[..] {
+            [] => Ok(None),
+            asked => Err(cannot_have(&bench.provider.about().provider, asked)),
+        };
     }
     let host_key = bench.dialer.host_key(&format!("crabbox {}", desired.lease_id))?;
     let made = linux(&Recipe {
@@ -207,11 +210,19 @@ fn bootstrap<P: Provider, D: Dialer, C: Clock>(
         work_root: new.request.work_root.as_deref(),
         authorized_key,
         host_key: &host_key,
+        features: &new.request.features,
         ends_at_ms: bench.clock.now_ms() + new.request.ttl_secs * 1000,
     })?;
     let file = bench.state.host_key(&desired.lease_id);
     write_atomic(&file, format!("{}\n", host_key.public).as_bytes())?;
     Ok(Some(made))
+}
+
+fn cannot_have(provider: &str, asked: &[String]) -> KernelError {
+    let options = asked.iter().map(|word| format!("--{word}")).collect::<Vec<_>>().join(", ");
+    let what = format!("{provider} sets its boxes up itself and cannot do {options}");
+    KernelError::new(ErrorCode::Unsupported, what)
+        .hint("leave it out, or use a provider of bare Linux machines")
 }
 
 /// Slugs of local claims and of boxes of this provider. A provider that cannot list now is no reason to

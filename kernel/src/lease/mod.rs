@@ -49,6 +49,7 @@ impl<P: Provider, D: Dialer, C: Clock> Bench<'_, P, D, C> {
 
 /// Which box is wanted.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one of them in a command")]
 pub enum Ask {
     /// A new one.
     New(NewLease),

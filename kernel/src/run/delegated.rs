@@ -24,6 +24,8 @@ use crate::sync::archive::{Packing, tar_file};
 
 /// A provider with this power wants the archive of the tree compressed.
 const GZIP: &str = "workspace-gzip";
+/// A provider with this power sends the checkout itself, with a tool of its own.
+pub const OWN_SYNC: &str = "own-sync";
 /// The phase whose end says that the tree is in place; see `docs/protocol.md`.
 const IN_PLACE: &str = "workspace";
 /// What it says when the box held the tree already.
@@ -45,7 +47,20 @@ pub(super) fn check(plan: &Plan, provider: &str, events: &mut dyn EventSink) -> 
         ("--script", command.is_some_and(script), "it takes no files but the tree"),
         ("--download", !plan.downloads.is_empty(), "it hands back no files"),
     ];
-    if let Some((option, _, why)) = asked.iter().find(|(_, asked, _)| *asked) {
+    let of_sync: &[&str] = match &plan.sync {
+        Sync::Own { asked } => asked,
+        Sync::Off | Sync::Tree { .. } => &[],
+    };
+    let own = matches!(plan.sync, Sync::Own { .. });
+    let variables = command.is_some_and(|command| !command.env.is_empty());
+    let of_sync = of_sync.iter().map(|option| (*option, true, "its own tool sends the checkout"));
+    let of_env = (own && variables).then_some((
+        "--env, --env-file or env.allow",
+        true,
+        "its own tool hands on no variables",
+    ));
+    let mut asked = asked.into_iter().chain(of_sync).chain(of_env);
+    if let Some((option, _, why)) = asked.find(|(_, asked, _)| *asked) {
         let what = format!("{provider} runs commands itself and cannot do {option}: {why}");
         return Err(KernelError::new(ErrorCode::Unsupported, what)
             .hint("leave it out, or choose a provider whose boxes are reached over SSH")
@@ -77,6 +92,11 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
     let packed = match &plan.sync {
         Sync::Tree { .. } => Some(pack(bench.clock, plan, held, packing, timing, events)?),
         Sync::Off => None,
+        Sync::Own { .. } => {
+            let (name, reason) = ("delegated".to_owned(), None);
+            timing.sync_phases.push(SyncPhase { name, ms: None, skipped: true, reason });
+            None
+        }
     };
     let run = DelegatedRun {
         run_id: plan.run_id.to_string(),

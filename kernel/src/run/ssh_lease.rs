@@ -154,7 +154,7 @@ impl<P, D, C> Job<'_, P, D, C> {
     pub(super) fn tree(&self) -> Option<(&LocalTree, &crate::sync::SyncRules)> {
         match &self.plan.sync {
             Sync::Tree { tree, rules } => Some((tree, rules)),
-            Sync::Off => None,
+            Sync::Off | Sync::Own { .. } => None,
         }
     }
 

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::http::SecretText;
+use crate::ids::LeaseId;
 
 /// `host/exec`: run a tool named in the manifest's grants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +25,12 @@ pub struct ExecParams {
     /// Environment names set for it alone; a secret only where its grant says `exec`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, SecretText>,
+    /// The argument `{lease-key}` stands for the path of this lease's private key; needs the power `lease-key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_key: Option<LeaseId>,
+    /// Run it in the user's checkout; needs the power `checkout`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub checkout: bool,
     /// Milliseconds after which its process group is killed.
     pub timeout_ms: u64,
 }
@@ -79,6 +86,9 @@ pub struct ExecRead {
     /// Exit status, 128 + number for a signal, once everything was read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
+    /// With it, number of the signal that ended the tool itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
 }
 
 /// Params of `host/exec.write`: bytes for its standard input.
@@ -99,7 +109,7 @@ pub struct ExecWriteParams {
     pub end: bool,
 }
 
-/// Params of `host/exec.kill`: SIGTERM to its process group, SIGKILL after the grace.
+/// Params of `host/exec.kill`: a signal to its process group, SIGKILL after the grace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExecKillParams {
@@ -110,4 +120,7 @@ pub struct ExecKillParams {
     /// Milliseconds between the two signals.
     #[serde(default)]
     pub grace_ms: u64,
+    /// The first signal is SIGINT, as from the user's terminal, and not SIGTERM.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub interrupt: bool,
 }

@@ -162,11 +162,18 @@ async fn a_running_tool_ends_when_it_is_told_when_its_time_is_over_and_with_its_
         ["exec.read", {"process": "$process"}],
         open("exec sleep 300", 100),
         ["exec.read", {"process": "$process"}],
+        open("trap 'exit 8' INT; echo up; while :; do sleep 0.05; done", 10_000),
+        ["exec.read", {"process": "$process"}],
+        ["exec.kill", {"process": "$process", "graceMs": 5000, "interrupt": true}],
+        ["exec.read", {"process": "$process"}],
+        ["exec.open", {"tool": "sh", "args": ["-c", "true"], "checkout": true, "timeoutMs": 1000}],
         open("sleep 300 & exec sleep 300", 600_000),
     ]);
     let answers = chain(&stage, "http://127.0.0.1:9", steps).await;
     assert_eq!(answers[3], json!({"exitCode": 9}));
-    assert_eq!(answers[5], json!({"exitCode": 137}));
+    assert_eq!(answers[5], json!({"exitCode": 137, "signal": 9}));
+    assert_eq!(answers[9], json!({"exitCode": 8}));
+    assert_eq!(answers[10]["data"]["kind"], "grant_denied", "a power that was not asked for");
     stage.nobody_is_left().await;
 }
 

@@ -93,6 +93,8 @@ impl Stage {
             entry: Cow::Borrowed(catalog.find(self.provider).unwrap()),
             config,
             plugins_dir: self.dir.path().join("plugins"),
+            keys_dir: self.dir.path().join("keys"),
+            checkout: self.dir.path().join("checkout"),
             user: UserFacts {
                 home: "/nowhere".into(),
                 path: "/usr/bin:/bin".into(),
