@@ -39,6 +39,7 @@ mod stream;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod tool;
+mod workspace;
 
 #[cfg(target_family = "wasm")]
 use component as host;
@@ -56,6 +57,7 @@ pub use serve::{serve_delegated_run, serve_ssh_lease};
 pub use steady::Repeat;
 pub use stream::{HttpStream, Message, Next, Socket};
 pub use tool::{Process, Tool};
+pub use workspace::{Placed, RemoteCommand, Said, Workspace};
 
 pub use crabbox_schemas::error::{ErrorKind, Outcome, Resource};
 pub use crabbox_schemas::ids::LeaseId;

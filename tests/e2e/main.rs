@@ -8,6 +8,7 @@ mod base_ref;
 mod containers;
 mod counted;
 mod daemon;
+mod daytona;
 mod detach;
 mod errors;
 mod external;

@@ -1,5 +1,6 @@
 //! What end-to-end tests stand on: a sealed room, a bounded process, a real OpenSSH server, odd trees.
 
+mod daytona;
 mod islo;
 pub mod line;
 #[cfg(target_os = "linux")]
@@ -7,11 +8,13 @@ pub mod netns;
 mod podman;
 mod process;
 mod room;
+mod sandboxes;
 mod secrets;
 mod sshd;
 mod template;
 pub mod tree;
 
+pub use daytona::{DaytonaFake, KEY as DAYTONA_KEY};
 pub use islo::{IsloFake, KEY as ISLO_KEY};
 pub use podman::Podman;
 pub use process::{Call, Ended, Running};

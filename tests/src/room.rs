@@ -31,6 +31,7 @@ impl Room {
     pub fn new() -> Self {
         for provider in [
             "crabbox-provider-container",
+            "crabbox-provider-daytona",
             "crabbox-provider-external",
             "crabbox-provider-hetzner",
             "crabbox-provider-islo",

@@ -32,6 +32,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ),
     ("crabbox-box-server", &[]),
     ("crabbox-provider-container", &["crabbox-plugin-sdk"]),
+    ("crabbox-provider-daytona", &["crabbox-plugin-sdk"]),
     ("crabbox-provider-external", &["crabbox-plugin-sdk"]),
     ("crabbox-provider-hetzner", &["crabbox-plugin-sdk"]),
     ("crabbox-provider-islo", &["crabbox-plugin-sdk"]),
