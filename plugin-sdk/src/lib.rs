@@ -65,11 +65,11 @@ pub use crabbox_schemas::lease::{
     Bootstrap, BoxRequest, Desired, Expected, Lease, ReleaseOutcome, SshAuth, SshEndpoint,
 };
 pub use crabbox_schemas::plugin::{
-    AcquireParams, BasicAuth, BlobFacts, CatalogParams, CatalogResult, Check, CheckStatus,
-    EvidenceParams, EvidenceResult, ExecResult, HeaderAuth, HttpAuth, HttpBody, Instance,
-    ListParams, ListResult, Oauth2Auth, Offer, Part, Price, Purpose, QuoteParams, QuoteResult,
-    ReleaseParams, ResolveParams, RunStartParams, RunStartResult, SecretText, ServerEvent,
-    Sigv4Auth, TouchParams, UserFacts, WsOpenParams,
+    AccessParams, AccessResult, AcquireParams, BasicAuth, BlobFacts, CatalogParams, CatalogResult,
+    Check, CheckStatus, EvidenceParams, EvidenceResult, ExecResult, HeaderAuth, HttpAuth, HttpBody,
+    Instance, ListParams, ListResult, Oauth2Auth, Offer, Part, Price, Purpose, QuoteParams,
+    QuoteResult, ReleaseParams, ResolveParams, RunStartParams, RunStartResult, SecretText,
+    ServerEvent, Sigv4Auth, TouchParams, UserFacts, WsOpenParams,
 };
 
 /// Makes the component of a plugin: `component!(plugin)`, where `plugin` is a function that gives the [`Plugin`]. It

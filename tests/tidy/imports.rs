@@ -54,7 +54,16 @@ const TABLE: &[(&str, &[&str])] = &[
             "crabbox-daemon",
         ],
     ),
-    ("crabbox-tests", &["crabbox-schemas", "crabbox-wire", "crabbox-plugin-sdk", "crabbox-cli"]),
+    (
+        "crabbox-tests",
+        &[
+            "crabbox-schemas",
+            "crabbox-wire",
+            "crabbox-plugin-sdk",
+            "crabbox-cli",
+            "crabbox-box-server",
+        ],
+    ),
     ("crabbox-bench", &["crabbox-tests", "crabbox-kernel", "crabbox-plugin-sdk"]),
 ];
 

@@ -124,7 +124,11 @@ impl Entry {
         About {
             provider: self.provider.name.clone(),
             kind: self.provider.kind,
-            features: self.provider.features.clone(),
+            // A power that has a setting of its name can be turned off.
+            features: (self.provider.features.iter())
+                .filter(|feature| config.get(*feature) != Some(&serde_json::Value::Bool(false)))
+                .cloned()
+                .collect(),
             settings: digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect(),
         }
     }

@@ -378,9 +378,12 @@ def grant(found, minutes):
     token = "sshtok-" + uuid.uuid4().hex
     now = time.time()
     stamp = lambda at: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
-    entry = {"box": found["id"], "token": token, "process": None}
-    port = 22
-    access[token] = entry
+    if not SSH_SERVER:
+        raise Refused(403, "SSH access is not enabled for this organization")
+    words = [SSH_SERVER, folder(found["id"]) + HOME, token, "DAYTONA_FAKE_BOX=" + folder(found["id"])]
+    process = subprocess.Popen(words, env={"PATH": os.environ["PATH"]}, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    port = int(process.stdout.readline())
+    access[token] = {"box": found["id"], "token": token, "process": process}
     return {"id": str(uuid.uuid4()), "sandboxId": found["id"], "token": token, "expiresAt": stamp(now + minutes * 60),
             "createdAt": stamp(now), "updatedAt": stamp(now), "sshCommand": "ssh -p %d %s@127.0.0.1" % (port, token)}
 
@@ -388,8 +391,8 @@ def grant(found, minutes):
 def end_access(which):
     for token in [token for token, entry in access.items() if which(entry)]:
         entry = access.pop(token)
-        if entry["process"]:
-            entry["process"].kill()
+        entry["process"].stdin.close()
+        entry["process"].wait()
 
 
 server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -2,6 +2,7 @@
 //!
 //! Every request is made by the host, which puts the key in; this provider never sees it.
 
+mod access;
 mod api;
 mod config;
 mod create;
@@ -12,9 +13,9 @@ mod sandbox;
 mod toolbox;
 
 use crabbox_plugin_sdk::{
-    AcquireParams, Call, Check, DelegatedRun, ErrorKind, Failure, Lease, ListParams, ListResult,
-    Output, Plugin, Purpose, ReleaseOutcome, ReleaseParams, ResolveParams, RunStartParams,
-    RunStartResult,
+    AccessParams, AccessResult, AcquireParams, Call, Check, DelegatedRun, ErrorKind, Failure,
+    Lease, ListParams, ListResult, Output, Plugin, Purpose, ReleaseOutcome, ReleaseParams,
+    ResolveParams, RunStartParams, RunStartResult, TouchParams,
 };
 
 use api::Api;
@@ -102,6 +103,22 @@ impl DelegatedRun for Daytona {
             api.forget(&resource_of(lease).cloud_id);
         }
         Ok(outcome)
+    }
+
+    fn facts(&self) -> &'static [&'static str] {
+        &["lease.touch", "access.grant", "access.revoke"]
+    }
+
+    fn touch(&self, call: &Call, params: TouchParams) -> Result<Lease, Failure> {
+        self.lease(&self.api(call).touch(&params.lease, &params.state)?)
+    }
+
+    fn access(&self, call: &Call, params: AccessParams) -> Result<AccessResult, Failure> {
+        access::grant(self.api(call), &params)
+    }
+
+    fn revoke(&self, call: &Call, params: AccessParams) -> Result<(), Failure> {
+        access::revoke(self.api(call), &params)
     }
 
     fn doctor(&self, call: &Call) -> Result<Vec<Check>, Failure> {

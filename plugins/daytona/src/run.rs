@@ -1,7 +1,5 @@
 //! One run: the tree goes there as an archive when the box does not have it, the command runs in a session of its own.
 
-use std::time::Instant;
-
 use crabbox_plugin_sdk::{
     Failure, Outcome, Output, Part, RunStartParams, RunStartResult, Workspace,
 };
@@ -31,7 +29,6 @@ pub(crate) fn run(
         workspace.unpack()
     })?;
     let env = environment(&toolbox, &workspace.notes, params).map_err(nothing_ran)?;
-    let _use = InUse::begin(api, sandbox, placed.now);
     workspace.run(&placed, output, |words| {
         let framed = ["sh", "-c", FRAMED, "crabbox", &workspace.notes, &params.run_id, env];
         let words: Vec<&str> = framed.into_iter().chain(words.iter().map(String::as_str)).collect();
@@ -75,27 +72,5 @@ fn file() -> Part {
         blob: None,
         file_name: Some("file".to_owned()),
         content_type: Some("application/octet-stream".to_owned()),
-    }
-}
-
-/// Says while it exists that the sandbox is used, and then that it was.
-struct InUse<'a> {
-    api: Api<'a>,
-    sandbox: &'a Sandbox,
-    now: Option<u64>,
-    since: Instant,
-}
-
-impl<'a> InUse<'a> {
-    fn begin(api: Api<'a>, sandbox: &'a Sandbox, now: Option<u64>) -> Self {
-        api.touch(sandbox, "running", now);
-        Self { api, sandbox, now, since: Instant::now() }
-    }
-}
-
-impl Drop for InUse<'_> {
-    fn drop(&mut self) {
-        let now = self.now.map(|now| now + self.since.elapsed().as_secs());
-        self.api.touch(self.sandbox, "ready", now);
     }
 }

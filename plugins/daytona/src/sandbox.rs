@@ -164,14 +164,19 @@ impl Api<'_> {
         Ok((ours, false))
     }
 
-    /// Notes that a sandbox is used, for people and for its own clock. What fails here costs nothing now.
-    pub(crate) fn touch(&self, sandbox: &Sandbox, state: &str, now: Option<u64>) {
-        let labels = json!({ "labels": touched_labels(&sandbox.labels, state, now) });
-        let path = path(&sandbox.id);
-        let noted = self.ask("PUT", &format!("{path}/labels"), Repeat::Safe, |r| r.json(&labels));
-        if let Err(failure) = noted {
-            self.call.log(crabbox_plugin_sdk::Level::Debug, failure.message());
+    /// Notes that the sandbox of a lease is used: when, by Daytona's own clock.
+    pub(crate) fn touch(&self, lease: &Lease, state: &str) -> Result<Sandbox, Failure> {
+        let url = path(&lease.cloud_id);
+        let asked = self.ask("GET", &url, Repeat::Safe, |request| request)?;
+        let sandbox: Sandbox = asked.json()?;
+        if !sandbox.is_of(&lease.lease_id) {
+            return Err(foreign(&lease.cloud_id, &lease.lease_id));
         }
+        let labels = touched_labels(&sandbox.labels, state, asked.date());
+        let body = json!({ "labels": labels });
+        self.ask("PUT", &format!("{url}/labels"), Repeat::Safe, |r| r.json(&body))?;
+        self.stay_awake(&sandbox.id);
+        Ok(Sandbox { labels, ..sandbox })
     }
 
     /// Tells Daytona's own idle clock that the sandbox is used.

@@ -1,6 +1,7 @@
 //! The Daytona provider, from the command line to a small Daytona that really runs commands.
 
 mod runs;
+mod shells;
 
 use std::fs;
 use std::path::{Path, PathBuf};
