@@ -1,11 +1,10 @@
 //! The key and the session: at Islo, in the host's memory, and nowhere else. And crabbox dying at any moment.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crabbox_tests::{ISLO_KEY, Room, binary, holders};
+use crabbox_tests::{ISLO_KEY, holders, tapped};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -15,33 +14,10 @@ use crate::matrix::wished;
 /// What every session's token begins with.
 const SESSION: &str = "session-";
 
-/// The same plugin, with every frame written down on its way.
-fn tapped(room: &Room) -> PathBuf {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/islo");
-    let folder = room.at("tapped");
-    fs::create_dir(&folder).unwrap();
-    fs::copy(from.join("config.schema.json"), folder.join("config.schema.json")).unwrap();
-    let manifest = fs::read_to_string(from.join("crabbox-plugin.toml")).unwrap();
-    let (head, grants) = (manifest.split("[[artifact]]").next(), manifest.split("[grants]").nth(1));
-    let text = format!(
-        "{}[[artifact]]\nruntime = \"stdio\"\npath = \"tap\"\n\n[grants]\npowers = [\"write\"]\n{}",
-        head.unwrap(),
-        grants.unwrap()
-    );
-    fs::write(folder.join("crabbox-plugin.toml"), text).unwrap();
-    let frames = room.at("frames");
-    let (program, frames) = (binary("crabbox-provider-islo"), frames.display());
-    let tap =
-        format!("#!/bin/sh\ntee -a {frames}.in | {} | tee -a {frames}.out\n", program.display());
-    fs::write(folder.join("tap"), tap).unwrap();
-    fs::set_permissions(folder.join("tap"), PermissionsExt::from_mode(0o755)).unwrap();
-    folder
-}
-
 #[test]
 fn neither_is_in_a_frame_a_file_an_argument_or_the_commands_environment() {
     let (room, islo, repo) = stage();
-    let plugin = tapped(&room).display().to_string();
+    let plugin = tapped(&room, "islo").display().to_string();
     let line = "env; tr '\\0' '\\n' </proc/$PPID/environ; echo begun; while [ ! -e go ]; do sleep 0.05; done";
     let words = ["run", "--debug", "--plugin-dev", &plugin, "--", "sh", "-c", line];
     let running = room.crabbox(&repo, words).limit(Duration::from_secs(90)).start();

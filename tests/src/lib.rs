@@ -19,7 +19,7 @@ pub use islo::{IsloFake, KEY as ISLO_KEY};
 pub use podman::Podman;
 pub use process::{Call, Ended, Running};
 pub use room::Room;
-pub use secrets::{holders, holds};
+pub use secrets::{holders, holds, tapped};
 pub use sshd::Sshd;
 
 use std::path::PathBuf;

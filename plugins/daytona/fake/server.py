@@ -76,7 +76,7 @@ def create(wish, port):
     boxes[number] = {
         "id": number, "organizationId": "org-1", "name": name, "snapshot": SNAPSHOT, "user": wish.get("user", "daytona"),
         "env": wish.get("env") or {}, "labels": wish.get("labels") or {}, "public": False, "networkBlockAll": False,
-        "target": wish.get("target", "us"), "cpu": 1, "gpu": 0, "memory": 1, "disk": 3, "state": "creating",
+        "target": wish.get("target", "us"), "cpu": 1, "gpu": 0, "memory": 1, "disk": 3, "kvm": False, "state": "creating",
         "autoStopInterval": wish.get("autoStopInterval", 15), "autoDeleteInterval": wish.get("autoDeleteInterval", -1),
         "createdAt": now, "updatedAt": now, "toolboxProxyUrl": "http://127.0.0.1:%d/toolbox" % port,
         "_left": how["polls"], "_ttl": wish.get("ttlMinutes")}
@@ -256,7 +256,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def page(self):
         wanted = json.loads(self.query.get("labels", "{}")).items()
-        all_of = sorted((b for b in boxes.values() if wanted <= b["labels"].items()), key=lambda b: b["name"])
+        all_of = sorted((b for b in boxes.values() if wanted <= b["labels"].items() and b["state"] != "destroying"), key=lambda b: b["name"])
         offset, limit = int(self.query.get("cursor") or 0), min(int(self.query.get("limit", 100)), how["page"])
         more = how["circle"] or offset + limit < len(all_of)
         following = ("0" if how["circle"] else str(offset + limit)) if more else None

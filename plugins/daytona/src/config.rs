@@ -88,8 +88,9 @@ impl Config {
             Err(Failure::unsupported(what)
                 .hint("the snapshot says how big a sandbox is: set daytona.snapshot"))
         };
+        // `beast` is what is wanted when nobody said anything, `standard` when somebody wants nothing special.
         match (&*request.target, &request.machine_type, &*request.class) {
-            ("" | "linux", None, "" | "beast") => self.snapshot().map(drop),
+            ("" | "linux", None, "" | "standard" | "beast") => self.snapshot().map(drop),
             ("" | "linux", Some(wanted), _) => {
                 refused(format!("Daytona has no machine type {wanted}"))
             }

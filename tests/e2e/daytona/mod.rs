@@ -1,6 +1,9 @@
 //! The Daytona provider, from the command line to a small Daytona that really runs commands.
 
+mod faults;
+mod kit;
 mod runs;
+mod secrets;
 mod shells;
 
 use std::fs;

@@ -1,0 +1,48 @@
+//! The key: at Daytona, in the host's memory, and nowhere else. And Daytona's own SDK as a second client.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crabbox_tests::{DAYTONA_KEY, DaytonaFake, Room, binaries, gone_without, holders, tapped};
+
+use super::stage;
+
+#[test]
+fn it_is_in_no_frame_no_file_no_argument_and_not_in_the_commands_environment() {
+    let (room, daytona, repo) = stage();
+    let plugin = tapped(&room, "daytona").display().to_string();
+    let line = "env; tr '\\0' '\\n' </proc/$PPID/environ; echo begun; while [ ! -e go ]; do sleep 0.05; done";
+    let words =
+        ["run", "--debug", "--env", "SOME=v4lue", "--plugin-dev", &plugin, "--", "sh", "-c", line];
+    let running = room.crabbox(&repo, words).limit(Duration::from_secs(90)).start();
+    running.prints("begun");
+    for (pid, line) in room.processes() {
+        assert!(!line.contains(DAYTONA_KEY), "{pid:?}: {line}");
+    }
+    let number = daytona.kept()[0]["id"].as_str().unwrap().to_owned();
+    fs::write(daytona.folder(&number, "home/daytona/crabbox/tree/go"), "").unwrap();
+    let ended = running.wait().expect(0);
+    let shown = format!("{}{}", ended.out(), ended.err());
+    assert!(!shown.contains(DAYTONA_KEY) && ended.out().contains("SOME=v4lue"), "{shown}");
+    let said = fs::read_to_string(room.at("frames.out")).unwrap();
+    assert!(said.contains("\"bearer\":\"api-key\""), "{said}");
+    assert_eq!(holders(room.path(), DAYTONA_KEY), [] as [PathBuf; 0]);
+    room.assert_no_claims();
+}
+
+#[test]
+fn daytonas_own_sdk_makes_runs_copies_and_removes_at_the_small_daytona() {
+    if gone_without("CRABBOX_TEST_SDK", "Daytona's Python SDK") {
+        return;
+    }
+    let python = binaries().join("../clients/bin/python");
+    assert!(python.is_file(), "{} is missing: ./test.sh installs it", python.display());
+    let room = Room::new();
+    let daytona = DaytonaFake::alone();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins/daytona/fake/second_client.py");
+    let call = room.call(python).args([script, DAYTONA_KEY, &daytona.url()]);
+    let ended = call.env("PYTHONDONTWRITEBYTECODE", "1").limit(Duration::from_secs(120)).ok();
+    assert_eq!(ended.out(), "created, listed, ran, streamed, uploaded, deleted\n", "{ended}");
+    assert_eq!(daytona.boxes(), [""; 0]);
+}
