@@ -9,7 +9,7 @@ use crabbox_kernel::lease::acquire::OWN_LEASE_IDS;
 use crabbox_kernel::ports::About;
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::ErrorCode;
-use crabbox_schemas::manifest::{Manifest, ProviderEntry, Runtime};
+use crabbox_schemas::manifest::{Manifest, ProviderEntry, Runtime, SecretGrant};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -115,6 +115,15 @@ impl Entry {
             None => (flag.default.as_ref()?, false),
         };
         Some((url.as_str()?.to_owned(), own))
+    }
+
+    /// What it may use of secrets. Files of other programs are for plugins that ship with crabbox alone.
+    pub fn secrets(&self) -> Vec<SecretGrant> {
+        let mut secrets = self.manifest.grants.secrets.clone();
+        if self.place != Place::Bundled {
+            secrets.iter_mut().for_each(|grant| grant.file = None);
+        }
+        secrets
     }
 
     /// What is known of the provider with these settings, without running it.

@@ -228,6 +228,8 @@ class Handler(BaseHTTPRequestHandler):
             end_all(found["id"])
             end_access(lambda entry: entry["box"] == found["id"])
             shutil.rmtree(folder(found["id"]), ignore_errors=True)
+            if how["deleting"] == 0:
+                boxes.pop(found["id"], None)
             return 200, shown(found)
         if route == ("PUT", "labels"):
             found["labels"] = data["labels"]

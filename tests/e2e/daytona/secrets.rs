@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use crabbox_tests::{DAYTONA_KEY, DaytonaFake, Room, binaries, gone_without, holders, tapped};
 
+use serde_json::json;
+
 use super::stage;
 
 #[test]
@@ -40,6 +42,7 @@ fn daytonas_own_sdk_makes_runs_copies_and_removes_at_the_small_daytona() {
     assert!(python.is_file(), "{} is missing: ./test.sh installs it", python.display());
     let room = Room::new();
     let daytona = DaytonaFake::alone();
+    daytona.set(&json!({"deleting": 0}));
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins/daytona/fake/second_client.py");
     let call = room.call(python).args([script, DAYTONA_KEY, &daytona.url()]);
     let ended = call.env("PYTHONDONTWRITEBYTECODE", "1").limit(Duration::from_secs(120)).ok();
