@@ -38,6 +38,7 @@ mod matrix_kills;
 mod matrix_links;
 mod native;
 mod plugins;
+mod prism;
 mod schemas;
 mod scripted;
 mod secrets;
