@@ -59,7 +59,7 @@ fn environment(
         text.push_str(&format!("export {name}='{}'\n", value.replace('\'', r"'\''")));
     }
     toolbox.step(PRIVATE, &[notes])?;
-    let file = Part { text: Some(text.into()), ..file() };
+    let file = Part { text: Some(text), ..file() };
     toolbox.upload(&format!("{notes}/{}.env", params.run_id), &file)?;
     Ok("env")
 }
