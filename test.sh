@@ -73,9 +73,9 @@ fi
 step "second clients"
 # Others who know a service's API judge the one of our tests: the vendors' own clients, and a vendor's own description.
 clients=${CARGO_TARGET_DIR:-$PWD/target}/clients
-"$clients/bin/python" -c "import hcloud, islo" 2>/dev/null ||
-  { python3 -m venv "$clients" && "$clients/bin/pip" install --quiet --disable-pip-version-check hcloud==2.27.0 islo==0.3.20; } || true
-if "$clients/bin/python" -c "import hcloud, islo" 2>/dev/null; then
+"$clients/bin/python" -c "import daytona, hcloud, islo" 2>/dev/null ||
+  { python3 -m venv "$clients" && "$clients/bin/pip" install --quiet --disable-pip-version-check daytona==0.226.1 hcloud==2.27.0 islo==0.3.20; } || true
+if "$clients/bin/python" -c "import daytona, hcloud, islo" 2>/dev/null; then
   export CRABBOX_TEST_HCLOUD_PYTHON=$clients/bin/python
 else
   export CRABBOX_TEST_SDK=0

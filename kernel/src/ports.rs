@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crabbox_schemas::claim::PluginPin;
-use crabbox_schemas::error::Resource;
+use crabbox_schemas::error::{ErrorCode, Resource};
 use crabbox_schemas::lease::{Bootstrap, BoxRequest, Desired, Lease, ReleaseOutcome, SshEndpoint};
 use crabbox_schemas::plugin::{Check, ProviderKind, Purpose, RunStartResult};
 use std::collections::BTreeMap;
 use tokio::sync::watch;
 
-use crate::error::Result;
+use crate::error::{KernelError, Result};
 use crate::event::{Event, Stream};
 use crate::lease::trail::Trail;
 
@@ -195,6 +195,15 @@ pub trait Provider {
         events: &mut dyn EventSink,
         stop: &Stop,
     ) -> impl Future<Output = Result<RunStartResult>>;
+    /// How to reach a box for a while, and the end of that; only for providers with `ssh-access`.
+    fn grant_access(&self, _lease: &Lease) -> impl Future<Output = Result<SshEndpoint>> {
+        let what = "this provider lets nobody in over SSH";
+        std::future::ready(Err(KernelError::new(ErrorCode::Unsupported, what)))
+    }
+    /// Ends every access to a box that was granted.
+    fn revoke_access(&self, _lease: &Lease) -> impl Future<Output = Result<()>> {
+        std::future::ready(Ok(()))
+    }
 }
 
 /// What is needed to reach a box.

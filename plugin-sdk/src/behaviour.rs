@@ -98,6 +98,11 @@ impl<P: DelegatedRun> Behaviour for Runs<P> {
             method::RUN_STOP => {
                 pack(ReleaseResult { outcome: provider.stop(call, read(params)?)? })
             }
+            method::LEASE_TOUCH => {
+                pack(LeaseResult { lease: provider.touch(call, read(params)?)? })
+            }
+            method::ACCESS_GRANT => pack(provider.access(call, read(params)?)?),
+            method::ACCESS_REVOKE => provider.revoke(call, read(params)?).map(|()| json!({})),
             _ => Err(Failure::unsupported(format!("no method {name}"))),
         }
     }

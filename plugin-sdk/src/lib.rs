@@ -39,6 +39,7 @@ mod stream;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod tool;
+mod workspace;
 
 #[cfg(target_family = "wasm")]
 use component as host;
@@ -56,6 +57,7 @@ pub use serve::{serve_delegated_run, serve_ssh_lease};
 pub use steady::Repeat;
 pub use stream::{HttpStream, Message, Next, Socket};
 pub use tool::{Process, Tool};
+pub use workspace::{Placed, RemoteCommand, Said, Workspace};
 
 pub use crabbox_schemas::error::{ErrorKind, Outcome, Resource};
 pub use crabbox_schemas::ids::LeaseId;
@@ -63,11 +65,11 @@ pub use crabbox_schemas::lease::{
     Bootstrap, BoxRequest, Desired, Expected, Lease, ReleaseOutcome, SshAuth, SshEndpoint,
 };
 pub use crabbox_schemas::plugin::{
-    AcquireParams, BasicAuth, BlobFacts, CatalogParams, CatalogResult, Check, CheckStatus,
-    EvidenceParams, EvidenceResult, ExecResult, HeaderAuth, HttpAuth, HttpBody, Instance,
-    ListParams, ListResult, Oauth2Auth, Offer, Part, Price, Purpose, QuoteParams, QuoteResult,
-    ReleaseParams, ResolveParams, RunStartParams, RunStartResult, SecretText, ServerEvent,
-    Sigv4Auth, TouchParams, UserFacts, WsOpenParams,
+    AccessParams, AccessResult, AcquireParams, BasicAuth, BlobFacts, CatalogParams, CatalogResult,
+    Check, CheckStatus, EvidenceParams, EvidenceResult, ExecResult, HeaderAuth, HttpAuth, HttpBody,
+    Instance, ListParams, ListResult, Oauth2Auth, Offer, Part, Price, Purpose, QuoteParams,
+    QuoteResult, ReleaseParams, ResolveParams, RunStartParams, RunStartResult, SecretText,
+    ServerEvent, Sigv4Auth, TouchParams, UserFacts, WsOpenParams,
 };
 
 /// Makes the component of a plugin: `component!(plugin)`, where `plugin` is a function that gives the [`Plugin`]. It

@@ -65,8 +65,8 @@ impl Plugin {
         Self::new(move |params| {
             introduce(manifest, params, &RUNS, |instance| {
                 let provider = open(instance)?;
-                let idempotent = provider.idempotent_acquire();
-                Ok((Arc::new(Runs(provider)) as Arc<dyn Behaviour>, idempotent, &[]))
+                let (idempotent, facts) = (provider.idempotent_acquire(), provider.facts());
+                Ok((Arc::new(Runs(provider)) as Arc<dyn Behaviour>, idempotent, facts))
             })
         })
     }

@@ -2,9 +2,9 @@
 
 use crabbox_schemas::lease::{Lease, ReleaseOutcome};
 use crabbox_schemas::plugin::{
-    AcquireParams, CatalogParams, CatalogResult, Check, EvidenceParams, EvidenceResult, Instance,
-    ListParams, ListResult, QuoteParams, QuoteResult, ReleaseParams, ResolveParams, RunStartParams,
-    RunStartResult, TouchParams,
+    AccessParams, AccessResult, AcquireParams, CatalogParams, CatalogResult, Check, EvidenceParams,
+    EvidenceResult, Instance, ListParams, ListResult, QuoteParams, QuoteResult, ReleaseParams,
+    ResolveParams, RunStartParams, RunStartResult, TouchParams,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -102,6 +102,27 @@ pub trait DelegatedRun: Send + Sync + 'static {
 
     /// Gives a box back; repeatable. Touches nothing unless `expected` holds.
     fn stop(&self, call: &Call, params: ReleaseParams) -> Result<ReleaseOutcome, Failure>;
+
+    /// Which of the optional methods below are there: `lease.touch`, `access.grant`, `access.revoke`.
+    fn facts(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Notes that the box is still in use. Says what is known when there is nothing to note.
+    fn touch(&self, _call: &Call, params: TouchParams) -> Result<Lease, Failure> {
+        Ok(params.lease)
+    }
+
+    /// Lets crabbox into a box over SSH for a while; for providers with the feature `ssh-access`. A secret user name is
+    /// the handle that [`capture_for`](crate::HttpRequest::capture_for) left, for the host's `https` origin.
+    fn access(&self, _call: &Call, _params: AccessParams) -> Result<AccessResult, Failure> {
+        Err(Failure::unsupported("this provider lets nobody in over SSH"))
+    }
+
+    /// Ends every access to a box that was granted.
+    fn revoke(&self, _call: &Call, _params: AccessParams) -> Result<(), Failure> {
+        Ok(())
+    }
 
     /// Looks at credentials and prerequisites; creates nothing.
     fn doctor(&self, _call: &Call) -> Result<Vec<Check>, Failure> {

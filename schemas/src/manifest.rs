@@ -179,6 +179,20 @@ pub struct SecretGrant {
     /// Origins it may be sent to, or names of settings in `{}`; every granted one without.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub to: Vec<String>,
+    /// Where the vendor's own tool keeps it, when neither settings nor environment say; only of plugins that ship with
+    /// crabbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<SecretFile>,
+}
+
+/// A place in a JSON file of another program's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct SecretFile {
+    /// The file, below the user's configuration folder.
+    pub path: String,
+    /// Names joined by dots; `profiles[id=active]` is the entry of a list whose `id` is what the document's `active` says.
+    pub value: String,
 }
 
 /// What a plugin may do with a secret.

@@ -61,6 +61,7 @@ pub mod method {
     pub const QUOTA_READ: &str = "quota.read";
     pub const EVIDENCE_COLLECT: &str = "evidence.collect";
     pub const ACCESS_GRANT: &str = "access.grant";
+    pub const ACCESS_REVOKE: &str = "access.revoke";
     pub const CANCEL: &str = "$/cancel";
     pub const CREDIT: &str = "$/credit";
 }

@@ -171,6 +171,7 @@ fn methods(g: &mut SchemaGenerator) -> Value {
         m::QUOTA_READ: call::<p::BareParams, p::QuotaResult>(g),
         m::EVIDENCE_COLLECT: call::<p::EvidenceParams, p::EvidenceResult>(g),
         m::ACCESS_GRANT: call::<p::AccessParams, p::AccessResult>(g),
+        m::ACCESS_REVOKE: call::<p::AccessParams, Nothing>(g),
         m::CANCEL: note::<p::CancelParams>(g),
         m::CREDIT: note::<p::CreditParams>(g),
     })

@@ -1,7 +1,7 @@
 //! A Blacksmith that has a bad day, and two people who ask it for the same at once.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crabbox_tests::{Blacksmith, Room, eventually};
@@ -216,16 +216,10 @@ fn killed_at_any_moment_it_leaves_nothing_that_cleanup_does_not_finish() {
     room.assert_nothing_left();
 }
 
-/// The same plugin, with every frame written down on its way.
-fn tapped(room: &Room) -> PathBuf {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/blacksmith");
-    crabbox_tests::tapped(room, &from, "crabbox-provider-blacksmith")
-}
-
 #[test]
 fn the_private_key_is_in_no_frame_no_argument_and_no_file_but_its_own() {
     let (room, smith, repo) = stage(1);
-    let plugin = tapped(&room).display().to_string();
+    let plugin = crabbox_tests::tapped(&room, "blacksmith").display().to_string();
     let line = "echo begun; while [ ! -e go ]; do sleep 0.05; done";
     let words = ["run", "--debug", "--plugin-dev", &plugin, "--", "sh", "-c", line];
     let running = call(&room, &repo, &words).start();

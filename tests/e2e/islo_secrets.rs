@@ -1,10 +1,10 @@
 //! The key and the session: at Islo, in the host's memory, and nowhere else. And crabbox dying at any moment.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crabbox_tests::{ISLO_KEY, Room, holders};
+use crabbox_tests::{ISLO_KEY, holders, tapped};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -14,16 +14,10 @@ use crate::matrix::wished;
 /// What every session's token begins with.
 const SESSION: &str = "session-";
 
-/// The same plugin, with every frame written down on its way.
-fn tapped(room: &Room) -> PathBuf {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/islo");
-    crabbox_tests::tapped(room, &from, "crabbox-provider-islo")
-}
-
 #[test]
 fn neither_is_in_a_frame_a_file_an_argument_or_the_commands_environment() {
     let (room, islo, repo) = stage();
-    let plugin = tapped(&room).display().to_string();
+    let plugin = tapped(&room, "islo").display().to_string();
     let line = "env; tr '\\0' '\\n' </proc/$PPID/environ; echo begun; while [ ! -e go ]; do sleep 0.05; done";
     let words = ["run", "--debug", "--plugin-dev", &plugin, "--", "sh", "-c", line];
     let running = room.crabbox(&repo, words).limit(Duration::from_secs(90)).start();

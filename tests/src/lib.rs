@@ -1,6 +1,7 @@
 //! What end-to-end tests stand on: a sealed room, a bounded process, a real OpenSSH server, odd trees.
 
 mod blacksmith;
+mod daytona;
 mod islo;
 pub mod line;
 #[cfg(target_os = "linux")]
@@ -8,6 +9,7 @@ pub mod netns;
 mod podman;
 mod process;
 mod room;
+mod sandboxes;
 mod secrets;
 mod sshd;
 mod tap;
@@ -15,6 +17,7 @@ mod template;
 pub mod tree;
 
 pub use blacksmith::Blacksmith;
+pub use daytona::{DaytonaFake, KEY as DAYTONA_KEY};
 pub use islo::{IsloFake, KEY as ISLO_KEY};
 pub use podman::Podman;
 pub use process::{Call, Ended, Running};

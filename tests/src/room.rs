@@ -32,6 +32,7 @@ impl Room {
         for provider in [
             "crabbox-provider-blacksmith",
             "crabbox-provider-container",
+            "crabbox-provider-daytona",
             "crabbox-provider-external",
             "crabbox-provider-hetzner",
             "crabbox-provider-islo",

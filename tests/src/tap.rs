@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::{Room, binary};
 
-/// A folder with the plugin of another one, whose frames go to `frames.in` and `frames.out` of the room.
-pub fn tapped(room: &Room, from: &Path, program: &str) -> PathBuf {
+/// A folder with a provider's plugin, whose frames go to `frames.in` and `frames.out` of the room.
+pub fn tapped(room: &Room, provider: &str) -> PathBuf {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins").join(provider);
     let folder = room.at("tapped");
     fs::create_dir(&folder).expect("a folder");
     fs::copy(from.join("config.schema.json"), folder.join("config.schema.json")).expect("a schema");
@@ -22,7 +23,7 @@ pub fn tapped(room: &Room, from: &Path, program: &str) -> PathBuf {
     let artifact = "[[artifact]]\nruntime = \"stdio\"\npath = \"tap\"\n\n[grants]";
     let text = format!("{}{artifact}{grants}", head.expect("a head"));
     fs::write(folder.join("crabbox-plugin.toml"), text).expect("a manifest");
-    let (program, frames) = (binary(program), room.at("frames"));
+    let (program, frames) = (binary(&format!("crabbox-provider-{provider}")), room.at("frames"));
     let tap = format!(
         "#!/bin/sh\ntee -a {frames}.in | {} | tee -a {frames}.out\n",
         program.display(),

@@ -32,6 +32,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ),
     ("crabbox-box-server", &[]),
     ("crabbox-provider-container", &["crabbox-plugin-sdk"]),
+    ("crabbox-provider-daytona", &["crabbox-plugin-sdk"]),
     ("crabbox-provider-external", &["crabbox-plugin-sdk"]),
     ("crabbox-provider-hetzner", &["crabbox-plugin-sdk"]),
     ("crabbox-provider-blacksmith", &["crabbox-plugin-sdk"]),
@@ -54,7 +55,16 @@ const TABLE: &[(&str, &[&str])] = &[
             "crabbox-daemon",
         ],
     ),
-    ("crabbox-tests", &["crabbox-schemas", "crabbox-wire", "crabbox-plugin-sdk", "crabbox-cli"]),
+    (
+        "crabbox-tests",
+        &[
+            "crabbox-schemas",
+            "crabbox-wire",
+            "crabbox-plugin-sdk",
+            "crabbox-cli",
+            "crabbox-box-server",
+        ],
+    ),
     ("crabbox-bench", &["crabbox-tests", "crabbox-kernel", "crabbox-plugin-sdk"]),
 ];
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crabbox_kernel::error::{KernelError, Result};
-use crabbox_kernel::lease::adopt;
 use crabbox_kernel::lease::in_use;
+use crabbox_kernel::lease::{access, adopt};
 use crabbox_kernel::ports::Remote;
 use crabbox_kernel::run::process::{End, Killer, pump};
 use crabbox_kernel::run::reach::reach;
@@ -52,7 +52,18 @@ pub(crate) async fn ssh(ctx: &Context, args: SshArgs) -> Result<i32> {
     let dialer = ctx.warm_dialer();
     let bench = ctx.bench(&session, &dialer);
     let root = checkout::find(ctx)?.root;
-    let held = adopt::adopt(&bench, &name, &root, args.reclaim, &mut Vec::new()).await;
+    let found = async {
+        let held = adopt::adopt(&bench, &name, &root, args.reclaim, &mut Vec::new()).await?;
+        if args.show_secret {
+            return access::lend(&bench, &held).await;
+        }
+        let shown = held.lease.ssh.is_some() || !access::is_lent(&bench);
+        shown.then_some(held).ok_or_else(|| {
+            KernelError::new(ErrorCode::Unsupported, "its user name is a secret that lasts a while")
+                .hint("pass --show-secret to see it, or use `crabbox connect`, which does not show it")
+        })
+    };
+    let held = found.await;
     session.close().await;
     let lease = held?.lease;
     if lease.ssh.is_none() {
@@ -82,9 +93,15 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     let mut screen = Screen::plain(ctx);
     let worked = async {
         let held = adopt::take(&bench, &name, &root, args.reclaim, &mut Vec::new()).await?;
-        let remote = reach(&bench, &held, &mut screen, &ctx.stop).await?.remote;
-        let end = in_use(&bench, &held, &ctx.stop, shell(ctx, &remote, &mut screen)).await;
-        remote.close().await;
+        let lent = access::lend(&bench, &held).await?;
+        let end = async {
+            let remote = reach(&bench, &lent, &mut screen, &ctx.stop).await?.remote;
+            let end = in_use(&bench, &held, &ctx.stop, shell(ctx, &remote, &mut screen)).await;
+            remote.close().await;
+            end
+        }
+        .await;
+        access::give_back(&bench, &lent).await;
         end
     }
     .await;

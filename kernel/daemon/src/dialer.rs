@@ -111,7 +111,9 @@ impl<D: Dialer> Dialer for WarmDialer<D> {
         events: &mut dyn EventSink,
         stop: &Stop,
     ) -> Result<Self::Remote> {
-        if let Some(caller) = &self.daemon {
+        // A secret that is gone with its connection leads nobody back to it.
+        let kept = self.daemon.as_ref().filter(|_| !address.endpoint.user_secret);
+        if let Some(caller) = kept {
             match ask(caller, address, events, stop).await {
                 Asked::Remote(remote) => return Ok(WarmRemote::Kept(remote)),
                 Asked::Failed(error) => return Err(error),

@@ -4,7 +4,7 @@ use crabbox_kernel::error::Result;
 use crabbox_kernel::lease::trail::Trail;
 use crabbox_kernel::ports::{About, DelegatedRun, EventSink, Provider, Query, Stop, Wanted};
 use crabbox_schemas::claim::PluginPin;
-use crabbox_schemas::lease::{Lease, ReleaseOutcome};
+use crabbox_schemas::lease::{Lease, ReleaseOutcome, SshEndpoint};
 use crabbox_schemas::plugin::{Check, RunStartResult};
 use tokio::sync::OnceCell;
 
@@ -84,5 +84,13 @@ impl Provider for Lazy<'_> {
         stop: &Stop,
     ) -> Result<RunStartResult> {
         self.session().await?.run(run, events, stop).await
+    }
+
+    async fn grant_access(&self, lease: &Lease) -> Result<SshEndpoint> {
+        self.session().await?.grant_access(lease).await
+    }
+
+    async fn revoke_access(&self, lease: &Lease) -> Result<()> {
+        self.session().await?.revoke_access(lease).await
     }
 }

@@ -8,11 +8,11 @@ use crabbox_kernel::ports::{About, DelegatedRun, EventSink, Provider, Query, Sto
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::{ErrorCode, Outcome};
 use crabbox_schemas::ids::LeaseId;
-use crabbox_schemas::lease::{Desired, Expected, Lease, ReleaseOutcome};
+use crabbox_schemas::lease::{Desired, Expected, Lease, ReleaseOutcome, SshEndpoint};
 use crabbox_schemas::plugin::{
-    AcquireParams, BareParams, Check, DoctorResult, LeaseResult, ListParams, ListResult,
-    ProviderKind, ReleaseParams, ReleaseResult, ResolveParams, RunStartParams, RunStartResult,
-    TouchParams, method,
+    AccessParams, AccessResult, AcquireParams, BareParams, Check, DoctorResult, LeaseResult,
+    ListParams, ListResult, ProviderKind, ReleaseParams, ReleaseResult, ResolveParams,
+    RunStartParams, RunStartResult, TouchParams, method,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,6 +24,8 @@ use crate::session::Session;
 
 /// A provider with this power names leases itself: the box existed before crabbox.
 const OWN_LEASE_IDS: &str = "own-lease-ids";
+/// A provider that runs commands itself and has this power notes when its boxes are used.
+const TOUCH: &str = "lease-touch";
 /// Most pages of one listing.
 const MAX_PAGES: usize = 1000;
 /// Most boxes of one listing; more are not looked at.
@@ -50,6 +52,11 @@ impl Session {
     pub(crate) fn read(&self, method: &'static str) -> Shape {
         let grace = self.timeouts.grace.1;
         Shape { method, deadline: self.timeouts.read, grace, mutating: false }
+    }
+
+    fn change(&self, method: &'static str) -> Shape {
+        let grace = self.timeouts.grace.1;
+        Shape { method, deadline: self.timeouts.touch, grace, mutating: true }
     }
 
     pub(crate) async fn ask<T: DeserializeOwned>(
@@ -221,15 +228,11 @@ impl Provider for Session {
     }
 
     async fn touch(&self, lease: &Lease, state: &str) -> Result<Lease> {
-        if self.about.kind == ProviderKind::DelegatedRun {
+        let noted = self.about.features.iter().any(|feature| feature == TOUCH);
+        if self.about.kind == ProviderKind::DelegatedRun && !noted {
             return Ok(lease.clone()); // its own runs keep it in use
         }
-        let shape = Shape {
-            method: method::LEASE_TOUCH,
-            deadline: self.timeouts.touch,
-            grace: self.timeouts.grace.1,
-            mutating: true,
-        };
+        let shape = self.change(method::LEASE_TOUCH);
         let params = TouchParams {
             ctx: context(shape.deadline, shape.grace, &format!("touch-{}", lease.lease_id)),
             lease: lease.clone(),
@@ -297,5 +300,36 @@ impl Provider for Session {
             blobs.remove(&blob);
         }
         result
+    }
+
+    async fn grant_access(&self, lease: &Lease) -> Result<SshEndpoint> {
+        let shape = self.change(method::ACCESS_GRANT);
+        let params = AccessParams {
+            ctx: context(shape.deadline, shape.grace, &format!("access-{}", lease.lease_id)),
+            lease: lease.clone(),
+        };
+        let AccessResult { ssh, .. } =
+            self.ask(shape, &params, Hands::default(), &Stop::never()).await?;
+        let lease = Lease { ssh: Some(ssh), ..lease.clone() };
+        let ssh = self.checked(shape, lease, None)?.ssh.unwrap_or_default();
+        if !ssh.user_secret {
+            return Ok(ssh);
+        }
+        // The plugin has only the handle of it.
+        let user = self.link.broker.net.vault().login(&ssh.user, &ssh.host);
+        let user = user.map_err(|error| self.lie(shape, error.message))?;
+        Ok(SshEndpoint { user: user.expose().to_owned(), ..ssh })
+    }
+
+    async fn revoke_access(&self, lease: &Lease) -> Result<()> {
+        let shape = self.change(method::ACCESS_REVOKE);
+        let params = AccessParams {
+            ctx: context(shape.deadline, shape.grace, &format!("revoke-{}", lease.lease_id)),
+            lease: lease.clone(),
+        };
+        let done: serde_json::Value =
+            self.ask(shape, &params, Hands::default(), &Stop::never()).await?;
+        drop(done);
+        Ok(())
     }
 }

@@ -53,15 +53,45 @@ impl Secrets {
         }
         let secret = match self.reference(name) {
             Some(reference) => Some(self.follow(name, &reference).await?),
-            None => self.grants.iter().find(|grant| grant.name == name).and_then(|grant| {
-                let mut values = grant.env.iter().filter_map(|name| self.env.get(name));
-                values.find(|value| !value.is_empty()).cloned().map(Secret::new)
-            }),
+            None => match self.grants.iter().find(|grant| grant.name == name) {
+                Some(grant) => self.granted(grant)?,
+                None => None,
+            },
         };
         if let Some(secret) = &secret {
             found.insert(name.to_owned(), secret.clone());
         }
         Ok(secret)
+    }
+
+    /// What the environment holds, else the vendor's own tool.
+    fn granted(&self, grant: &SecretGrant) -> Result<Option<Secret>, RpcError> {
+        let mut values = grant.env.iter().filter_map(|name| self.env.get(name));
+        if let Some(value) = values.find(|value| !value.is_empty()) {
+            return Ok(Some(Secret::new(value.clone())));
+        }
+        let Some(file) = &grant.file else { return Ok(None) };
+        let path = self.settings_of_others().join(&file.path);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let bad = |what: String| {
+            refuse(ErrorKind::Auth, format!("the secret {} cannot be read: {what}", grant.name))
+        };
+        let text = read(&path).map_err(bad)?;
+        let document: Value = serde_json::from_str(&text)
+            .map_err(|_| bad(format!("{}: it is no JSON", path.display())))?;
+        Ok(picked(&document, &file.value).filter(|text| !text.is_empty()).map(Secret::new))
+    }
+
+    /// Where programs of this system keep their settings.
+    fn settings_of_others(&self) -> PathBuf {
+        let named = self.env.get("XDG_CONFIG_HOME").filter(|path| path.starts_with('/'));
+        match named {
+            Some(path) => PathBuf::from(path),
+            None if cfg!(target_os = "macos") => self.home.join("Library/Application Support"),
+            None => self.home.join(".config"),
+        }
     }
 
     /// What the settings say of where it is.
@@ -155,6 +185,26 @@ impl Secrets {
     }
 }
 
+/// A text in a document: names joined by dots, an entry of a list by what the document says of one of its members.
+fn picked(document: &Value, path: &str) -> Option<String> {
+    let mut place = document;
+    for part in path.split('.') {
+        place = match part.strip_suffix(']').and_then(|part| part.split_once('[')) {
+            None => place.get(part)?,
+            Some((list, wish)) => {
+                let (member, wanted) = wish.split_once('=')?;
+                let wanted = document.get(wanted)?;
+                place
+                    .get(list)?
+                    .as_array()?
+                    .iter()
+                    .find(|entry| entry.get(member) == Some(wanted))?
+            }
+        };
+    }
+    place.as_str().map(str::to_owned)
+}
+
 /// A file only its owner may read.
 fn read(path: &Path) -> Result<String, String> {
     if !path.is_absolute() {
@@ -178,6 +228,7 @@ fn read(path: &Path) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crabbox_schemas::manifest::SecretFile;
     use serde_json::json;
     use std::os::unix::fs::PermissionsExt;
 
@@ -190,6 +241,7 @@ mod tests {
                 env: vec!["UNSET".into(), "EMPTY".into(), "TOKEN".into()],
                 mode: Default::default(),
                 to: vec![],
+                file: None,
             }],
             env: Arc::new(env.map(|(n, v)| (n.to_owned(), v.to_owned())).into()),
             home: home.to_owned(),
@@ -225,6 +277,29 @@ mod tests {
         ] {
             assert_eq!(find(&secrets, name).await, value, "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_vendors_own_tool_is_the_last_to_be_asked_and_only_when_its_file_is_private() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join(".config/acme/config.json");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let text = json!({"active": "b", "profiles": [
+            {"id": "a", "api": {"key": "of a"}}, {"id": "b", "api": {"key": "of b"}}, {"id": "c", "api": {}}]});
+        std::fs::write(&path, text.to_string()).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        let mut secrets = secrets(json!({}), home.path());
+        let value = "profiles[id=active].api.key".to_owned();
+        secrets.grants[0].file = Some(SecretFile { path: "acme/config.json".to_owned(), value });
+        assert_eq!(secrets.granted(&secrets.grants[0]).unwrap().unwrap().expose(), "from env");
+        secrets.env = Arc::default();
+        assert_eq!(secrets.granted(&secrets.grants[0]).unwrap().unwrap().expose(), "of b");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        assert!(find(&secrets, "granted").await.contains("chmod 600"));
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        std::fs::write(&path, text.to_string().replace("\"active\":\"b\"", "\"active\":\"c\""))
+            .unwrap();
+        assert_eq!(find(&secrets, "granted").await, "none");
     }
 
     #[tokio::test]

@@ -226,7 +226,7 @@ fn broker(
     let (entry, config) = (Entry::clone(&options.entry), options.config.clone());
     let secrets = Secrets {
         config: config.clone(),
-        grants: grants.secrets.clone(),
+        grants: entry.secrets(),
         env: Arc::clone(&options.env),
         home: options.user.home.clone().into(),
         found: tokio::sync::Mutex::default(),

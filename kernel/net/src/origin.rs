@@ -78,6 +78,11 @@ impl Pattern {
         Self::exactly(Origin { scheme: "https", host: String::new(), port: 0 })
     }
 
+    /// Whether this host is meant, whatever is asked of it.
+    pub(crate) fn names(&self, host: &str) -> bool {
+        self.matches(&Origin { host: host.to_ascii_lowercase(), ..self.origin.clone() })
+    }
+
     /// Whether the origin is meant.
     pub fn matches(&self, origin: &Origin) -> bool {
         let wanted = &self.origin;

@@ -78,6 +78,12 @@ struct Captured {
     until: Option<Instant>,
 }
 
+impl Captured {
+    fn is_alive(&self) -> bool {
+        self.until.is_none_or(|until| until > Instant::now())
+    }
+}
+
 impl fmt::Debug for Vault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Vault({} grants)", self.grants.len())
@@ -129,6 +135,16 @@ impl Vault {
             return Err(denied(format!("the secret {handle} may not be sent to {origin}")));
         }
         self.find(handle).await.inspect(|secret| self.watch(secret.expose()))
+    }
+
+    /// A captured secret that is a user name, for the host's own log-in at this host.
+    pub fn login(&self, handle: &str, host: &str) -> Result<Secret, RpcError> {
+        let kept = self.kept();
+        let found = kept.captured.get(handle).filter(|found| found.is_alive());
+        match found.filter(|found| found.to.iter().any(|to| to.names(host))) {
+            Some(found) => Ok(found.secret.clone()),
+            None => Err(denied(format!("the secret {handle} is not for a log-in at {host}"))),
+        }
     }
 
     /// The same for a text that may be plain.
@@ -195,8 +211,7 @@ impl Vault {
 
     fn captured(&self, handle: &str, origin: &Origin) -> Result<Secret, RpcError> {
         let kept = self.kept();
-        let alive = |c: &&Captured| c.until.is_none_or(|until| until > Instant::now());
-        let Some(captured) = kept.captured.get(handle).filter(alive) else {
+        let Some(captured) = kept.captured.get(handle).filter(|found| found.is_alive()) else {
             let message = format!("the captured secret {handle} is gone");
             return Err(RpcError::of(ErrorKind::Auth, message));
         };
@@ -242,7 +257,7 @@ mod tests {
 
     fn grant(name: &str, mode: SecretMode, to: &[&str]) -> SecretGrant {
         let to = to.iter().map(|&t| t.to_owned()).collect();
-        SecretGrant { name: name.to_owned(), env: vec![], mode, to }
+        SecretGrant { name: name.to_owned(), env: vec![], mode, to, file: None }
     }
 
     fn vault() -> Vault {
@@ -293,6 +308,9 @@ mod tests {
         assert_eq!(vault.inject(&handle, &api).await.unwrap().expose(), "cut out");
         let elsewhere = vault.inject(&handle, &origin("https://evil.test")).await;
         assert_eq!(kind(elsewhere), ErrorKind::GrantDenied);
+        assert_eq!(vault.login(&handle, "API.example.dev").unwrap().expose(), "cut out");
+        assert_eq!(kind(vault.login(&handle, "evil.test")), ErrorKind::GrantDenied);
+        assert_eq!(kind(vault.login("token", "api.example.dev")), ErrorKind::GrantDenied);
         assert_eq!(vault.redactor().text("it was cut out"), "it was [redacted]");
         tokio::time::advance(Duration::from_secs(61)).await;
         assert_eq!(kind(vault.inject(&handle, &api).await), ErrorKind::Auth);

@@ -10,7 +10,7 @@ use crabbox_kernel::ports::About;
 use crabbox_kernel::run::delegated::OWN_SYNC;
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::ErrorCode;
-use crabbox_schemas::manifest::{Manifest, ProviderEntry, Runtime};
+use crabbox_schemas::manifest::{Manifest, ProviderEntry, Runtime, SecretGrant};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -118,6 +118,15 @@ impl Entry {
         Some((url.as_str()?.to_owned(), own))
     }
 
+    /// What it may use of secrets. Files of other programs are for plugins that ship with crabbox alone.
+    pub fn secrets(&self) -> Vec<SecretGrant> {
+        let mut secrets = self.manifest.grants.secrets.clone();
+        if self.place != Place::Bundled {
+            secrets.iter_mut().for_each(|grant| grant.file = None);
+        }
+        secrets
+    }
+
     /// What is known of the provider with these settings, without running it.
     pub fn about(&self, config: &Map<String, Value>) -> About {
         let sorted: BTreeMap<_, _> = config.iter().collect();
@@ -125,7 +134,11 @@ impl Entry {
         About {
             provider: self.provider.name.clone(),
             kind: self.provider.kind,
-            features: self.provider.features.clone(),
+            // A power that has a setting of its name can be turned off.
+            features: (self.provider.features.iter())
+                .filter(|feature| config.get(*feature) != Some(&serde_json::Value::Bool(false)))
+                .cloned()
+                .collect(),
             settings: digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect(),
         }
     }

@@ -9,6 +9,7 @@ use crabbox_schemas::lease::Lease;
 use crabbox_schemas::plugin::Purpose;
 
 use crate::error::{KernelError, Result};
+use crate::lease::access::lend_again;
 use crate::lease::acquire::OWN_LEASE_IDS;
 use crate::lease::claim::{ambiguous, check_checkout};
 use crate::lease::{Bench, Held, announce};
@@ -69,7 +70,7 @@ pub(crate) async fn ask_again<P: Provider, D: Dialer, C: Clock>(
     held: &Held,
 ) -> Result<Lease> {
     let id = held.lease.lease_id.to_string();
-    let known = Some(held.lease.clone());
+    let known = Some(held.claim.lease.clone().unwrap_or_else(|| held.lease.clone()));
     let query = Query { id, known, resources: Vec::new(), purpose: Purpose::Use };
     let Some(lease) = bench.provider.resolve(&query).await? else {
         return Err(gone(&held.lease.slug, &held.provider).at("resolve"));
@@ -79,7 +80,7 @@ pub(crate) async fn ask_again<P: Provider, D: Dialer, C: Clock>(
         claim.lease = Some(lease.clone());
         bench.claims().put(&claim)?;
     }
-    Ok(lease)
+    lend_again(bench, lease).await
 }
 
 /// Takes an existing box in hand for this checkout, as its provider describes it now.

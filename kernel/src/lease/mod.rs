@@ -1,5 +1,6 @@
 //! Leases: the bracket that always gives a box back, the claim, and the trail that survives us.
 
+pub mod access;
 pub mod acquire;
 pub mod adopt;
 pub mod claim;

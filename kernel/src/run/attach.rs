@@ -7,7 +7,7 @@ use crabbox_schemas::helper::{RunState, RunsParams, RunsResult, method};
 use crabbox_schemas::ids::RunId;
 
 use crate::error::{KernelError, Result};
-use crate::lease::{Bench, Held};
+use crate::lease::{Bench, Held, access};
 use crate::ports::{Clock, Dialer, EventSink, Provider, Stop, Urgency};
 use crate::run::by_helper::{forgotten, lost, not_started};
 use crate::run::line::{Line, Way, open};
@@ -66,6 +66,19 @@ pub async fn attach<P: Provider, D: Dialer, C: Clock>(
     events: &mut dyn EventSink,
     stop: &Stop,
 ) -> Result<Seen> {
+    let lent = access::lend(bench, held).await?;
+    let seen = follow(bench, &lent, wanted, events, stop).await;
+    access::give_back(bench, &lent).await;
+    seen
+}
+
+async fn follow<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    held: &Held,
+    wanted: &Wanted<'_>,
+    events: &mut dyn EventSink,
+    stop: &Stop,
+) -> Result<Seen> {
     let mut reconnect = Reconnect::new(wanted.reconnect);
     let mut line = helped(reconnect.first(bench, held, events, stop).await?)?;
     let on_stop = if wanted.end { OnStop::EndCommand } else { OnStop::Leave };
@@ -95,11 +108,16 @@ pub async fn list<P: Provider, D: Dialer, C: Clock>(
     events: &mut dyn EventSink,
     stop: &Stop,
 ) -> Result<Vec<RunState>> {
-    let mut line = helped(open(bench, held, events, stop).await?)?;
-    let params = RunsParams { base_dir: base_dir(held)?, run_id: None };
-    let listed: Result<RunsResult> =
-        line.helper.call(method::RUN_LIST, &params, LIST_LIMIT, bench.clock).await;
-    line.close().await;
+    let lent = access::lend(bench, held).await?;
+    let listed: Result<RunsResult> = async {
+        let mut line = helped(open(bench, &lent, events, stop).await?)?;
+        let params = RunsParams { base_dir: base_dir(held)?, run_id: None };
+        let listed = line.helper.call(method::RUN_LIST, &params, LIST_LIMIT, bench.clock).await;
+        line.close().await;
+        listed
+    }
+    .await;
+    access::give_back(bench, &lent).await;
     listed.map(|listed| listed.runs)
 }
 

@@ -11,6 +11,7 @@ pub mod command;
 pub mod delegated;
 mod input;
 mod launch;
+mod lent;
 pub mod line;
 pub mod process;
 pub mod reach;
@@ -25,7 +26,7 @@ use crabbox_schemas::run::Timing;
 
 use crate::error::{KernelError, Result};
 use crate::event::Event;
-use crate::lease::{Bench, Fate, with_lease};
+use crate::lease::{Bench, Fate, access, with_lease};
 use crate::plan::Plan;
 use crate::ports::{Clock, Dialer, EventSink, Exit, Provider, Stop};
 use crate::run::process::Console;
@@ -88,7 +89,9 @@ pub async fn run<P: Provider, D: Dialer, C: Clock>(
         ..Timing::default()
     };
     let about = bench.provider.about();
+    let lent = access::is_lent(bench);
     if about.kind == ProviderKind::DelegatedRun
+        && !lent
         && let Err(error) = delegated::check(plan, &about.provider, events)
     {
         return conclude(Err(error), None, timing, events);
@@ -108,6 +111,9 @@ pub async fn run<P: Provider, D: Dialer, C: Clock>(
             match bench.provider.about().kind {
                 ProviderKind::SshLease => {
                     ssh_lease::work(bench, plan, held, console, &mut timing, events, stop).await
+                }
+                ProviderKind::DelegatedRun if lent => {
+                    lent::work(bench, plan, held, console, &mut timing, events, stop).await
                 }
                 ProviderKind::DelegatedRun => {
                     delegated::work(bench, plan, held, &mut timing, events, stop).await

@@ -122,7 +122,8 @@ fn setup(user: User, host_key: String, authorized_key: String) -> Setup {
     env.extend(own.map(|(name, value)| (name.to_owned(), value.clone())));
     let owner =
         (!rustix::process::geteuid().is_root() || user.uid != 0).then_some((user.uid, user.gid));
-    Setup { host_key, authorized_key, env, home, shell, limits: Limits::default(), owner }
+    let limits = Limits::default();
+    Setup { host_key, authorized_key, env, home, shell, limits, owner, token: None }
 }
 
 /// Makes a folder that is the user's own; one that exists keeps its owner.

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use crabbox_plugin_sdk::{Call, ErrorKind, Failure, HttpStream, Next, Outcome, ServerEvent};
+use crabbox_plugin_sdk::{Call, ErrorKind, Failure, HttpStream, Next, Outcome, Said, ServerEvent};
 use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::sandbox::path;
 
-/// How long one read waits; a cancel ends it early.
-const WAIT: Duration = Duration::from_secs(30);
 /// How long a small step of ours may take.
 const STEP: Duration = Duration::from_secs(120);
 /// Most bytes kept of what a small step prints.
@@ -19,14 +17,6 @@ const PRINTED: usize = 64 * 1024;
 pub(crate) struct Exec<'a> {
     pub(crate) sandbox: &'a str,
     pub(crate) body: Value,
-}
-
-/// What an event says.
-pub(crate) enum Said {
-    Stdout(String),
-    Stderr(String),
-    Exit(i32),
-    Nothing,
 }
 
 impl<'a> Exec<'a> {
@@ -43,13 +33,14 @@ impl<'a> Exec<'a> {
     /// Runs a step of ours to its end; what it printed, when it succeeded.
     pub(crate) fn step(&self, api: &Api, call: &Call) -> Result<String, Failure> {
         let mut stream = self.begin(api, call)?;
-        let (mut printed, mut complaint) = (String::new(), String::new());
+        let (mut printed, mut complaint) = (Vec::new(), Vec::new());
         loop {
             match next(&mut stream, STEP)? {
-                Some(Said::Stdout(text)) if printed.len() < PRINTED => printed.push_str(&text),
-                Some(Said::Stderr(text)) if complaint.len() < PRINTED => complaint.push_str(&text),
-                Some(Said::Exit(0)) => return Ok(printed),
+                Some(Said::Stdout(text)) if printed.len() < PRINTED => printed.extend(text),
+                Some(Said::Stderr(text)) if complaint.len() < PRINTED => complaint.extend(text),
+                Some(Said::Exit(0)) => return Ok(String::from_utf8_lossy(&printed).into_owned()),
                 Some(Said::Exit(code)) => {
+                    let complaint = String::from_utf8_lossy(&complaint);
                     let last = complaint.lines().last().unwrap_or("it said nothing");
                     return Err(Failure::bootstrap(format!(
                         "a preparing step in the sandbox ended with status {code}: {last}"
@@ -75,11 +66,6 @@ pub(crate) fn next(stream: &mut HttpStream<'_>, wait: Duration) -> Result<Option
     }
 }
 
-/// The same, for a command that may be silent for long.
-pub(crate) fn next_of_command(stream: &mut HttpStream<'_>) -> Result<Option<Said>, Failure> {
-    next(stream, WAIT)
-}
-
 fn cut(why: &str) -> Failure {
     let what = format!("Islo gave no exit status of the command: {why}");
     Failure::transient(what)
@@ -89,8 +75,8 @@ fn cut(why: &str) -> Failure {
 
 fn said(event: ServerEvent) -> Result<Said, Failure> {
     Ok(match &*event.event {
-        "stdout" => Said::Stdout(event.data),
-        "stderr" => Said::Stderr(event.data),
+        "stdout" => Said::Stdout(event.data.into_bytes()),
+        "stderr" => Said::Stderr(event.data.into_bytes()),
         "exit" => match event.data.trim().parse() {
             Ok(code) => Said::Exit(code),
             Err(_) => return Err(cut("its exit event holds no number")),

@@ -161,5 +161,6 @@ fn setup(dir: &BoxDir, record: &BoxRecord) -> io::Result<Setup> {
         shell: record.shell.clone(),
         limits: record.limits.clone(),
         owner: None,
+        token: None,
     })
 }

@@ -129,7 +129,7 @@ pub struct EvidenceResult {
     pub message: String,
 }
 
-/// Params of `access.grant`: credentials for a box that live for a while.
+/// Params of `access.grant`: credentials for a box that live for a while; and of `access.revoke`, which ends them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AccessParams {
     /// Bounds and identity of the call.
@@ -142,7 +142,7 @@ pub struct AccessParams {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AccessResult {
-    /// How to reach the box now.
+    /// How to reach the box now. A user name that is a secret is the handle of a captured one.
     pub ssh: SshEndpoint,
     /// Milliseconds until it must be asked for again.
     pub expires_in_ms: u64,

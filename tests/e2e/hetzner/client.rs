@@ -2,69 +2,11 @@
 //! where a variable says that it is there, since neither belongs into this repository.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use crabbox_tests::{Running, eventually};
 use serde_json::Value;
 
 use super::{Sky, TOKEN};
-
-/// The value of a variable, or a word that this test proved nothing.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "what cannot be committed is named by the person who has it"
-)]
-fn given(name: &str, what: &str) -> Option<PathBuf> {
-    let value = std::env::var_os(name).map(PathBuf::from);
-    if value.is_none() {
-        crabbox_tests::unproven(&format!("{what} ({name} is not set)"));
-    }
-    value
-}
-
-/// A proxy that checks every request and every answer against the description, and the requests it refused.
-struct Prism {
-    process: Running,
-    address: String,
-}
-
-impl Prism {
-    /// `program` is prism's own executable, `spec` the description.
-    fn start(sky: &Sky, program: &Path, spec: &Path) -> Self {
-        let text = fs::read_to_string(spec).expect("the description can be read");
-        // Ranges of status codes are written in capitals; the description has small letters.
-        let text = text.replace("\"4xx\"", "\"4XX\"").replace("\"5xx\"", "\"5XX\"");
-        let file = sky.room.at("hcloud.json");
-        fs::write(&file, text).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let cloud = sky.address().trim_end_matches("/v1");
-        let words = ["proxy", "-h", "127.0.0.1", "-p", &port.to_string(), "--errors"];
-        let process = sky
-            .room
-            .call("node")
-            .arg(program)
-            .args(words)
-            .arg(file)
-            .arg(cloud)
-            .limit(Duration::from_secs(600))
-            .start();
-        eventually("prism", Duration::from_secs(60), || {
-            TcpStream::connect(("127.0.0.1", port)).is_ok()
-        });
-        Self { process, address: format!("http://127.0.0.1:{port}") }
-    }
-
-    /// Lines in which it says what does not fit.
-    fn complaints(&self) -> Vec<String> {
-        let said = self.process.stdout() + &self.process.stderr();
-        let bad = said
-            .lines()
-            .filter(|line| line.contains("Violation") || line.contains("UNPROCESSABLE"));
-        bad.map(str::to_owned).collect()
-    }
-}
+use crate::prism::{Prism, given};
 
 #[test]
 fn neither_the_provider_nor_the_cloud_of_these_tests_drifts_from_the_services_description() {
@@ -76,7 +18,8 @@ fn neither_the_provider_nor_the_cloud_of_these_tests_drifts_from_the_services_de
         return;
     };
     let sky = Sky::new();
-    let prism = Prism::start(&sky, &program, &spec);
+    let cloud = sky.address().trim_end_matches("/v1").to_owned();
+    let prism = Prism::start(&sky.room, &program, &spec, &cloud);
     sky.configure(&prism.address, "");
     let ran = sky.crabbox(&["run", "--", "cat", "hello.txt"]).run();
     assert_eq!((ran.code, ran.out()), (0, "hello\n".to_owned()), "{:?}\n{ran}", prism.complaints());
