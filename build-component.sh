@@ -16,7 +16,7 @@ fi
 # A guest for tests, in plain Rust.
 mkdir -p "$out/$target"
 rustc --edition 2024 --target "$target" -O -C panic=abort -C strip=symbols -o "$out/$target/wasi-stdio-guest.wasm" tests/fixtures/wasi-stdio/main.rs
-for provider in hetzner islo ssh; do
+for provider in aws hetzner islo ssh; do
   cargo rustc --quiet --package "crabbox-provider-$provider" --lib --profile guest --target "$target" --crate-type cdylib
   for profile in "$@"; do
     mkdir -p "$out/$profile"

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[cfg(target_os = "linux")]
+mod aws;
 mod bad_days;
 mod base_ref;
 #[cfg(target_os = "linux")]

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crabbox_net::{Secret, Source};
+use crabbox_net::{Chain, Printing, Secret, Source};
 use crabbox_schemas::error::{ErrorKind, RpcError};
-use crabbox_schemas::manifest::SecretGrant;
+use crabbox_schemas::manifest::{SecretChain, SecretGrant};
 use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 use tokio::time::timeout;
 
 use crate::exec::KillOnDrop;
@@ -33,6 +33,8 @@ pub(crate) struct Secrets {
     /// The user's home directory.
     pub(crate) home: PathBuf,
     pub(crate) found: Mutex<HashMap<String, Secret>>,
+    /// The places of AWS's tools.
+    pub(crate) aws: OnceCell<Chain>,
 }
 
 impl Secrets {
@@ -45,7 +47,7 @@ impl Secrets {
         })
     }
 
-    async fn find(&self, name: &str) -> Result<Option<Secret>, RpcError> {
+    async fn find(self: &Arc<Self>, name: &str) -> Result<Option<Secret>, RpcError> {
         // Whoever comes second waits: a command may ask the person for something.
         let mut found = self.found.lock().await;
         if let Some(known) = found.get(name) {
@@ -53,15 +55,38 @@ impl Secrets {
         }
         let secret = match self.reference(name) {
             Some(reference) => Some(self.follow(name, &reference).await?),
-            None => self.grants.iter().find(|grant| grant.name == name).and_then(|grant| {
-                let mut values = grant.env.iter().filter_map(|name| self.env.get(name));
-                values.find(|value| !value.is_empty()).cloned().map(Secret::new)
-            }),
+            None => {
+                let grant = self.grants.iter().find(|grant| grant.name == name);
+                let names = grant.map(|grant| &*grant.env).unwrap_or_default();
+                let mut values = names.iter().filter_map(|name| self.env.get(name));
+                let value = values.find(|value| !value.is_empty()).cloned().map(Secret::new);
+                match grant.and_then(|grant| grant.chain) {
+                    // It keeps what it finds as long as that may be kept.
+                    Some(SecretChain::Aws) if value.is_none() => {
+                        let chain = self.aws.get_or_init(async || self.chain()).await;
+                        return chain.find().await;
+                    }
+                    _ => value,
+                }
+            }
         };
         if let Some(secret) = &secret {
             found.insert(name.to_owned(), secret.clone());
         }
         Ok(secret)
+    }
+
+    fn chain(self: &Arc<Self>) -> Chain {
+        let printer = Arc::downgrade(self);
+        let print = move |command: String| -> Printing {
+            let printer = printer.clone();
+            Box::pin(async move {
+                let printer = printer.upgrade().ok_or("the session is over")?;
+                printer.print(&command).await
+            })
+        };
+        let (env, home) = (Arc::clone(&self.env), self.home.clone());
+        Chain::new(env, home, self.reference("profile"), Arc::new(print))
     }
 
     /// What the settings say of where it is.
@@ -190,10 +215,12 @@ mod tests {
                 env: vec!["UNSET".into(), "EMPTY".into(), "TOKEN".into()],
                 mode: Default::default(),
                 to: vec![],
+                chain: None,
             }],
             env: Arc::new(env.map(|(n, v)| (n.to_owned(), v.to_owned())).into()),
             home: home.to_owned(),
             found: Mutex::default(),
+            aws: OnceCell::new(),
         }
     }
 

@@ -242,7 +242,7 @@ mod tests {
 
     fn grant(name: &str, mode: SecretMode, to: &[&str]) -> SecretGrant {
         let to = to.iter().map(|&t| t.to_owned()).collect();
-        SecretGrant { name: name.to_owned(), env: vec![], mode, to }
+        SecretGrant { name: name.to_owned(), env: vec![], mode, to, chain: None }
     }
 
     fn vault() -> Vault {

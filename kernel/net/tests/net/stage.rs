@@ -50,6 +50,7 @@ impl Stage {
                 env: vec![],
                 mode,
                 to: setup.to.clone(),
+                chain: None,
             })
             .into();
         let settings: BTreeMap<_, _> =
