@@ -14,7 +14,7 @@ use crabbox_schemas::manifest::{SecretChain, SecretGrant};
 use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{Mutex, OnceCell};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::exec::KillOnDrop;
 use crate::fault::refuse;
@@ -25,6 +25,9 @@ const PRINT: Duration = Duration::from_secs(10);
 /// Most bytes of a secret.
 const MOST: u64 = 64 * 1024;
 
+/// How long credentials that end some day are used before their place is asked again.
+const KEEP: Duration = Duration::from_secs(240);
+
 /// The secrets of one session, each looked up once.
 pub(crate) struct Secrets {
     pub(crate) config: Map<String, Value>,
@@ -32,7 +35,7 @@ pub(crate) struct Secrets {
     pub(crate) env: Arc<BTreeMap<String, String>>,
     /// The user's home directory.
     pub(crate) home: PathBuf,
-    pub(crate) found: Mutex<HashMap<String, Secret>>,
+    pub(crate) found: Mutex<HashMap<String, (Secret, Option<Instant>)>>,
     /// The places of AWS's tools.
     pub(crate) aws: OnceCell<Chain>,
 }
@@ -50,17 +53,20 @@ impl Secrets {
     async fn find(self: &Arc<Self>, name: &str) -> Result<Option<Secret>, RpcError> {
         // Whoever comes second waits: a command may ask the person for something.
         let mut found = self.found.lock().await;
-        if let Some(known) = found.get(name) {
+        if let Some((known, until)) = found.get(name)
+            && until.is_none_or(|until| until > Instant::now())
+        {
             return Ok(Some(known.clone()));
         }
+        let grant = self.grants.iter().find(|grant| grant.name == name);
+        let chain = grant.and_then(|grant| grant.chain);
         let secret = match self.reference(name) {
             Some(reference) => Some(self.follow(name, &reference).await?),
             None => {
-                let grant = self.grants.iter().find(|grant| grant.name == name);
                 let names = grant.map(|grant| &*grant.env).unwrap_or_default();
                 let mut values = names.iter().filter_map(|name| self.env.get(name));
                 let value = values.find(|value| !value.is_empty()).cloned().map(Secret::new);
-                match grant.and_then(|grant| grant.chain) {
+                match chain {
                     // It keeps what it finds as long as that may be kept.
                     Some(SecretChain::Aws) if value.is_none() => {
                         let chain = self.aws.get_or_init(async || self.chain()).await;
@@ -71,7 +77,9 @@ impl Secrets {
             }
         };
         if let Some(secret) = &secret {
-            found.insert(name.to_owned(), secret.clone());
+            let ends = chain.is_some() && secret.expose().contains("\"Expiration\"");
+            let until = ends.then(|| Instant::now() + KEEP);
+            found.insert(name.to_owned(), (secret.clone(), until));
         }
         Ok(secret)
     }
@@ -206,9 +214,9 @@ mod tests {
     use serde_json::json;
     use std::os::unix::fs::PermissionsExt;
 
-    fn secrets(config: Value, home: &Path) -> Secrets {
+    fn secrets(config: Value, home: &Path) -> Arc<Secrets> {
         let env = [("TOKEN", "from env"), ("PATH", "/usr/bin:/bin"), ("EMPTY", "")];
-        Secrets {
+        Arc::new(Secrets {
             config: serde_json::from_value(config).unwrap(),
             grants: vec![SecretGrant {
                 name: "granted".into(),
@@ -221,10 +229,10 @@ mod tests {
             home: home.to_owned(),
             found: Mutex::default(),
             aws: OnceCell::new(),
-        }
+        })
     }
 
-    async fn find(secrets: &Secrets, name: &str) -> String {
+    async fn find(secrets: &Arc<Secrets>, name: &str) -> String {
         match secrets.find(name).await {
             Ok(secret) => secret.map_or("none".to_owned(), |s| s.expose().to_owned()),
             Err(error) => format!("{:?}: {}", error.data.unwrap().kind, error.message),
@@ -266,7 +274,8 @@ mod tests {
             "gone": "keyring:crabbox/me",
         });
         let mut secrets = secrets(config, home.path());
-        secrets.env = Arc::new([("PATH".to_owned(), "/nowhere".to_owned())].into());
+        Arc::get_mut(&mut secrets).unwrap().env =
+            Arc::new([("PATH".to_owned(), "/nowhere".to_owned())].into());
         for (name, part) in [
             ("unset", "Auth: the secret unset cannot be read: UNSET is not set"),
             ("open", "chmod 600"),
@@ -291,7 +300,7 @@ mod tests {
         std::fs::set_permissions(&tool, PermissionsExt::from_mode(0o755)).unwrap();
         let mut secrets = secrets(json!({"token": "keyring:my cloud/eu/me"}), home.path());
         let path = home.path().to_str().unwrap().to_owned();
-        secrets.env = Arc::new([("PATH".to_owned(), path)].into());
+        Arc::get_mut(&mut secrets).unwrap().env = Arc::new([("PATH".to_owned(), path)].into());
         let told = find(&secrets, "token").await;
         assert_eq!(told, "5: lookup service my cloud/eu username me");
     }

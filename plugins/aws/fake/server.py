@@ -29,7 +29,7 @@ import moto.ec2.models.elastic_network_interfaces as interfaces
 from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT
 from moto.ec2 import ec2_backends
 from moto.iam import iam_backends
-from moto.iam.access_control import IAMRequest
+from moto.iam.access_control import IAMRequest, IAMRequestBase
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
@@ -45,6 +45,17 @@ how = {
 asked, tokens, machines, lock = [], {}, {}, threading.Lock()
 addresses = ("127.%d.%d.%d" % (64 + (os.getpid() >> 8) % 128, os.getpid() % 256, n) for n in range(2, 255))
 interfaces.random_public_ip = lambda: next(addresses)
+
+judge = IAMRequestBase.__init__
+
+
+def of_the_bytes(self, *args, **more):
+    """moto encodes a form anew before it looks at its signature; here the signature must be that of the bytes that came."""
+    judge(self, *args, **more)
+    self._body = current.body
+
+
+IAMRequestBase.__init__ = of_the_bytes
 
 
 def user(name, policy):
@@ -154,6 +165,17 @@ def start(id, region, data):
     machines[id] = subprocess.Popen(words, stdin=subprocess.PIPE)
 
 
+def foreign(tags):
+    """An instance and a key that others made."""
+    import boto3
+    ec2 = boto3.client("ec2", region_name="eu-west-1", endpoint_url="http://127.0.0.1:%d" % server.port,
+                       aws_access_key_id=admin.access_key_id, aws_secret_access_key=admin.secret_access_key)
+    tagged = lambda kind: [{"ResourceType": kind, "Tags": [{"Key": name, "Value": value} for name, value in tags.items()]}]
+    ec2.import_key_pair(KeyName=tags["Name"], TagSpecifications=tagged("key-pair"),
+                        PublicKeyMaterial=b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIDAeYK4kYaTT4Wz5xjWAFBUBZbbmCCS1TwF5ioYwYtU theirs")
+    ec2.run_instances(ImageId=AMIS[1]["ami_id"], InstanceType="t3.small", MinCount=1, MaxCount=1, TagSpecifications=tagged("instance"))
+
+
 def end(ids):
     """As cutting the power would."""
     gone = [machines.pop(id) for id in ids if id in machines]
@@ -178,21 +200,24 @@ def state():
         for groups in ec2.groups.values():
             for one in groups.values():
                 if one.name != "default":
-                    rules = ["%s-%s %s" % (r.from_port, r.to_port, i.get("CidrIp") or i.get("CidrIpv6")) for r in one.ingress_rules for i in r.ip_ranges]
+                    rules = ["%s-%s %s" % (r.from_port, r.to_port, r.ip_range.get("CidrIp") or r.ip_range.get("CidrIpv6")) for r in one.ingress_rules]
                     out["groups"].append({"id": one.id, "name": one.name, "region": region, "tags": tags(one), "rules": rules})
     return out
 
 
 def serve(environ, begin):
-    if environ["PATH_INFO"] == "/address":
-        begin("200 OK", [("content-type", "text/plain")])
+    if environ["PATH_INFO"].startswith("/address"):
+        begin("200 OK", [("content-type", "text/plain"), ("content-length", "13")])
         return [b"198.51.100.7\n"]
     if environ["PATH_INFO"] == "/_fake":
         text = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        change = json.loads(text or b"{}")
+        for tags in change.pop("foreign", []):
+            foreign(tags)
         with lock:
-            how.update(json.loads(text or b"{}"))
+            how.update(change)
             body = json.dumps(state()).encode()
-        begin("200 OK", [("content-type", "application/json")])
+        begin("200 OK", [("content-type", "application/json"), ("content-length", str(len(body)))])
         return [body]
     request = Request(environ)
     with lock:
@@ -201,6 +226,7 @@ def serve(environ, begin):
     time.sleep(rule.get("delay", 0))
     headers, code = [("content-type", "text/xml")], rule.get("code")
     with lock:
+        globals()["current"] = request
         if code:
             status, body = "%d X" % rule.get("status", 400), refusal(code, rule.get("message", ""))
         elif request.action in ("GetServiceQuota", "GetSpotPlacementScores"):
@@ -221,7 +247,7 @@ def serve(environ, begin):
     if rule.get("lose"):
         environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         return []
-    begin(status, headers)
+    begin(status, headers + [("content-length", str(len(body)))])
     return [body]
 
 

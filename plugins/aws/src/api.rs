@@ -224,7 +224,8 @@ impl Said {
             let text = |name: &str| value.get(name).and_then(Value::as_str);
             // `com.amazonaws.servicequotas#AccessDeniedException`
             let code = text("__type")?.rsplit('#').next().unwrap_or_default().to_owned();
-            let message = text("message").or_else(|| text("Message")).unwrap_or_default().to_owned();
+            let message =
+                text("message").or_else(|| text("Message")).unwrap_or_default().to_owned();
             return Some(Self { code, message });
         }
         let refusal: Refusal = quick_xml::de::from_str(reply.text()?).ok()?;
@@ -233,8 +234,7 @@ impl Said {
 }
 
 const LIMIT: &str = "ask AWS to raise the limit (Service Quotas, Amazon EC2), or choose another --class, --type or --market";
-const KEYS: &str =
-    "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in with `aws sso login`";
+const KEYS: &str = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in with `aws sso login`";
 const RIGHT: &str = "the policy that crabbox needs is on its page about the aws provider";
 
 /// The service's own words for an error, what they mean, and what can be done. A word that begins with a dot is the end
@@ -251,7 +251,11 @@ const CODES: &[(&str, ErrorKind, &str)] = &[
     ("MaxSpotInstanceCountExceeded", ErrorKind::Quota, LIMIT),
     ("VcpuLimitExceeded", ErrorKind::Quota, LIMIT),
     ("InstanceLimitExceeded", ErrorKind::Quota, LIMIT),
-    ("RulesPerSecurityGroupLimitExceeded", ErrorKind::Quota, "remove old rules of the security group"),
+    (
+        "RulesPerSecurityGroupLimitExceeded",
+        ErrorKind::Quota,
+        "remove old rules of the security group",
+    ),
     ("LimitExceeded", ErrorKind::Quota, LIMIT),
     ("RequestLimitExceeded", ErrorKind::RateLimited, ""),
     ("RequestThrottled", ErrorKind::RateLimited, ""),
@@ -271,7 +275,11 @@ const CODES: &[(&str, ErrorKind, &str)] = &[
     ("AccessDenied", ErrorKind::Permission, RIGHT),
     ("AccessDeniedException", ErrorKind::Permission, RIGHT),
     ("OptInRequired", ErrorKind::Billing, "turn the region or the service on in AWS's console"),
-    ("PendingVerification", ErrorKind::Billing, "AWS still looks at the account; try again in some hours"),
+    (
+        "PendingVerification",
+        ErrorKind::Billing,
+        "AWS still looks at the account; try again in some hours",
+    ),
     ("Blocked", ErrorKind::Billing, "AWS has blocked the account"),
     ("IdempotentParameterMismatch", ErrorKind::Conflict, ""),
     ("DependencyViolation", ErrorKind::Conflict, ""),
@@ -294,7 +302,8 @@ pub(crate) fn ok(action: &str, reply: Reply) -> Result<Reply, Failure> {
     };
     // What follows can only be read with a right of its own.
     let message = message.split(" Encoded authorization failure").next().unwrap_or_default();
-    let fits = |row: &&(&str, _, _)| row.0 == code || (row.0.starts_with('.') && code.ends_with(row.0));
+    let fits =
+        |row: &&(&str, _, _)| row.0 == code || (row.0.starts_with('.') && code.ends_with(row.0));
     let (kind, hint) = match CODES.iter().find(fits) {
         Some((_, kind, hint)) => (*kind, *hint),
         // Everything an instance type cannot do has the most general of words.
@@ -310,7 +319,9 @@ pub(crate) fn ok(action: &str, reply: Reply) -> Result<Reply, Failure> {
 fn of_type(code: &str, message: &str) -> bool {
     let message = message.to_lowercase();
     code.starts_with("InvalidParameter")
-        && ["free tier", "instance type", "instancetype", "eligible"].iter().any(|w| message.contains(w))
+        && ["free tier", "instance type", "instancetype", "eligible"]
+            .iter()
+            .any(|w| message.contains(w))
 }
 
 /// Whether a failure is this error of the service.

@@ -66,7 +66,8 @@ impl Page for Kinds {
 pub(crate) fn sizes(api: &Api<'_>, cursor: Option<&str>) -> Result<CatalogResult, Failure> {
     let (kinds, next_cursor) = api.page::<Kinds>(Query::new("DescribeInstanceTypes"), cursor)?;
     let offers = kinds.into_iter().map(|kind| {
-        let arm = kind.processor.supported_architectures.item.iter().any(|a| a.starts_with("arm64"));
+        let arm =
+            kind.processor.supported_architectures.item.iter().any(|a| a.starts_with("arm64"));
         Offer {
             cpus: kind.cpus.default_v_cpus,
             memory_mib: kind.memory.mib,
@@ -194,8 +195,7 @@ impl Page for Offerings {
 pub(crate) fn others(api: &Api<'_>, tried: &[&str]) -> Result<Vec<String>, Failure> {
     let mut wanted = all_machines();
     wanted.retain(|machine| !tried.contains(machine));
-    let query =
-        || Query::new("DescribeInstanceTypeOfferings").filter("instance-type", &wanted);
+    let query = || Query::new("DescribeInstanceTypeOfferings").filter("instance-type", &wanted);
     let there = api.all::<Offerings>(query)?;
     let has = |machine: &&&str| there.iter().any(|one| one.instance_type == ***machine);
     Ok(wanted.iter().filter(has).take(SUGGESTIONS).map(|&machine| machine.to_owned()).collect())

@@ -186,9 +186,15 @@ pub(crate) fn class_of(machine: &str) -> Option<&'static str> {
 
 /// Every instance type of any class, once.
 pub(crate) fn all_machines() -> Vec<&'static str> {
-    let mut all: Vec<_> = CLASSES.iter().rev().flat_map(|(_, machines)| *machines).copied().collect();
+    let mut all: Vec<_> =
+        CLASSES.iter().rev().flat_map(|(_, machines)| *machines).copied().collect();
     let mut seen = Vec::new();
-    all.retain(|machine| !seen.contains(machine) && { seen.push(*machine); true });
+    all.retain(|machine| {
+        !seen.contains(machine) && {
+            seen.push(*machine);
+            true
+        }
+    });
     all
 }
 
@@ -250,7 +256,8 @@ mod tests {
 
     #[test]
     fn only_networks_may_log_in() {
-        let with = |cidr: &str| Settings { ssh_cidrs: vec![cidr.to_owned()], ..Settings::default() };
+        let with =
+            |cidr: &str| Settings { ssh_cidrs: vec![cidr.to_owned()], ..Settings::default() };
         for good in ["203.0.113.7/32", "0.0.0.0/0", "2001:db8::/64"] {
             assert!(with(good).check().is_ok(), "{good}");
         }

@@ -316,7 +316,8 @@ impl Order<'_> {
         for _ in 0..LOOKS {
             if !instance.is_up() {
                 let why = &instance.state_reason.message;
-                let what = format!("instance {id} is {} before it ever ran: {why}", instance.state());
+                let what =
+                    format!("instance {id} is {} before it ever ran: {why}", instance.state());
                 return Err(Failure::bootstrap(what));
             }
             if instance.host().is_some() {

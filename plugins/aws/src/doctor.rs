@@ -20,7 +20,12 @@ pub(crate) fn checks(aws: &Aws, call: &Call) -> Result<Vec<Check>, Failure> {
             true => check("aws.region", CheckStatus::Ok, region, ""),
             false => {
                 let what = format!("the account has no region {region}");
-                check("aws.region", CheckStatus::Fail, &what, "turn it on, or choose another aws.region")
+                check(
+                    "aws.region",
+                    CheckStatus::Fail,
+                    &what,
+                    "turn it on, or choose another aws.region",
+                )
             }
         });
     }
@@ -82,7 +87,9 @@ fn right(api: &Api<'_>, query: Query) -> Result<Check, Failure> {
             Ok(check(id, CheckStatus::Ok, &what, ""))
         }
         Err(failure) if failure.kind() == ErrorKind::Permission => {
-            let hint = format!("allow {what}; the whole policy is on crabbox's page about the aws provider");
+            let hint = format!(
+                "allow {what}; the whole policy is on crabbox's page about the aws provider"
+            );
             Ok(check(id, CheckStatus::Fail, &format!("{what} is not allowed"), &hint))
         }
         Err(failure) if failure.kind() == ErrorKind::InvalidRequest => {
@@ -95,9 +102,9 @@ fn right(api: &Api<'_>, query: Query) -> Result<Check, Failure> {
 /// Whether the account's limits let the smallest class begin.
 fn quota(api: &Api<'_>) -> Check {
     let limits = [Market::Spot, Market::OnDemand].map(|market| (market, site::limit(api, market)));
-    let told = limits.iter().filter_map(|(market, limit)| {
-        Some(format!("{} {} vCPUs", market.word(), (*limit)?))
-    });
+    let told = limits
+        .iter()
+        .filter_map(|(market, limit)| Some(format!("{} {} vCPUs", market.word(), (*limit)?)));
     let told: Vec<_> = told.collect();
     let request = BoxRequest { class: "standard".to_owned(), ..BoxRequest::default() };
     let least = machines(&request).iter().filter_map(|machine| vcpus(machine)).min();
@@ -110,7 +117,8 @@ fn quota(api: &Api<'_>) -> Check {
         }
         (_, Some(_)) => check(id, CheckStatus::Ok, &told.join(", "), ""),
         (_, None) => {
-            let hint = "allow servicequotas:GetServiceQuota, and what is too large is not even tried";
+            let hint =
+                "allow servicequotas:GetServiceQuota, and what is too large is not even tried";
             check(id, CheckStatus::Skip, "nobody may ask for the limits", hint)
         }
     }

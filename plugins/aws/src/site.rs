@@ -169,7 +169,8 @@ fn make(
         .tags(&["security-group"], &tags);
     match api.ask::<Created>(&query) {
         Ok(Created { id }) => {
-            let tag = |(key, value): (&String, &String)| Tag { key: key.clone(), value: value.clone() };
+            let tag =
+                |(key, value): (&String, &String)| Tag { key: key.clone(), value: value.clone() };
             let tags = Set { item: tags.iter().map(tag).collect() };
             Ok(Group { id, rules: Set::default(), tags })
         }

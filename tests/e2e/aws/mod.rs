@@ -1,13 +1,13 @@
 //! Instances of EC2, from moto on loopback whose instances are real SSH servers.
 
 mod lease;
+mod walk;
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use crabbox_tests::{Call, Room, binaries, binary, gone_without};
 use serde_json::{Value, json};
@@ -145,7 +145,8 @@ impl Sky {
     /// Names of instances and keys.
     pub(crate) fn names(&self) -> Vec<String> {
         let name = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let mut all: Vec<_> = self.instances().iter().map(|one| name(&one["tags"]["Name"])).collect();
+        let mut all: Vec<_> =
+            self.instances().iter().map(|one| name(&one["tags"]["Name"])).collect();
         let keys = self.state()["keys"].as_array().unwrap().clone();
         all.extend(keys.iter().map(|key| name(&key["name"])));
         all

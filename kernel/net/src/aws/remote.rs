@@ -56,7 +56,10 @@ pub(super) async fn sso(chain: &Chain, profile: &Profile) -> Result<Value, Strin
     }
     let found = serde_json::from_slice::<Value>(&body).unwrap_or_default();
     let text = |member: &str| found.pointer(&format!("/roleCredentials/{member}"));
-    match (text("accessKeyId").and_then(Value::as_str), text("secretAccessKey").and_then(Value::as_str)) {
+    match (
+        text("accessKeyId").and_then(Value::as_str),
+        text("secretAccessKey").and_then(Value::as_str),
+    ) {
         (Some(access), Some(secret)) => {
             let session = text("sessionToken").and_then(Value::as_str);
             Ok(document(access, secret, session, text("expiration")))
@@ -103,7 +106,8 @@ fn token(path: &Path) -> Result<String, String> {
 
 /// The machine's own service, in the version that wants a token; none on machines that have no such service or no role.
 pub(super) async fn machine(chain: &Chain) -> Result<Option<Value>, String> {
-    if chain.var("AWS_EC2_METADATA_DISABLED").is_some_and(|word| word.eq_ignore_ascii_case("true")) {
+    if chain.var("AWS_EC2_METADATA_DISABLED").is_some_and(|word| word.eq_ignore_ascii_case("true"))
+    {
         return Ok(None);
     }
     let base = chain.var("AWS_EC2_METADATA_SERVICE_ENDPOINT").unwrap_or(MACHINE);
@@ -120,7 +124,8 @@ pub(super) async fn machine(chain: &Chain) -> Result<Option<Value>, String> {
     let roles = "meta-data/iam/security-credentials/";
     let (status, role) = ask(chain, Method::GET, at(roles)?, &headers, NEAR).await?;
     let role = String::from_utf8_lossy(&role);
-    let Some(role) = role.lines().next().map(str::trim).filter(|role| !role.is_empty() && status == 200)
+    let Some(role) =
+        role.lines().next().map(str::trim).filter(|role| !role.is_empty() && status == 200)
     else {
         return Ok(None);
     };
