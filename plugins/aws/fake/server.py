@@ -10,6 +10,7 @@ MACHINE is the program that sets an instance up from its user data. `POST /_fake
 """
 import base64, hashlib, json, os, re, socket, subprocess, sys, tempfile, threading, time
 from urllib.parse import parse_qsl
+from xml.etree import ElementTree
 
 FOLDER, POLICY, MACHINE = os.path.abspath(sys.argv[1]), sys.argv[2], sys.argv[3]
 IMAGE = {"owner_id": "099720109477", "state": "available", "public": True, "image_location": "amazon/x", "sriov": "simple",
@@ -19,6 +20,7 @@ NOBLE = "ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-amd64-server-"
 AMIS = [dict(IMAGE, ami_id="ami-0000000000000aaaa", name=NOBLE + "20250101", creation_date="2025-01-01T00:00:00.000Z"),
         dict(IMAGE, ami_id="ami-0000000000000bbbb", name=NOBLE + "20260101", creation_date="2026-01-01T00:00:00.000Z"),
         dict(IMAGE, ami_id="ami-0000000000000cccc", name="other", creation_date="2026-02-01T00:00:00.000Z")]
+ElementTree.register_namespace("", "http://ec2.amazonaws.com/doc/2016-11-15/")
 os.makedirs(FOLDER, exist_ok=True)
 with open(os.path.join(FOLDER, "amis.json"), "w") as file:
     json.dump(AMIS, file)
@@ -154,6 +156,18 @@ def run(request):
     return reply
 
 
+def paged(body, size, first):
+    """moto gives all instance types at once."""
+    xml = ElementTree.fromstring(body)
+    rows = next(one for one in xml if one.tag.endswith("instanceTypeSet"))
+    more = len(rows) > first + size
+    for row in list(rows)[:first] + list(rows)[first + size:]:
+        rows.remove(row)
+    if more:
+        ElementTree.SubElement(xml, rows.tag.replace("instanceTypeSet", "nextToken")).text = str(first + size)
+    return ElementTree.tostring(xml)
+
+
 def start(id, region, data):
     folder = os.path.join(FOLDER, id)
     os.makedirs(folder)
@@ -244,9 +258,12 @@ def serve(environ, begin):
             status, headers, body = request.moto()
             if request.action == "TerminateInstances" and status.startswith("200"):
                 end([value for name, value in request.form.items() if name.startswith("InstanceId")])
+    if request.action == "DescribeInstanceTypes" and status.startswith("200"):
+        body = paged(body, int(request.form.get("MaxResults", 100)), int(request.form.get("NextToken", 0)))
+        headers = [("content-type", "text/xml")]
     if rule.get("lose"):
         environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-        return []
+        body = b""
     begin(status, headers + [("content-length", str(len(body)))])
     return [body]
 

@@ -11,11 +11,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 const VERSION: &str = "2016-11-15";
-/// A page of instances, each with everything about its network and disks.
-const PAGE_BYTES: u64 = 8 << 20;
-/// Instances of a page, and pages of one listing; more are not looked at.
-const PAGE: u32 = 500;
-const PAGES: usize = 100;
+/// What fits a line from the host, and a little less.
+const PAGE_BYTES: u64 = 900 << 10;
+/// Instances of a page, each with everything about its network and disks, and pages of one listing; more are not looked at.
+const PAGE: u32 = 50;
+const PAGES: usize = 400;
 
 /// The API of one region as one call sees it. The host signs.
 #[derive(Clone, Copy)]
