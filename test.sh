@@ -73,6 +73,13 @@ step "second clients"
 clients=${CARGO_TARGET_DIR:-$PWD/target}/clients
 "$clients/bin/python" -c "import hcloud, islo" 2>/dev/null ||
   { python3 -m venv "$clients" && "$clients/bin/pip" install --quiet --disable-pip-version-check hcloud==2.27.0 islo==0.3.20; } || true
+# An EC2 of others, and Amazon's own client.
+"$clients/bin/python" -c "import boto3, moto.ec2" 2>/dev/null ||
+  "$clients/bin/python" -m pip install --quiet --disable-pip-version-check 'moto[server,ec2,sts,iam]==5.2.5' boto3==1.44.8 || true
+if ! "$clients/bin/python" -c "import boto3, moto.ec2" 2>/dev/null; then
+  lacking="$lacking; NOT TESTED: the aws provider (pip install 'moto[server,ec2,sts,iam]' boto3)"
+  export CRABBOX_TEST_MOTO=0
+fi
 if "$clients/bin/python" -c "import hcloud, islo" 2>/dev/null; then
   export CRABBOX_TEST_HCLOUD_PYTHON=$clients/bin/python
 else

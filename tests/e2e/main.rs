@@ -26,6 +26,8 @@ mod islo_kit;
 mod islo_sdk;
 mod islo_secrets;
 mod kept;
+#[cfg(target_os = "linux")]
+mod kills;
 mod kit;
 mod lines;
 mod local;

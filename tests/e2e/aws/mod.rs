@@ -1,5 +1,6 @@
 //! Instances of EC2, from moto on loopback whose instances are real SSH servers.
 
+mod kills;
 mod lease;
 mod walk;
 
