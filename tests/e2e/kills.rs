@@ -9,13 +9,12 @@ use serde_json::Value;
 
 use crate::matrix::{Dice, wished};
 
-/// How often, unless `CRABBOX_TEST_CASES` says otherwise.
-const ROUNDS: u64 = 60;
-
 /// A cloud in which leases are killed.
 pub(crate) trait Cloud {
     /// What the plugin's process is called.
     const PLUGIN: &str;
+    /// How often, unless `CRABBOX_TEST_CASES` says otherwise.
+    const ROUNDS: u64 = 60;
     fn room(&self) -> &Room;
     fn crabbox(&self, words: &[&str]) -> Call;
     /// What is not ours, as it is.
@@ -25,7 +24,7 @@ pub(crate) trait Cloud {
 }
 
 /// Kills lease after lease.
-pub(crate) fn survive(cloud: &impl Cloud) {
+pub(crate) fn survive<C: Cloud>(cloud: &C) {
     let before = cloud.foreign();
     let began = Instant::now();
     let _ = cloud.crabbox(&["run", "--", "true"]).ok();
@@ -33,7 +32,7 @@ pub(crate) fn survive(cloud: &impl Cloud) {
     let seed = u64::from(std::process::id()) << 20 | u64::from(began.elapsed().subsec_micros()) | 1;
     let mut dice = Dice::new(seed);
     let mut made = 0;
-    for round in 0..wished("CRABBOX_TEST_CASES").unwrap_or(ROUNDS) {
+    for round in 0..wished("CRABBOX_TEST_CASES").unwrap_or(C::ROUNDS) {
         let after = Duration::from_micros(dice.below(whole + whole / 5));
         let plugin = round % 2 == 1;
         let ran = killed(cloud, plugin, after);

@@ -8,6 +8,8 @@ use crate::kills::{Cloud, survive};
 
 impl Cloud for Sky {
     const PLUGIN: &str = "crabbox-provider-aws";
+    /// Each takes some seconds: moto is slow.
+    const ROUNDS: u64 = 20;
 
     fn room(&self) -> &Room {
         &self.room
