@@ -18,7 +18,7 @@ fn plugin(provider: &str) -> PathBuf {
 fn the_same_transcripts_hold_for_the_program_and_the_component() {
     let http: &[&str] = &["--allow", "http"];
     for (provider, powers, least) in
-        [("ssh", &[][..], 12), ("hetzner", http, 6), ("islo", http, 10)]
+        [("ssh", &[][..], 12), ("aws", http, 4), ("hetzner", http, 6), ("islo", http, 10)]
     {
         if let Some(count) = replayed(provider, powers) {
             assert!(count >= least, "{provider}: {count}");
