@@ -1,7 +1,5 @@
 //! Golden transcripts, in process and against the real program.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::path::Path;
 
 use crabbox_plugin_sdk::testkit::{replay, replay_binary};
