@@ -75,6 +75,12 @@ step "second clients"
 clients=${CARGO_TARGET_DIR:-$PWD/target}/clients
 "$clients/bin/python" -c "import daytona, hcloud, islo" 2>/dev/null ||
   { python3 -m venv "$clients" && "$clients/bin/pip" install --quiet --disable-pip-version-check daytona==0.226.1 hcloud==2.27.0 islo==0.3.20; } || true
+# An EC2 of others, and Amazon's own client.
+"$clients/bin/python" -c "import boto3, moto.ec2" 2>/dev/null ||
+  "$clients/bin/python" -m pip install --quiet --disable-pip-version-check 'moto[server,ec2,sts,iam]==5.2.5' boto3==1.44.8 || true
+if ! "$clients/bin/python" -c "import boto3, moto.ec2" 2>/dev/null; then
+  export CRABBOX_TEST_MOTO=0
+fi
 if "$clients/bin/python" -c "import daytona, hcloud, islo" 2>/dev/null; then
   export CRABBOX_TEST_HCLOUD_PYTHON=$clients/bin/python
 else

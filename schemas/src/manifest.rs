@@ -149,7 +149,7 @@ pub struct Grants {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct HttpGrant {
-    /// Scheme, host and port, such as `https://api.example.dev`; a host may begin with `*.` for one label. Private
+    /// Scheme, host and port, such as `https://api.example.dev`; a `*` in the host stands for one label. Private
     /// addresses are reached only where a setting of the user's names them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
@@ -183,6 +183,9 @@ pub struct SecretGrant {
     /// crabbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<SecretFile>,
+    /// Where else the host looks when neither its setting nor the environment has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<SecretChain>,
 }
 
 /// A place in a JSON file of another program's.
@@ -193,6 +196,15 @@ pub struct SecretFile {
     pub path: String,
     /// Names joined by dots; `profiles[id=active]` is the entry of a list whose `id` is what the document's `active` says.
     pub value: String,
+}
+
+/// Places where the tools of others keep credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecretChain {
+    /// Those of AWS: variables, the profile that the user's setting `profile` or `AWS_PROFILE` names, a container's service, the
+    /// machine's. The secret is a document as a `credential_process` prints it, for `sigv4`.
+    Aws,
 }
 
 /// What a plugin may do with a secret.

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[cfg(target_os = "linux")]
+mod aws;
 mod bad_days;
 mod base_ref;
 mod blacksmith;
@@ -28,6 +30,8 @@ mod islo_kit;
 mod islo_sdk;
 mod islo_secrets;
 mod kept;
+#[cfg(target_os = "linux")]
+mod kills;
 mod kit;
 mod lines;
 mod local;

@@ -30,6 +30,7 @@ impl Room {
     /// Opens a room.
     pub fn new() -> Self {
         for provider in [
+            "crabbox-provider-aws",
             "crabbox-provider-blacksmith",
             "crabbox-provider-container",
             "crabbox-provider-daytona",

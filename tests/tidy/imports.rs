@@ -31,6 +31,7 @@ const TABLE: &[(&str, &[&str])] = &[
         &["crabbox-schemas", "crabbox-cassette", "crabbox-native", "crabbox-wire"],
     ),
     ("crabbox-box-server", &[]),
+    ("crabbox-provider-aws", &["crabbox-plugin-sdk"]),
     ("crabbox-provider-container", &["crabbox-plugin-sdk"]),
     ("crabbox-provider-daytona", &["crabbox-plugin-sdk"]),
     ("crabbox-provider-external", &["crabbox-plugin-sdk"]),

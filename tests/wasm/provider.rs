@@ -18,9 +18,13 @@ fn plugin(provider: &str) -> PathBuf {
 fn the_same_transcripts_hold_for_the_program_and_the_component() {
     let http: &[&str] = &["--allow", "http"];
     let exec: &[&str] = &["--allow", "exec"];
-    for (provider, powers, least) in
-        [("ssh", &[][..], 12), ("hetzner", http, 6), ("islo", http, 10), ("blacksmith", exec, 7)]
-    {
+    for (provider, powers, least) in [
+        ("ssh", &[][..], 12),
+        ("aws", http, 4),
+        ("hetzner", http, 6),
+        ("islo", http, 10),
+        ("blacksmith", exec, 7),
+    ] {
         if let Some(count) = replayed(provider, powers) {
             assert!(count >= least, "{provider}: {count}");
         }

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crabbox_net::{Secret, Source};
+use crabbox_net::{Chain, Printing, Secret, Source};
 use crabbox_schemas::error::{ErrorKind, RpcError};
-use crabbox_schemas::manifest::SecretGrant;
+use crabbox_schemas::manifest::{SecretChain, SecretGrant};
 use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt;
-use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::sync::{Mutex, OnceCell};
+use tokio::time::{Instant, timeout};
 
 use crate::exec::KillOnDrop;
 use crate::fault::refuse;
@@ -25,6 +25,9 @@ const PRINT: Duration = Duration::from_secs(10);
 /// Most bytes of a secret.
 const MOST: u64 = 64 * 1024;
 
+/// How long credentials that end some day are used before their place is asked again.
+const KEEP: Duration = Duration::from_secs(240);
+
 /// The secrets of one session, each looked up once.
 pub(crate) struct Secrets {
     pub(crate) config: Map<String, Value>,
@@ -32,7 +35,9 @@ pub(crate) struct Secrets {
     pub(crate) env: Arc<BTreeMap<String, String>>,
     /// The user's home directory.
     pub(crate) home: PathBuf,
-    pub(crate) found: Mutex<HashMap<String, Secret>>,
+    pub(crate) found: Mutex<HashMap<String, (Secret, Option<Instant>)>>,
+    /// The places of AWS's tools.
+    pub(crate) aws: OnceCell<Chain>,
 }
 
 impl Secrets {
@@ -45,21 +50,31 @@ impl Secrets {
         })
     }
 
-    async fn find(&self, name: &str) -> Result<Option<Secret>, RpcError> {
+    async fn find(self: &Arc<Self>, name: &str) -> Result<Option<Secret>, RpcError> {
         // Whoever comes second waits: a command may ask the person for something.
         let mut found = self.found.lock().await;
-        if let Some(known) = found.get(name) {
+        if let Some((known, until)) = found.get(name)
+            && until.is_none_or(|until| until > Instant::now())
+        {
             return Ok(Some(known.clone()));
         }
+        let grant = self.grants.iter().find(|grant| grant.name == name);
+        let chain = grant.and_then(|grant| grant.chain);
         let secret = match self.reference(name) {
             Some(reference) => Some(self.follow(name, &reference).await?),
-            None => match self.grants.iter().find(|grant| grant.name == name) {
-                Some(grant) => self.granted(grant)?,
-                None => None,
+            None => match grant.map(|grant| self.granted(grant)).transpose()?.flatten() {
+                // It keeps what it finds as long as that may be kept.
+                None if chain == Some(SecretChain::Aws) => {
+                    let chain = self.aws.get_or_init(async || self.chain()).await;
+                    return chain.find().await;
+                }
+                found => found,
             },
         };
         if let Some(secret) = &secret {
-            found.insert(name.to_owned(), secret.clone());
+            let ends = chain.is_some() && secret.expose().contains("\"Expiration\"");
+            let until = ends.then(|| Instant::now() + KEEP);
+            found.insert(name.to_owned(), (secret.clone(), until));
         }
         Ok(secret)
     }
@@ -92,6 +107,19 @@ impl Secrets {
             None if cfg!(target_os = "macos") => self.home.join("Library/Application Support"),
             None => self.home.join(".config"),
         }
+    }
+
+    fn chain(self: &Arc<Self>) -> Chain {
+        let printer = Arc::downgrade(self);
+        let print = move |command: String| -> Printing {
+            let printer = printer.clone();
+            Box::pin(async move {
+                let printer = printer.upgrade().ok_or("the session is over")?;
+                printer.print(&command).await
+            })
+        };
+        let (env, home) = (Arc::clone(&self.env), self.home.clone());
+        Chain::new(env, home, self.reference("profile"), Arc::new(print))
     }
 
     /// What the settings say of where it is.
@@ -232,9 +260,9 @@ mod tests {
     use serde_json::json;
     use std::os::unix::fs::PermissionsExt;
 
-    fn secrets(config: Value, home: &Path) -> Secrets {
+    fn secrets(config: Value, home: &Path) -> Arc<Secrets> {
         let env = [("TOKEN", "from env"), ("PATH", "/usr/bin:/bin"), ("EMPTY", "")];
-        Secrets {
+        Arc::new(Secrets {
             config: serde_json::from_value(config).unwrap(),
             grants: vec![SecretGrant {
                 name: "granted".into(),
@@ -242,14 +270,16 @@ mod tests {
                 mode: Default::default(),
                 to: vec![],
                 file: None,
+                chain: None,
             }],
             env: Arc::new(env.map(|(n, v)| (n.to_owned(), v.to_owned())).into()),
             home: home.to_owned(),
             found: Mutex::default(),
-        }
+            aws: OnceCell::new(),
+        })
     }
 
-    async fn find(secrets: &Secrets, name: &str) -> String {
+    async fn find(secrets: &Arc<Secrets>, name: &str) -> String {
         match secrets.find(name).await {
             Ok(secret) => secret.map_or("none".to_owned(), |s| s.expose().to_owned()),
             Err(error) => format!("{:?}: {}", error.data.unwrap().kind, error.message),
@@ -290,9 +320,10 @@ mod tests {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
         let mut secrets = secrets(json!({}), home.path());
         let value = "profiles[id=active].api.key".to_owned();
-        secrets.grants[0].file = Some(SecretFile { path: "acme/config.json".to_owned(), value });
+        let own = Arc::get_mut(&mut secrets).unwrap();
+        own.grants[0].file = Some(SecretFile { path: "acme/config.json".to_owned(), value });
         assert_eq!(secrets.granted(&secrets.grants[0]).unwrap().unwrap().expose(), "from env");
-        secrets.env = Arc::default();
+        Arc::get_mut(&mut secrets).unwrap().env = Arc::default();
         assert_eq!(secrets.granted(&secrets.grants[0]).unwrap().unwrap().expose(), "of b");
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
         assert!(find(&secrets, "granted").await.contains("chmod 600"));
@@ -314,7 +345,8 @@ mod tests {
             "gone": "keyring:crabbox/me",
         });
         let mut secrets = secrets(config, home.path());
-        secrets.env = Arc::new([("PATH".to_owned(), "/nowhere".to_owned())].into());
+        Arc::get_mut(&mut secrets).unwrap().env =
+            Arc::new([("PATH".to_owned(), "/nowhere".to_owned())].into());
         for (name, part) in [
             ("unset", "Auth: the secret unset cannot be read: UNSET is not set"),
             ("open", "chmod 600"),
@@ -339,7 +371,7 @@ mod tests {
         std::fs::set_permissions(&tool, PermissionsExt::from_mode(0o755)).unwrap();
         let mut secrets = secrets(json!({"token": "keyring:my cloud/eu/me"}), home.path());
         let path = home.path().to_str().unwrap().to_owned();
-        secrets.env = Arc::new([("PATH".to_owned(), path)].into());
+        Arc::get_mut(&mut secrets).unwrap().env = Arc::new([("PATH".to_owned(), path)].into());
         let told = find(&secrets, "token").await;
         assert_eq!(told, "5: lookup service my cloud/eu username me");
     }

@@ -230,6 +230,7 @@ fn broker(
         env: Arc::clone(&options.env),
         home: options.user.home.clone().into(),
         found: tokio::sync::Mutex::default(),
+        aws: tokio::sync::OnceCell::new(),
     };
     let granted = crabbox_plugins::programs(&options.entry, &options.config);
     let net = Net::new(crabbox_net::Options {

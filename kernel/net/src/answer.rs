@@ -142,5 +142,7 @@ pub(crate) fn passed_on(headers: &HeaderMap, redactor: &Redactor) -> BTreeMap<St
 fn is_json(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    kind == "application/json" || kind.ends_with("+json")
+    kind == "application/json"
+        || kind.ends_with("+json")
+        || kind.starts_with("application/x-amz-json-")
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use crabbox_schemas::error::{ErrorKind, RpcError};
-use crabbox_schemas::plugin::{HttpAuth, Oauth2Auth};
+use crabbox_schemas::plugin::{HttpAuth, Oauth2Auth, Sigv4Auth};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
@@ -15,7 +15,7 @@ use crate::net::Net;
 use crate::origin::Origin;
 use crate::send::{Gate, field_name};
 use crate::sigv4::{self, Keys, Scope};
-use crate::vault::Secret;
+use crate::vault::{Secret, Vault};
 
 /// A token that was sent although it is not fresh: worth another try when it is refused.
 pub(crate) struct Used<'a>(pub(crate) &'a Oauth2Auth, pub(crate) Secret);
@@ -55,15 +55,7 @@ pub(crate) async fn authorize<'a>(
             put(headers, name, &format!("{}{}", field.prefix, secret.expose()))?;
         }
         HttpAuth::Sigv4(aws) => {
-            let session = match &aws.session_token {
-                Some(handle) => Some(vault.inject(handle, origin).await?),
-                None => None,
-            };
-            let keys = Keys {
-                access: vault.inject(&aws.access_key, origin).await?,
-                secret: vault.inject(&aws.secret_key, origin).await?,
-                session,
-            };
+            let keys = keys(vault, aws, origin).await?;
             let now = Duration::from_millis((net.now_ms)());
             let scope = Scope { service: &aws.service, region: &aws.region, now };
             let (url, payload) = (request.url.as_str(), request.payload);
@@ -76,6 +68,31 @@ pub(crate) async fn authorize<'a>(
         }
     }
     Ok(None)
+}
+
+/// The keys by one handle each, or all of them by one.
+async fn keys(vault: &Vault, aws: &Sigv4Auth, origin: &Origin) -> Result<Keys, RpcError> {
+    if let Some(handle) = &aws.credentials {
+        let keys = Keys::read(vault.inject(handle, origin).await?.expose());
+        let keys = keys.ok_or_else(|| {
+            let message = format!("the secret {handle} is no set of credentials");
+            RpcError::of(ErrorKind::Auth, message)
+        })?;
+        [&keys.access, &keys.secret]
+            .into_iter()
+            .chain(&keys.session)
+            .for_each(|secret| vault.watch(secret.expose()));
+        return Ok(keys);
+    }
+    let session = match &aws.session_token {
+        Some(handle) => Some(vault.inject(handle, origin).await?),
+        None => None,
+    };
+    Ok(Keys {
+        access: vault.inject(&aws.access_key, origin).await?,
+        secret: vault.inject(&aws.secret_key, origin).await?,
+        session,
+    })
 }
 
 fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) -> Result<(), RpcError> {

@@ -7,6 +7,7 @@
 mod address;
 mod answer;
 mod auth;
+mod aws;
 mod blob;
 mod body;
 mod client;
@@ -24,6 +25,7 @@ mod stream;
 mod vault;
 mod ws;
 
+pub use aws::{Chain, Printing};
 pub use blob::{Blobs, open_plain};
 pub use client::{Looking, Lookup};
 pub use net::{Net, Options, Settings};

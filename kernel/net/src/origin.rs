@@ -12,12 +12,12 @@ pub struct Origin {
     port: u16,
 }
 
-/// One origin, or every host one label below a domain.
+/// One origin, or every host that differs from it in one label.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     origin: Origin,
-    /// The host begins with any one label.
-    one_label: bool,
+    /// Which label of the host may be any.
+    any: Option<usize>,
 }
 
 impl Origin {
@@ -52,25 +52,25 @@ impl fmt::Display for Origin {
 }
 
 impl Pattern {
-    /// Reads `https://api.example.dev` or `https://*.example.dev`.
+    /// Reads `https://api.example.dev`, `https://*.example.dev` or `https://api.*.example.dev`.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let Some((scheme, rest)) = text.split_once("://*.") else {
-            return Ok(Self { origin: Origin::parse(text)?, one_label: false });
-        };
-        let origin = Origin::parse(&format!("{scheme}://{rest}"))?;
-        let domain =
-            origin.host.contains('.') && !origin.host.ends_with(|c: char| c.is_ascii_digit());
+        let host = text.split_once("://").map_or(text, |(_, rest)| rest);
+        let any = host.split('.').position(|label| label == "*");
+        let Some(at) = any else { return Ok(Self::exactly(Origin::parse(text)?)) };
+        let origin = Origin::parse(&text.replacen('*', "any", 1))?;
+        let domain = origin.host.split('.').count() >= at + 3
+            && !origin.host.ends_with(|c: char| c.is_ascii_digit());
         if !domain {
             return Err(format!(
                 "{text:?}: a wildcard stands below a domain of two labels or more"
             ));
         }
-        Ok(Self { origin, one_label: true })
+        Ok(Self { origin, any })
     }
 
     /// Exactly this origin.
     pub fn exactly(origin: Origin) -> Self {
-        Self { origin, one_label: false }
+        Self { origin, any: None }
     }
 
     /// No origin at all: no URL has an empty host.
@@ -89,14 +89,13 @@ impl Pattern {
         if (wanted.scheme, wanted.port) != (origin.scheme, origin.port) {
             return false;
         }
-        match self.one_label {
-            false => origin.host == wanted.host,
-            true => origin
-                .host
-                .strip_suffix(&wanted.host)
-                .and_then(|head| head.strip_suffix('.'))
-                .is_some_and(|label| !label.is_empty() && !label.contains('.')),
-        }
+        let Some(any) = self.any else { return origin.host == wanted.host };
+        let fits = |(n, (wanted, label)): (usize, (&str, &str))| match n == any {
+            true => !label.is_empty(),
+            false => label == wanted,
+        };
+        origin.host.split('.').count() == wanted.host.split('.').count()
+            && wanted.host.split('.').zip(origin.host.split('.')).enumerate().all(fits)
     }
 }
 
@@ -155,6 +154,16 @@ mod tests {
         ] {
             assert!(!matches(grant, url), "{url}");
         }
+        let inner = "https://ec2.*.example.dev";
+        assert!(matches(inner, "https://ec2.eu-west-1.example.dev/"));
+        for url in [
+            "https://ec2.example.dev/",
+            "https://ec2.a.b.example.dev/",
+            "https://ec2..example.dev/",
+            "https://s3.eu-west-1.example.dev/",
+        ] {
+            assert!(!matches(inner, url), "{url}");
+        }
     }
 
     #[test]
@@ -164,6 +173,8 @@ mod tests {
             "https://*.dev",
             "https://*.1.2.3.4",
             "https://a.*.dev",
+            "https://*.*.example.dev",
+            "https://a*.example.dev",
             "https://a.example.dev/",
             "https://a.example.dev/path",
             "https://me@a.example.dev",

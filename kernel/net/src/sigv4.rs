@@ -11,6 +11,7 @@ use aws_sigv4::http_request::{
 use aws_sigv4::sign::v4;
 use crabbox_schemas::error::{ErrorKind, RpcError};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
 
 use crate::body::Payload;
 use crate::vault::Secret;
@@ -20,6 +21,22 @@ pub(crate) struct Keys {
     pub(crate) access: Secret,
     pub(crate) secret: Secret,
     pub(crate) session: Option<Secret>,
+}
+
+impl Keys {
+    /// Reads what a `credential_process` prints.
+    pub(crate) fn read(document: &str) -> Option<Self> {
+        let document: Value = serde_json::from_str(document).ok()?;
+        let text = |name: &str| {
+            let text = document.get(name)?.as_str().filter(|text| !text.is_empty())?;
+            Some(Secret::new(text.to_owned()))
+        };
+        Some(Self {
+            access: text("AccessKeyId")?,
+            secret: text("SecretAccessKey")?,
+            session: text("SessionToken"),
+        })
+    }
 }
 
 /// What a signature is about.

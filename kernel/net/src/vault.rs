@@ -257,7 +257,7 @@ mod tests {
 
     fn grant(name: &str, mode: SecretMode, to: &[&str]) -> SecretGrant {
         let to = to.iter().map(|&t| t.to_owned()).collect();
-        SecretGrant { name: name.to_owned(), env: vec![], mode, to, file: None }
+        SecretGrant { name: name.to_owned(), env: vec![], mode, to, file: None, chain: None }
     }
 
     fn vault() -> Vault {

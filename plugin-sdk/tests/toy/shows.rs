@@ -48,9 +48,9 @@ fn signed(call: &Call) -> Result<(), Failure> {
     let sigv4 = Sigv4Auth {
         access_key: "access-key".into(),
         secret_key: "secret-key".into(),
-        session_token: None,
         service: "ec2".into(),
         region: "eu-central-1".into(),
+        ..Sigv4Auth::default()
     };
     let form = [("Action", SecretText::Plain("DescribeInstances".into()))];
     let url = "https://ec2.eu-central-1.amazonaws.com/";

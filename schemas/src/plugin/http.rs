@@ -189,16 +189,21 @@ pub struct HeaderAuth {
 }
 
 /// What AWS Signature Version 4 needs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Sigv4Auth {
-    /// Handle of the access key id.
+    /// Handle of the access key id; not beside `credentials`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub access_key: String,
-    /// Handle of the secret access key.
+    /// Handle of the secret access key; not beside `credentials`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub secret_key: String,
     /// Handle of the session token, for temporary credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_token: Option<String>,
+    /// Or the handle of all of them together, as a `credential_process` prints them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<String>,
     /// Such as `ec2`.
     pub service: String,
     /// Such as `eu-central-1`.

@@ -52,9 +52,9 @@ async fn a_signature_covers_method_query_body_and_time() {
         HttpAuth::Sigv4(Sigv4Auth {
             access_key: "id".into(),
             secret_key: "token".into(),
-            session_token: None,
             service: "ec2".into(),
             region: "eu-central-1".into(),
+            ..Sigv4Auth::default()
         }),
     );
     params.method = "POST".into();

@@ -5,6 +5,7 @@
 mod auth;
 mod bodies;
 mod borders;
+mod chain;
 mod redirects;
 mod secrets;
 mod server;

@@ -51,6 +51,7 @@ impl Stage {
                 mode,
                 to: setup.to.clone(),
                 file: None,
+                chain: None,
             })
             .into();
         let settings: BTreeMap<_, _> =

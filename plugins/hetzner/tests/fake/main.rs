@@ -8,6 +8,7 @@
 mod answer;
 mod cloud;
 mod http;
+#[path = "../../../../tests/bin/machine/boot.rs"]
 mod machine;
 mod rules;
 

@@ -1,4 +1,4 @@
-//! A server that runs: what its user data says becomes files, keys and a real SSH server on an address of its own.
+//! A machine of a cloud for tests: what its user data says becomes files, keys and a real SSH server on an address of its own.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// The variable that marks every process of a server.
-const MARK: &str = "FAKE_HETZNER_SERVER";
-/// Folders of a server that are looked for below its own.
+/// The variable that marks every process of a machine.
+const MARK: &str = "CRABBOX_TEST_MACHINE";
+/// Folders of a machine that are looked for below its own.
 const MAPPED: &[&str] = &["/var/lib/crabbox", "/var/cache/crabbox"];
 /// How long its processes may take to end.
 const END: Duration = Duration::from_secs(5);
@@ -96,7 +96,7 @@ impl Machine {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "its servers are processes")]
+#[expect(clippy::disallowed_methods, reason = "it is processes")]
 fn program(path: impl AsRef<std::ffi::OsStr>, folder: &Path) -> Command {
     let mut command = Command::new(path);
     command

@@ -1,0 +1,155 @@
+//! Credentials of AWS, from where AWS's own tools look for them, in their order.
+
+mod profile;
+mod remote;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crabbox_schemas::error::{ErrorKind, RpcError};
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::aws::profile::{Profile, profile};
+use crate::client::Clients;
+use crate::sigv4::Keys;
+use crate::vault::Secret;
+
+/// How long credentials that end some day are used before they are looked for again. Services hand out new ones at least
+/// five minutes before the old ones end.
+const KEEP: Duration = Duration::from_secs(240);
+
+/// What a command line of the user's prints.
+pub type Printing = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
+
+/// The places of one user.
+pub struct Chain {
+    /// The user's environment.
+    env: Arc<BTreeMap<String, String>>,
+    home: PathBuf,
+    /// The profile the user chose in crabbox's settings.
+    chosen: Option<String>,
+    /// Runs a command line of the user's.
+    print: Arc<dyn Fn(String) -> Printing + Send + Sync>,
+    clients: Clients,
+    kept: Mutex<Option<(Secret, Option<Instant>)>>,
+}
+
+impl std::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Chain(…)")
+    }
+}
+
+impl Chain {
+    /// Looks nowhere before it is asked.
+    pub fn new(
+        env: Arc<BTreeMap<String, String>>,
+        home: PathBuf,
+        chosen: Option<String>,
+        print: Arc<dyn Fn(String) -> Printing + Send + Sync>,
+    ) -> Self {
+        let clients = Clients::new(Vec::new(), None);
+        Self { env, home, chosen, print, clients, kept: Mutex::default() }
+    }
+
+    /// The credentials, as a `credential_process` prints them; none when no place has any.
+    pub async fn find(&self) -> Result<Option<Secret>, RpcError> {
+        let mut kept = self.kept.lock().await;
+        if let Some((secret, until)) = &*kept
+            && until.is_none_or(|until| until > Instant::now())
+        {
+            return Ok(Some(secret.clone()));
+        }
+        let Some(found) = self.look().await.map_err(|what| refused(&what))? else {
+            return Ok(None);
+        };
+        let until = found.get("Expiration").map(|_| Instant::now() + KEEP);
+        let secret = Secret::new(found.to_string());
+        if Keys::read(secret.expose()).is_none() {
+            return Err(refused("a key is missing where they were found"));
+        }
+        *kept = Some((secret.clone(), until));
+        Ok(Some(secret))
+    }
+
+    /// A profile that was chosen here goes before variables that are set for everything.
+    async fn look(&self) -> Result<Option<Value>, String> {
+        if self.chosen.is_none()
+            && let Some(found) = self.variables()
+        {
+            return Ok(Some(found));
+        }
+        let wanted = self.chosen.as_deref().or_else(|| self.var("AWS_PROFILE"));
+        match profile(self, wanted.unwrap_or("default"))? {
+            Some(profile) => {
+                if let Some(found) = self.of_profile(&profile).await? {
+                    return Ok(Some(found));
+                }
+            }
+            None if wanted.is_some() => {
+                return Err(format!("there is no profile {}", wanted.unwrap_or_default()));
+            }
+            None => {}
+        }
+        if let Some(found) = remote::container(self).await? {
+            return Ok(Some(found));
+        }
+        remote::machine(self).await
+    }
+
+    fn variables(&self) -> Option<Value> {
+        let (access, secret) = (self.var("AWS_ACCESS_KEY_ID")?, self.var("AWS_SECRET_ACCESS_KEY")?);
+        Some(document(access, secret, self.var("AWS_SESSION_TOKEN"), None))
+    }
+
+    async fn of_profile(&self, profile: &Profile) -> Result<Option<Value>, String> {
+        if let Some(key) =
+            ["role_arn", "web_identity_token_file"].iter().find(|key| profile.get(key).is_some())
+        {
+            let name = &profile.name;
+            return Err(format!(
+                "profile {name} has {key}, which crabbox does not follow; let the vendor's tool do it: \
+                 `cmd:aws configure export-credentials --format process --profile {name}` as the credentials"
+            ));
+        }
+        if profile.get("sso_account_id").is_some() {
+            return remote::sso(self, profile).await.map(Some);
+        }
+        if let (Some(access), Some(secret)) =
+            (profile.get("aws_access_key_id"), profile.get("aws_secret_access_key"))
+        {
+            return Ok(Some(document(access, secret, profile.get("aws_session_token"), None)));
+        }
+        let Some(command) = profile.get("credential_process") else { return Ok(None) };
+        let wrong = |what: &str| format!("the credential_process of {}: {what}", profile.name);
+        let printed = (self.print)(command.to_owned()).await.map_err(|e| wrong(&e))?;
+        let printed: Value =
+            serde_json::from_str(&printed).map_err(|_| wrong("it printed no JSON"))?;
+        Ok(Some(printed))
+    }
+
+    fn var(&self, name: &str) -> Option<&str> {
+        self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+/// Credentials in the form of a `credential_process`.
+fn document(access: &str, secret: &str, session: Option<&str>, until: Option<&Value>) -> Value {
+    let mut found = json!({"Version": 1, "AccessKeyId": access, "SecretAccessKey": secret});
+    if let Some(session) = session {
+        found["SessionToken"] = session.into();
+    }
+    if let Some(until) = until {
+        found["Expiration"] = until.clone();
+    }
+    found
+}
+
+fn refused(what: &str) -> RpcError {
+    RpcError::of(ErrorKind::Auth, format!("no credentials of AWS: {what}"))
+}

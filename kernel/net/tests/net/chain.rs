@@ -1,0 +1,105 @@
+//! Credentials of AWS from every place that its own tools know, in their order.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use crabbox_net::{Chain, Printing};
+use serde_json::{Value, json};
+
+use crate::server::{Server, json as answer, reply};
+
+async fn find(home: &Path, chosen: Option<&str>, env: &[(&str, &str)]) -> Result<Value, String> {
+    let env: BTreeMap<_, _> = env.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+    let print = Arc::new(|command: String| -> Printing {
+        let printed = json!({"AccessKeyId": command, "SecretAccessKey": "s", "Expiration": "2099-01-01T00:00:00Z"});
+        Box::pin(async move { Ok(printed.to_string()) })
+    });
+    let chain = Chain::new(Arc::new(env), home.to_owned(), chosen.map(str::to_owned), print);
+    match chain.find().await {
+        Ok(found) => Ok(found.map_or(Value::Null, |secret| {
+            serde_json::from_str::<Value>(secret.expose()).unwrap()["AccessKeyId"].clone()
+        })),
+        Err(error) => Err(error.message),
+    }
+}
+
+const CONFIG: &str = "[default]\naws_access_key_id = of-default\naws_secret_access_key = s\n[profile tool]\ncredential_process = print me\n\
+[profile role]\nrole_arn = arn:x\n[profile half]\naws_access_key_id = x\n[sso-session corp]\nsso_region = eu-west-1\nsso_start_url = https://x\n\
+[profile corp]\nsso_session = corp\nsso_account_id = 1\nsso_role_name = dev\n";
+
+#[tokio::test]
+async fn variables_and_profiles_are_looked_at_in_the_usual_order() {
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir(home.path().join(".aws")).unwrap();
+    fs::write(home.path().join(".aws/config"), CONFIG).unwrap();
+    let keys = [("AWS_ACCESS_KEY_ID", "of-env"), ("AWS_SECRET_ACCESS_KEY", "s")];
+    let tool = [keys[0], keys[1], ("AWS_PROFILE", "tool")];
+    let at = home.path();
+    assert_eq!(find(at, None, &keys).await, Ok(json!("of-env")));
+    assert_eq!(find(at, None, &tool).await, Ok(json!("of-env")), "keys go before AWS_PROFILE");
+    assert_eq!(find(at, Some("tool"), &keys).await, Ok(json!("print me")), "a choice goes first");
+    assert_eq!(find(at, None, &tool[2..]).await, Ok(json!("print me")));
+    assert_eq!(find(at, None, &[]).await, Ok(json!("of-default")));
+    for (profile, told) in [
+        ("role", "export-credentials"),
+        ("absent", "no profile absent"),
+        ("corp", "aws sso login --profile corp"),
+    ] {
+        let error = find(at, Some(profile), &[]).await.unwrap_err();
+        assert!(error.contains(told), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn services_near_by_and_a_single_sign_on_hand_keys_out() {
+    let home = tempfile::tempdir().unwrap();
+    let cache = home.path().join(".aws/sso/cache");
+    fs::create_dir_all(&cache).unwrap();
+    fs::write(home.path().join(".aws/sso.txt"), CONFIG).unwrap();
+    let server = Server::start(|asked| {
+        let keys = |id: &str| json!({"AccessKeyId": id, "SecretAccessKey": "s", "Token": "t", "Expiration": "2099-01-01T00:00:00Z"});
+        match (&*asked.method, asked.path.split('?').next().unwrap_or_default()) {
+            ("PUT", "/latest/api/token") => reply(200, "", "metadata-token"),
+            (_, "/creds") if asked.header("authorization") == "pass" => answer(200, &keys("of-container").to_string()),
+            (_, "/latest/meta-data/iam/security-credentials/") => reply(200, "", "role"),
+            (_, "/latest/meta-data/iam/security-credentials/role")
+                if asked.header("x-aws-ec2-metadata-token") == "metadata-token" =>
+            {
+                answer(200, &keys("of-machine").to_string())
+            }
+            (_, "/federation/credentials") if asked.header("x-amz-sso_bearer_token") == "logged-in" => answer(
+                200,
+                &json!({"roleCredentials": {"accessKeyId": "of-sso", "secretAccessKey": "s", "sessionToken": "t", "expiration": 1}})
+                    .to_string(),
+            ),
+            _ => answer(401, "{}"),
+        }
+    })
+    .await;
+    let (url, creds) = (server.url(""), server.url("/creds"));
+    let at = home.path();
+    let machine = ("AWS_EC2_METADATA_SERVICE_ENDPOINT", url.as_str());
+    assert_eq!(find(at, None, &[machine]).await, Ok(json!("of-machine")));
+    let off = ("AWS_EC2_METADATA_DISABLED", "true");
+    assert_eq!(find(at, None, &[machine, off]).await, Ok(Value::Null));
+    let full = |url| ("AWS_CONTAINER_CREDENTIALS_FULL_URI", url);
+    let token = ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "pass");
+    assert_eq!(
+        find(at, None, &[full(creds.as_str()), token, machine]).await,
+        Ok(json!("of-container"))
+    );
+    let far = find(at, None, &[full("http://192.0.2.1/creds"), token]).await.unwrap_err();
+    assert!(far.contains("neither this machine nor encrypted"), "{far}");
+    // sha1 of `corp`, as the vendor's tool names the file.
+    let file = cache.join("ee0bfd2552fbd840c02cc48b6e823320543c450f.json");
+    fs::write(file, json!({"accessToken": "logged-in"}).to_string()).unwrap();
+    let config = at.join(".aws/sso.txt");
+    let env = [
+        ("AWS_CONFIG_FILE", config.to_str().unwrap()),
+        ("AWS_ENDPOINT_URL_SSO", &url),
+        ("AWS_PROFILE", "corp"),
+    ];
+    assert_eq!(find(at, None, &env).await, Ok(json!("of-sso")));
+}

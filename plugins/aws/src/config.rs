@@ -1,0 +1,276 @@
+//! The settings as the user writes them, what must be true of them, and which machines a class means.
+
+use std::net::IpAddr;
+
+use crabbox_plugin_sdk::{BoxRequest, Failure};
+use serde::Deserialize;
+
+/// Instance types of each class, the best first.
+const CLASSES: &[(&str, &[&str])] = &[
+    ("standard", &["c7a.8xlarge", "c7i.8xlarge", "m7a.8xlarge", "m7i.8xlarge", "c7a.4xlarge"]),
+    (
+        "fast",
+        &[
+            "c7a.16xlarge",
+            "c7i.16xlarge",
+            "m7a.16xlarge",
+            "m7i.16xlarge",
+            "c7a.12xlarge",
+            "c7a.8xlarge",
+        ],
+    ),
+    (
+        "large",
+        &[
+            "c7a.24xlarge",
+            "c7i.24xlarge",
+            "m7a.24xlarge",
+            "m7i.24xlarge",
+            "r7a.24xlarge",
+            "c7a.16xlarge",
+            "c7a.12xlarge",
+        ],
+    ),
+    (
+        "beast",
+        &[
+            "c7a.48xlarge",
+            "c7i.48xlarge",
+            "m7a.48xlarge",
+            "m7i.48xlarge",
+            "r7a.48xlarge",
+            "c7a.32xlarge",
+            "m7a.32xlarge",
+            "c7a.24xlarge",
+            "c7a.16xlarge",
+        ],
+    ),
+];
+/// What accounts may have that may have nothing of the classes.
+pub(crate) const SMALL: &str = "t3.small";
+/// The instance families whose vCPUs are counted together, which all classes are of.
+const STANDARD: &[u8] = b"acdhimrtz";
+
+/// The block `providers.aws`, or `aws`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub(crate) struct Settings {
+    pub(crate) region: String,
+    regions: Vec<String>,
+    pub(crate) zones: Vec<String>,
+    fallback: String,
+    pub(crate) ami: Option<String>,
+    pub(crate) root_gb: u32,
+    pub(crate) security_group_id: Option<String>,
+    pub(crate) subnet_id: Option<String>,
+    pub(crate) ssh_cidrs: Vec<String>,
+    pub(crate) instance_profile: Option<String>,
+    pub(crate) endpoint_url: Option<String>,
+    pub(crate) address_url: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            region: "eu-west-1".to_owned(),
+            regions: Vec::new(),
+            zones: Vec::new(),
+            fallback: "on-demand-after-120s".to_owned(),
+            ami: None,
+            root_gb: 400,
+            security_group_id: None,
+            subnet_id: None,
+            ssh_cidrs: Vec::new(),
+            instance_profile: None,
+            endpoint_url: None,
+            address_url: "https://checkip.amazonaws.com".to_owned(),
+        }
+    }
+}
+
+/// How an instance is paid for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Market {
+    Spot,
+    OnDemand,
+}
+
+impl Market {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Spot => "spot",
+            Self::OnDemand => "on-demand",
+        }
+    }
+}
+
+impl Settings {
+    /// Refuses networks that are none.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        let wrong = |cidr: &&String| !is_network(cidr);
+        match self.ssh_cidrs.iter().find(wrong) {
+            Some(cidr) => {
+                Err(Failure::invalid_config("/ssh-cidrs", format!("{cidr} is no network"))
+                    .hint("write 203.0.113.7/32, or 0.0.0.0/0 for everybody"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Every region that may hold something of ours.
+    pub(crate) fn regions(&self) -> Vec<&str> {
+        let mut all = vec![self.region.as_str()];
+        for other in &self.regions {
+            if !all.contains(&other.as_str()) {
+                all.push(other);
+            }
+        }
+        all
+    }
+
+    /// Whether instances can only be made in the first region, since something of the settings is there.
+    pub(crate) fn is_bound(&self) -> bool {
+        self.ami.is_some() || self.subnet_id.is_some() || self.security_group_id.is_some()
+    }
+
+    /// The zones to ask for in a region; one that is none leaves the choice to AWS.
+    pub(crate) fn zones<'a>(&'a self, region: &str) -> Vec<Option<&'a str>> {
+        let there = |zone: &&String| zone.strip_prefix(region).is_some_and(|rest| rest.len() <= 1);
+        let all: Vec<_> = self.zones.iter().filter(there).map(|zone| Some(zone.as_str())).collect();
+        if all.is_empty() || self.subnet_id.is_some() { vec![None] } else { all }
+    }
+
+    /// How to pay, the preferred way first.
+    pub(crate) fn markets(&self, request: &BoxRequest) -> &'static [Market] {
+        let spot = request.market.as_deref() == Some("spot");
+        match (spot, self.fallback.starts_with("on-demand")) {
+            (false, _) => &[Market::OnDemand],
+            (true, false) => &[Market::Spot],
+            (true, true) => &[Market::Spot, Market::OnDemand],
+        }
+    }
+}
+
+fn is_network(cidr: &str) -> bool {
+    cidr.split_once('/').is_some_and(|(address, bits)| {
+        let most = match address.parse() {
+            Ok(IpAddr::V4(_)) => 32,
+            Ok(IpAddr::V6(_)) => 128,
+            Err(_) => return false,
+        };
+        bits.parse::<u8>().is_ok_and(|bits| bits <= most)
+    })
+}
+
+/// The instance types a request may be met with, the best first. An exact type is the only one.
+pub(crate) fn machines(request: &BoxRequest) -> Vec<&str> {
+    if let Some(exact) = &request.machine_type {
+        return vec![exact];
+    }
+    match CLASSES.iter().find(|(name, _)| *name == request.class) {
+        Some((_, machines)) => machines.to_vec(),
+        None => vec![request.class.as_str()],
+    }
+}
+
+/// Whether a class was asked for, which can be met with several types.
+pub(crate) fn is_class(request: &BoxRequest) -> bool {
+    request.machine_type.is_none() && CLASSES.iter().any(|(name, _)| *name == request.class)
+}
+
+/// The class that begins with an instance type.
+pub(crate) fn class_of(machine: &str) -> Option<&'static str> {
+    let begins = |row: &&(&str, &[&str])| row.1.first() == Some(&machine);
+    CLASSES.iter().find(begins).map(|(name, _)| *name)
+}
+
+/// Every instance type of any class, once.
+pub(crate) fn all_machines() -> Vec<&'static str> {
+    let mut all: Vec<_> =
+        CLASSES.iter().rev().flat_map(|(_, machines)| *machines).copied().collect();
+    let mut seen = Vec::new();
+    all.retain(|machine| {
+        !seen.contains(machine) && {
+            seen.push(*machine);
+            true
+        }
+    });
+    all
+}
+
+/// The vCPUs of a type whose family is counted in the account's standard limit; none where that is not known.
+pub(crate) fn vcpus(machine: &str) -> Option<u32> {
+    let (family, size) = machine.split_once('.')?;
+    // Families such as `inf2`, `trn1`, `dl1` and `hpc7` have limits of their own.
+    let plain = family.as_bytes().get(1).is_some_and(u8::is_ascii_digit);
+    if !plain || !STANDARD.contains(family.as_bytes().first()?) {
+        return None;
+    }
+    match size {
+        "nano" | "micro" | "small" | "medium" | "large" => Some(2),
+        "xlarge" => Some(4),
+        size => Some(size.strip_suffix("xlarge")?.parse::<u32>().ok()? * 4),
+    }
+}
+
+/// Refuses what an instance here cannot be.
+pub(crate) fn check_request(request: &BoxRequest) -> Result<(), Failure> {
+    if !matches!(request.target.as_str(), "" | "linux") {
+        let what = format!("boxes of aws run linux here, not {}", request.target);
+        return Err(Failure::unsupported(what)
+            .hint("this version sets up no Windows and no macOS; a host that exists can be used with the ssh provider"));
+    }
+    if machines(request).iter().any(|machine| machine.is_empty()) {
+        return Err(Failure::invalid_request("neither a class nor an instance type was asked for"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exact_type_is_the_only_one_and_an_unknown_class_is_a_type() {
+        let mut request = BoxRequest { class: "standard".to_owned(), ..BoxRequest::default() };
+        assert_eq!(machines(&request).first(), Some(&"c7a.8xlarge"));
+        request.class = "c7g.large".to_owned();
+        assert_eq!((machines(&request), is_class(&request)), (vec!["c7g.large"], false));
+        request.machine_type = Some("t3.small".to_owned());
+        assert_eq!(machines(&request), ["t3.small"]);
+    }
+
+    #[test]
+    fn the_size_in_a_types_name_says_how_many_vcpus_it_has() {
+        for (machine, vcpus) in [
+            ("c7a.48xlarge", Some(192)),
+            ("m7i.xlarge", Some(4)),
+            ("t3.small", Some(2)),
+            ("mac2.metal", None),
+            ("p5.48xlarge", None),
+            ("inf2.xlarge", None),
+        ] {
+            assert_eq!(super::vcpus(machine), vcpus, "{machine}");
+        }
+    }
+
+    #[test]
+    fn only_networks_may_log_in() {
+        let with =
+            |cidr: &str| Settings { ssh_cidrs: vec![cidr.to_owned()], ..Settings::default() };
+        for good in ["203.0.113.7/32", "0.0.0.0/0", "2001:db8::/64"] {
+            assert!(with(good).check().is_ok(), "{good}");
+        }
+        for bad in ["203.0.113.7", "203.0.113.7/33", "2001:db8::/129", "1.2.3/8", "x/8"] {
+            assert!(with(bad).check().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn zones_are_asked_for_in_their_own_region() {
+        let zones = ["eu-west-1a", "us-east-1b", "eu-west-1c"].map(str::to_owned).to_vec();
+        let settings = Settings { zones, ..Settings::default() };
+        assert_eq!(settings.zones("eu-west-1"), [Some("eu-west-1a"), Some("eu-west-1c")]);
+        assert_eq!(settings.zones("eu-west-2"), [None]);
+    }
+}
