@@ -8,7 +8,8 @@ use std::ffi::OsStr;
 use crabbox_schemas::helper::Applied;
 use crabbox_tree::{Delta, Entry, Kind, hex, shown};
 use rustix::fs::{
-    AtFlags, FileType, chmodat, fchmod, linkat, renameat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Mode, chmodat, fchmod, linkat, renameat, statat, symlinkat, unlinkat,
+    utimensat,
 };
 use rustix::io::Errno;
 
@@ -17,9 +18,9 @@ use crate::tree::dirs::{Dirs, is_gone, remove_all};
 use crate::tree::fault::{Fault, Result};
 use crate::tree::guard::Doubt;
 use crate::tree::place::{NOW, Place};
-use crate::tree::plan::{After, Going, How, Plan, Todo, above, mode};
+use crate::tree::plan::{After, Going, How, Plan, Todo, above};
 use crate::tree::shelf::fresh;
-use crate::tree::staging::{Staging, note_unfinished};
+use crate::tree::staging::Staging;
 use crate::tree::stat::{Look, Record};
 use crate::tree::{Tree, UNFINISHED, check, threads};
 
@@ -31,15 +32,16 @@ pub(super) fn apply(tree: &mut Tree, staging: &mut Staging) -> Result<Applied> {
     let (plan, top, place) = (&staging.plan, &staging.top, tree.place.clone());
     let mut applied = Applied::default();
     if !plan.is_idle() {
-        if !staging.has_begun() {
-            note_unfinished(&place, plan)?;
-        }
+        let touched = Delta { removed: plan.touched(), ..Delta::default() };
+        place.write(UNFINISHED, &touched.to_text())?;
         keep_replaced(&place, top, plan)?;
         let after = After::new(&tree.state.manifest, &plan.delta);
         applied.removed = remove(&place, top, plan, &after)?;
         copy_twins(&place, plan)?;
     }
     let looks = put_all(&place, top, plan)?;
+    applied.written =
+        plan.todo.iter().filter(|todo| !matches!(todo.how, How::Keep(_))).count() as u64;
     if plan.aim.is_some() || !plan.todo.is_empty() || staging.repairs || tree.has_change() {
         note_down(tree, staging, &looks)?;
         place.forget(UNFINISHED)?;
@@ -265,6 +267,10 @@ fn put(
         }
         _ => Err(Errno::INVAL),
     }
+}
+
+fn mode(exec: bool) -> Mode {
+    Mode::from_raw_mode(if exec { 0o755 } else { 0o644 })
 }
 
 fn staged_look(place: &Place, name: &str) -> rustix::io::Result<Look> {

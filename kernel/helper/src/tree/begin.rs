@@ -28,7 +28,7 @@ pub enum Begin {
 
 impl Tree {
     /// Compares what the laptop believes with what is there. The caller holds the lock until the tree is applied
-    /// or given up. Nothing is written in the tree, unless it is new.
+    /// or given up. Nothing is written in the tree.
     pub fn begin(&mut self, change: &TreeChange, delta: Delta) -> Result<Begin> {
         let started = Instant::now();
         self.place.check_fence()?;
@@ -43,7 +43,7 @@ impl Tree {
             true => None,
             false => Some(Aim::announced(&self.state, &delta, &change.target)?),
         };
-        let (top, made) = self.place.top()?;
+        let (top, _) = self.place.top()?;
         let stamp = self.place.stamp()?;
         let unfinished = self.unfinished()?;
         let drift = self.drifted(&top, unfinished.as_ref(), change.checksum)?;
@@ -58,9 +58,7 @@ impl Tree {
         let todo = self.todo(&top, &delta, &drift)?;
         let going = self.going(&delta, &removed, &todo, &drift);
         let plan = Plan { delta, aim, removed, todo, going, stamp };
-        let repairs = unfinished.is_some();
-        let new = made && !repairs && self.state.manifest.entries().is_empty();
-        let ready = Staging::start(self, (top, new), plan, change.ask, repairs, started)?;
+        let ready = Staging::new(self, top, plan, change.ask, unfinished.is_some(), started)?;
         Ok(Begin::Ready(Box::new(ready)))
     }
 

@@ -26,7 +26,6 @@ mod state;
 mod store;
 mod sweep;
 mod threads;
-mod vacant;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -9,8 +9,6 @@ use crabbox_tree::{
     ByHash, Delta, Entry, Groups, Hash, Kind, Manifest, between, bytes_of, hex, shown,
 };
 
-use rustix::fs::Mode;
-
 use crate::tree::fault::{Fault, Result};
 use crate::tree::stat::{Look, Moment};
 use crate::tree::state::State;
@@ -73,18 +71,14 @@ impl Plan {
 
     /// Whether nothing in the tree is touched.
     pub(crate) fn is_idle(&self) -> bool {
-        self.removed.is_empty() && self.changes().next().is_none()
-    }
-
-    /// The entries that do not stand yet.
-    pub(crate) fn changes(&self) -> impl Iterator<Item = &Entry> {
-        self.todo.iter().filter(|t| !matches!(t.how, How::Keep(_))).map(|t| self.entry(t))
+        self.removed.is_empty() && self.todo.iter().all(|t| matches!(t.how, How::Keep(_)))
     }
 
     /// Every path that is touched.
     pub(crate) fn touched(&self) -> Vec<PathBuf> {
+        let written = self.todo.iter().filter(|t| !matches!(t.how, How::Keep(_)));
         let mut touched = self.removed.clone();
-        touched.extend(self.changes().map(|entry| entry.path.clone()));
+        touched.extend(written.map(|t| self.entry(t).path.clone()));
         touched
     }
 
@@ -206,11 +200,6 @@ fn impossible(path: &Path) -> Fault {
 /// The directories above a path, nearest first, without the top.
 pub(crate) fn above(path: &Path) -> impl Iterator<Item = &Path> {
     path.ancestors().skip(1).filter(|d| !d.as_os_str().is_empty())
-}
-
-/// The mode of a file of ours.
-pub(crate) fn mode(exec: bool) -> Mode {
-    Mode::from_raw_mode(if exec { 0o755 } else { 0o644 })
 }
 
 /// Whether the manifest has entries below this path.

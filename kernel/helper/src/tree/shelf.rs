@@ -21,7 +21,6 @@ use crate::tree::partial::Partial;
 use crate::tree::place::Place;
 use crate::tree::plan::Plan;
 use crate::tree::stat::Look;
-use crate::tree::vacant::Vacant;
 
 /// How much of a large file is cut at once. Bytes.
 const WINDOW: usize = 4 << 20;
@@ -41,15 +40,6 @@ pub(crate) struct Shelf {
     /// Where each chunk belongs: which partial, and its number there.
     spots: ByHash<Vec<(usize, usize)>>,
     pub(crate) received: AtomicU64,
-    /// Where small contents go at once, when the tree is new.
-    pub(crate) vacant: Option<Vacant>,
-}
-
-/// What whoever stages blocks has at hand.
-pub(crate) struct Desk<'a> {
-    unpacker: Unpacker,
-    raw: Vec<u8>,
-    dirs: Option<Dirs<'a>>,
 }
 
 impl Shelf {
@@ -67,7 +57,6 @@ impl Shelf {
             partials: Vec::new(),
             spots: ByHash::default(),
             received: AtomicU64::new(0),
-            vacant: None,
         })
     }
 
@@ -180,26 +169,25 @@ impl Shelf {
         self.here.iter().filter(|here| !here.load(Ordering::Relaxed)).count() as u64
     }
 
-    /// A desk to stage blocks at; those of a lane need the same one.
-    pub(crate) fn desk(&self) -> Desk<'_> {
-        let dirs = self.vacant.as_ref().map(Vacant::dirs);
-        Desk { unpacker: Unpacker::default(), raw: Vec::new(), dirs }
-    }
-
-    /// Unpacks a block and stages its pieces.
-    pub(crate) fn put_block(&self, sealed: &[u8], desk: &mut Desk<'_>) -> Result<()> {
-        desk.unpacker.open(sealed, &mut desk.raw)?;
+    /// Unpacks a block, in `raw`, and stages its pieces.
+    pub(crate) fn put_block(
+        &self,
+        sealed: &[u8],
+        unpacker: &mut Unpacker,
+        raw: &mut Vec<u8>,
+    ) -> Result<()> {
+        unpacker.open(sealed, raw)?;
         let mut fault = None;
-        for record in block::records(&desk.raw) {
+        for record in block::records(raw) {
             let (hash, bytes) = record?;
-            if let Err(wrong) = self.put(&hash, bytes, &mut desk.dirs) {
+            if let Err(wrong) = self.put(&hash, bytes) {
                 fault.get_or_insert(wrong);
             }
         }
         fault.map_or(Ok(()), Err)
     }
 
-    fn put(&self, hash: &Hash, bytes: &[u8], dirs: &mut Option<Dirs<'_>>) -> Result<()> {
+    fn put(&self, hash: &Hash, bytes: &[u8]) -> Result<()> {
         let at = *self
             .index
             .get(hash)
@@ -211,11 +199,11 @@ impl Shelf {
         if self.here[at].load(Ordering::Relaxed) {
             return Ok(());
         }
-        match (self.place_now(hash, bytes, dirs), &self.place.store) {
+        match (self.place_piece(hash, bytes), &self.place.store) {
             // What was kept for later makes room for what is needed now.
             (Err(Fault::Full(_)), Some(store)) => {
                 let _ = store.trim_to(0);
-                self.place_now(hash, bytes, dirs)?;
+                self.place_piece(hash, bytes)?;
             }
             (placed, _) => placed?,
         }
@@ -250,20 +238,6 @@ impl Shelf {
         let file = fresh(staging, &aside).map_err(Fault::of("stage a file"))?;
         File::from(file).write_all(bytes).map_err(Fault::io("stage a file"))?;
         renameat(staging, &aside, staging, &name).map_err(Fault::of("stage a file"))
-    }
-
-    /// Puts a piece, whose bytes were checked, where it belongs in a new tree; else, and what finds its place taken
-    /// there, in the staging folder.
-    fn place_now(&self, hash: &Hash, bytes: &[u8], dirs: &mut Option<Dirs<'_>>) -> Result<()> {
-        match (&self.vacant, dirs) {
-            (Some(vacant), Some(dirs)) if self.whole.contains(hash) => {
-                if !vacant.settle(dirs, hash, bytes)? {
-                    self.write(hash, bytes)?;
-                }
-                self.place_chunks(hash, bytes)
-            }
-            _ => self.place_piece(hash, bytes),
-        }
     }
 
     /// Stages a piece whose bytes were checked.

@@ -10,16 +10,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use crabbox_schemas::helper::Applied;
-use crabbox_tree::lane::lane;
-use crabbox_tree::{Delta, Have, Piece};
+use crabbox_tree::lane::{Unpacker, lane};
+use crabbox_tree::{Have, Piece};
 
 use crate::tree::fault::{Fault, Result};
 use crate::tree::find::Finder;
-use crate::tree::place::Place;
-use crate::tree::plan::{How, Plan};
+use crate::tree::plan::Plan;
 use crate::tree::shelf::Shelf;
-use crate::tree::vacant::Vacant;
-use crate::tree::{Tree, UNFINISHED, apply, threads};
+use crate::tree::{Tree, apply, threads};
 
 /// A block up to this size that comes alone is not worth a thread. Bytes.
 const SMALL: usize = 128 << 10;
@@ -85,10 +83,9 @@ struct Writers {
 }
 
 impl Staging {
-    /// `new`: nothing stands in the tree.
-    pub(super) fn start(
+    pub(super) fn new(
         tree: &Tree,
-        (top, new): (OwnedFd, bool),
+        top: OwnedFd,
         mut plan: Plan,
         ask: bool,
         repairs: bool,
@@ -97,28 +94,8 @@ impl Staging {
         let mut shelf = Shelf::new(tree.place.clone(), &plan)?;
         let finder = Finder { place: &tree.place, top: &top, state: &tree.state };
         shelf.fill(&mut plan, ask.then_some(&finder))?;
-        if new && shelf.missing() > 0 {
-            note_unfinished(&tree.place, &plan)?;
-            let top = top.try_clone().map_err(Fault::io("open the work directory"))?;
-            shelf.vacant = Some(Vacant::of(top, &plan));
-        }
         let shelf = Arc::new(shelf);
         Ok(Self { top, plan, repairs, shelf, writers: None, fault: None, started })
-    }
-
-    /// Whether what this flight touches is noted already, and some of it stands.
-    pub(super) fn has_begun(&self) -> bool {
-        self.shelf.vacant.is_some()
-    }
-
-    /// What was put straight in its place stands, as far as the rest of the flight is concerned.
-    fn count_taken(&mut self) {
-        let Some(vacant) = &self.shelf.vacant else { return };
-        for (at, todo) in self.plan.todo.iter_mut().enumerate() {
-            if let Some(look) = vacant.taken(at) {
-                todo.how = How::Keep(look);
-            }
-        }
     }
 
     /// The distinct pieces of the delta, in the order both ends know.
@@ -167,7 +144,7 @@ impl Staging {
             return Err(fault.clone());
         }
         if self.writers.is_none() && sealed.len() <= SMALL && lane(&sealed).is_none() {
-            let put = self.shelf.put_block(&sealed, &mut self.shelf.desk());
+            let put = self.shelf.put_block(&sealed, &mut Unpacker::default(), &mut Vec::new());
             self.fault = put.as_ref().err().cloned();
             return put;
         }
@@ -205,10 +182,7 @@ impl Staging {
             partial.finish(&tree.place)?;
         }
         let needed = self.plan.moves().map(|(entry, _)| entry.size()).sum::<u64>();
-        let written = self.plan.changes().count() as u64;
-        self.count_taken();
         let mut applied = apply::apply(tree, &mut self)?;
-        applied.written = written;
         applied.received_bytes = self.shelf.received.load(Ordering::Relaxed);
         applied.reused_bytes = needed.saturating_sub(applied.received_bytes);
         applied.ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -244,19 +218,13 @@ impl Writers {
     }
 }
 
-/// Notes what the flight touches, so that the next one looks at it when this one is cut off.
-pub(super) fn note_unfinished(place: &Place, plan: &Plan) -> Result<()> {
-    let touched = Delta { removed: plan.touched(), ..Delta::default() };
-    place.write(UNFINISHED, &touched.to_text())
-}
-
 /// Stages blocks until there are no more. A writer that found a fault goes on: what is right is kept for the
 /// next flight.
 fn work(shelf: &Shelf, queue: &Receiver<Bytes>) -> Result<()> {
-    let mut desk = shelf.desk();
+    let (mut unpacker, mut raw) = (Unpacker::default(), Vec::new());
     let mut first = Ok(());
     for sealed in queue {
-        if let Err(fault) = shelf.put_block(&sealed, &mut desk)
+        if let Err(fault) = shelf.put_block(&sealed, &mut unpacker, &mut raw)
             && first.is_ok()
         {
             let full = matches!(fault, Fault::Full(_));

@@ -51,11 +51,6 @@ impl Files {
         Manifest::new(self.0.iter().map(entry).collect()).unwrap()
     }
 
-    /// Whether other files have these, too, and as they are here.
-    pub(crate) fn is_part_of(&self, others: &Self) -> bool {
-        self.0.iter().all(|(path, file)| others.0.get(path) == Some(file))
-    }
-
     /// What is really there, directories left away.
     pub(crate) fn read(root: &Path) -> Self {
         let mut all = Self::default();
