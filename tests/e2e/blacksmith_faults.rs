@@ -200,6 +200,19 @@ fn a_stop_whose_answer_is_lost_can_be_repeated() {
 }
 
 #[test]
+fn the_boxes_of_many_other_leases_do_not_hide_the_one_nobody_saw() {
+    let (room, smith, repo) = stage(9);
+    for _ in 0..6 {
+        let _ = warm(&room, &repo);
+    }
+    smith.fault("warmup", json!({"after": true, "error": "Error: 502\n", "exit": 1}));
+    let _ = call(&room, &repo, &["warmup"]).run();
+    smith.fault("warmup", json!({}));
+    let _ = call(&room, &repo, &["cleanup"]).ok();
+    assert_eq!(smith.boxes().len(), 6, "the seventh is gone, no other is");
+}
+
+#[test]
 fn killed_at_any_moment_it_leaves_nothing_that_cleanup_does_not_finish() {
     let (room, smith, repo) = stage(16);
     for case in 0..wished("CRABBOX_TEST_CASES").unwrap_or(8).min(14) {

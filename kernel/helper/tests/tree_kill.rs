@@ -88,26 +88,32 @@ fn wait_for(out: &mut impl BufRead, word: &str) -> Duration {
 fn a_flight_killed_at_any_moment_is_finished_by_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
-    let mut whole = Duration::ZERO;
+    let mut whole = Duration::MAX;
     for round in 0..4 {
         let mut child = spawn(root, round);
         let mut out = BufReader::new(child.stdout.take().unwrap());
         wait_for(&mut out, "begins");
-        whole = wait_for(&mut out, "ended");
+        whole = whole.min(wait_for(&mut out, "ended"));
         assert!(child.wait().unwrap().success());
     }
     let built = root.join("cbx_1/repo/built");
     std::fs::write(&built, "by a command").unwrap();
-    let (mut killed, mut unfinished) = (0, 0);
+    let (mut killed, mut interrupted) = (0, 0);
     for round in 4..64u32 {
         let mut child = spawn(root, round.into());
         let mut out = BufReader::new(child.stdout.take().unwrap());
         wait_for(&mut out, "begins");
-        // The moment is what varies; nothing waits for anything here.
-        std::thread::sleep(whole * (round % 30) / 25);
+        let unfinished = root.join("cbx_1/.crabbox/tree/repo/unfinished");
+        if round % 4 == 0 {
+            // As soon as it writes to the tree, however fast this machine is.
+            while !unfinished.exists() && child.try_wait().unwrap().is_none() {}
+        } else {
+            // The moment is what varies; nothing waits for anything here.
+            std::thread::sleep(whole * (round % 30) / 25);
+        }
         child.kill().unwrap();
         killed += u32::from(!child.wait().unwrap().success());
-        unfinished += u32::from(root.join("cbx_1/.crabbox/tree/repo/unfinished").exists());
+        interrupted += u32::from(unfinished.exists());
         if round % 3 == 0 {
             // Killed again on the way to something else.
             continue;
@@ -120,6 +126,6 @@ fn a_flight_killed_at_any_moment_is_finished_by_the_next() {
         all.put("built", b"by a command");
         assert_eq!(Files::read(tree.workdir()), all, "round {round}");
     }
-    assert!(killed > 10, "only {killed} of 60 were killed before they were done");
-    assert!(unfinished > 0, "only {unfinished} of 60 were killed while they wrote to the tree");
+    assert!(killed > 5, "only {killed} of 60 were killed before they were done");
+    assert!(interrupted > 0, "only {interrupted} of 60 were killed while they wrote to the tree");
 }

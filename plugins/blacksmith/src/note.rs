@@ -75,6 +75,12 @@ impl Note {
             .collect()
     }
 
+    /// The testboxes that are on record as other leases'.
+    pub(crate) fn taken(call: &Call, lease: &LeaseId) -> Result<Vec<String>, Failure> {
+        let others = Self::all(call)?.into_iter().filter(|(other, _)| other != lease);
+        Ok(others.filter_map(|(_, note)| note.id).collect())
+    }
+
     /// The one that is meant: by what the kernel knows, by its id, or by any of its names.
     pub(crate) fn find(
         call: &Call,

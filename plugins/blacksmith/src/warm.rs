@@ -144,8 +144,8 @@ impl Blacksmith {
         }
     }
 
-    /// The testbox of a lease whose id nobody saw: one that is new, is of the same workflow, job and reference, and
-    /// holds the key of this lease, which no other does. None when there is surely none.
+    /// The testbox of a lease whose id nobody saw: one that is new, is no other lease's, is of the same workflow, job
+    /// and reference, and holds the key of this lease, which no other does. None when there is surely none.
     pub(crate) fn recover(
         &self,
         call: &Call,
@@ -153,17 +153,22 @@ impl Blacksmith {
         note: &mut Note,
     ) -> Result<bool, Failure> {
         let searches = if note.refused { 1 } else { SEARCHES };
+        let taken = Note::taken(call, lease)?;
         for search in 0..searches {
             let listing = list(&self.0, call)?;
             let new = |row: &&Row| {
                 !note.before.contains(&row.id)
+                    && !taken.contains(&row.id)
                     && !matches!(row.state(), State::Gone | State::Failed)
                     && row.is_of(&note.workflow, note.job.as_deref(), note.reference.as_deref())
             };
-            let mut unknown = Vec::new();
-            for (asked, row) in listing.rows.iter().filter(new).enumerate() {
+            let (mut unknown, mut asked) = (Vec::new(), 0);
+            for row in listing.rows.iter().filter(new) {
                 let told = match row.state() {
-                    State::Ready if asked < ASKED => self.whose(call, lease, note, &row.id)?,
+                    State::Ready if asked < ASKED => {
+                        asked += 1;
+                        self.whose(call, lease, note, &row.id)?
+                    }
                     _ => None,
                 };
                 match told {
