@@ -202,14 +202,17 @@ fn a_stop_whose_answer_is_lost_can_be_repeated() {
 #[test]
 fn the_boxes_of_many_other_leases_do_not_hide_the_one_nobody_saw() {
     let (room, smith, repo) = stage(9);
-    for _ in 0..6 {
-        let _ = warm(&room, &repo);
-    }
-    smith.fault("warmup", json!({"after": true, "error": "Error: 502\n", "exit": 1}));
-    let _ = call(&room, &repo, &["warmup"]).run();
-    smith.fault("warmup", json!({}));
+    let fault = json!({"after": true, "sleep": 4, "error": "Error: connection reset\n", "exit": 1});
+    smith.fault("warmup", fault);
+    let running = call(&room, &repo, &["run", "--", "true"]).start();
+    eventually("the first is made", SOON, || smith.boxes().len() == 1);
+    running.signal(Signal::KILL);
+    let _ = running.wait();
+    let later: Vec<String> = (0..5).map(|_| warm(&room, &repo).1).collect();
     let _ = call(&room, &repo, &["cleanup"]).ok();
-    assert_eq!(smith.boxes().len(), 6, "the seventh is gone, no other is");
+    let left: Vec<String> = smith.boxes().into_iter().map(|(id, _)| id).collect();
+    assert_eq!(left, later);
+    assert_eq!(smith.count("run"), 1, "only the first is asked whose it is");
 }
 
 #[test]
