@@ -220,6 +220,7 @@ impl Context {
             config: self.provider_config(&entry)?,
             plugins_dir: self.state.plugins(),
             keys_dir: self.state.config.join("testboxes"),
+            journal: self.state.journal(),
             checkout: self.git_root.clone().unwrap_or_else(|| self.cwd.clone()),
             user,
             entry,

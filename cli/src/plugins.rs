@@ -6,7 +6,7 @@ use std::path::Path;
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::lease::trail::Trail;
 use crabbox_plugins::{
-    Entry, Libraries, Place, Policy, Proposal, Rule, Verdict, check_lock, check_version, vet,
+    Entry, Libraries, Place, Policy, Proposal, Rule, Verdict, check_lock, check_version, unmet, vet,
 };
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::ErrorCode;
@@ -109,7 +109,15 @@ impl Context {
 
     /// Holds a plugin against what the repository requires. It can require; it can bring nothing.
     fn required(&self, entry: &Entry) -> Result<()> {
-        check_version(&entry.manifest, &self.values.plugins.requires)?;
+        let requires = &self.values.plugins.requires;
+        check_version(&entry.manifest, requires)?;
+        let here: Vec<_> = self.catalog.providers().iter().map(|e| &e.manifest).collect();
+        let here: Vec<_> = here.iter().map(|m| (m.id.as_str(), m.version.as_str())).collect();
+        for line in unmet(requires, &here)? {
+            self.terminal.warn(&format!(
+                "this repository requires the plugin {line}, which is not here; `crabbox plugin install` it before its providers are used"
+            ));
+        }
         match (&self.git_root, entry.place) {
             (Some(root), Place::User) => {
                 check_lock(root, &entry.manifest, &self.shelf.digest(&entry.folder)?)

@@ -51,6 +51,15 @@ pub enum Event {
         /// One line for people.
         message: String,
     },
+    /// The provider says what the run costs.
+    Usage {
+        /// Seconds it bills.
+        billed_secs: Option<u64>,
+        /// Millionths of the currency.
+        cost_micros: Option<u64>,
+        /// ISO 4217 code of the currency.
+        currency: Option<String>,
+    },
     /// The provider, or a step, is busy.
     Progress {
         /// What is going on.

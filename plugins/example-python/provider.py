@@ -19,7 +19,7 @@ def warmup(id, lease):
 
 def start(id, tree, p):
     if "workspace" in p: tarfile.open(p["workspace"]).extractall(tree)
-    done = subprocess.run(["env", "--", *p["command"]], cwd=tree, env={**os.environ, **p["env"]}, capture_output=True)
+    done = subprocess.run(["env", "--", *p["command"]], cwd=tree, env={**os.environ, **p["env"]}, stdin=subprocess.DEVNULL, capture_output=True)
     for ch, data in (("stdout", done.stdout), ("stderr", done.stderr)):
         for off in range(0, len(data), 48_000):  # a careful provider waits for credit beyond 1 MiB
             send(method="event/output", params={"call": id, "ch": ch, "off": off, "b64": base64.b64encode(data[off:off + 48_000]).decode()})

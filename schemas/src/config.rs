@@ -223,7 +223,7 @@ pub struct SyncBlock {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvBlock {
-    /// Names of variables passed to the command when they are set here; a trailing `*` matches any ending. Default `CI,NODE_OPTIONS`.
+    /// Names of variables passed to the command when they are set here; a trailing `*` matches any ending. A repository's file names no endings and no secrets. Default `CI,NODE_OPTIONS`.
     pub allow: Option<OneOrMany>,
 }
 

@@ -285,6 +285,27 @@ pub struct PluginInfo {
     pub manifest: Manifest,
 }
 
+/// What `plugin verify --json` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PluginStates {
+    /// Version of this document's shape.
+    pub schema_version: u32,
+    /// The installed plugins, by id.
+    pub plugins: Vec<PluginState>,
+}
+
+/// Whether one installed plugin is as it was installed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PluginState {
+    /// `publisher/name`.
+    pub id: String,
+    /// Its version.
+    pub version: String,
+    /// `whole`, `changed` or `missing`.
+    pub state: String,
+}
+
 /// One import of a WebAssembly file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PluginImport {

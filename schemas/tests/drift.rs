@@ -34,6 +34,7 @@ fn documents() -> Vec<(&'static str, Value)> {
         ("doctor", one::<view::DoctorView>()),
         ("results", one::<run::TestResults>()),
         ("plugin-list", one::<view::PluginList>()),
+        ("plugin-verify", one::<view::PluginStates>()),
         ("plugin-info", one::<view::PluginInfo>()),
         ("sync-plan", one::<view::SyncPlanView>()),
     ]

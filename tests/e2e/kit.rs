@@ -238,7 +238,12 @@ fn a_failure_says_what_was_sent_what_was_expected_and_where_it_is_written() {
     }
     let junit = fs::read_to_string(report).unwrap();
     assert!(junit.contains("tests=\"2\" failures=\"1\""), "{junit}");
-    let known = ["plugin", "test", "rack", "--only", "R1", "--expect", "R1"];
+    let nothing = room.crabbox(room.path(), ["plugin", "test", "rack", "--only", "R1,typo"]).run();
+    let _ = nothing.expect(2).says(&["--only typo begins the id of no check"]);
+    let other = ["plugin", "test", "rack", "--profile", "ssh-lease", "--only", "R1"];
+    let _ = room.crabbox(room.path(), other).run().expect(4).says(&["no such provider"]);
+    let known =
+        ["plugin", "test", "rack", "--profile", "delegated", "--only", "R1", "--expect", "R1"];
     let ended = room.crabbox(room.path(), known).run();
     assert_eq!(ended.code, 0, "{ended}");
 }

@@ -45,6 +45,18 @@ fn every_status_and_signal_comes_through() {
     }
 }
 
+#[test]
+fn a_repository_cannot_take_the_fence_down() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    for text in ["local:\n  isolation: none\n", "providers:\n  local:\n    processes: 99999\n"] {
+        fs::write(repo.join(".crabbox.yaml"), text).unwrap();
+        let ended = room.crabbox(&repo, ["run", "--", "true"]).run().expect(2);
+        let _ = ended.says(&["a repository's file may not set"]);
+    }
+    room.assert_no_claims();
+}
+
 /// A kept box; its slug.
 pub(crate) fn warm(room: &Room, repo: &std::path::Path) -> String {
     let ended = room.crabbox(repo, ["warmup"]).ok();

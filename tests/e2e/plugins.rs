@@ -191,6 +191,8 @@ fn an_installed_package_is_listed_verified_updated_and_removed() {
     ends(&room, &repo, &["plugin", "verify"], 0);
     let ran = run(&room, &repo, &["run", "-q", "--provider", "rack", "--", "echo", "one"]);
     assert_eq!(ran.expect(0).out(), "one\n");
+    let whole = run(&room, &repo, &["plugin", "verify", "--json"]).expect(0).json();
+    assert_eq!(whole["plugins"][0]["state"], "whole", "running it leaves nothing in it: {whole}");
     ends(&room, &repo, &["plugin", "update", "example.dev/rack"], 0);
     ends(&room, &repo, &["plugin", "remove", "example.dev/rack"], 0);
     ends(&room, &repo, &["run", "--provider", "rack", "--", "true"], 2);
@@ -241,6 +243,34 @@ fn a_repository_can_require_a_plugin_and_lock_it_but_not_bring_it() {
     fs::write(&config, "provider: rack\nplugins:\n  requires: [example.dev/rack@^2]\n").unwrap();
     let old = run(&room, &repo, &go).expect(2);
     assert_eq!(old.json()["error"]["errorKind"], "precondition", "{old}");
+    let with_local = ["run", "--provider", "local", "--", "true"];
+    let warned = run(&room, &repo, &with_local).expect(0);
+    let _ = warned.says(&["requires the plugin example.dev/rack@^2, which is not here"]);
+    fs::write(&config, "plugins:\n  requires: [nope]\n").unwrap();
+    let _ = run(&room, &repo, &with_local).expect(2).says(&["nope names no plugin"]);
+}
+
+#[test]
+fn a_stored_plugin_that_was_changed_is_neither_run_nor_agreed_to_anew() {
+    let (room, repo, folder) = made("python", "rack");
+    let source = folder.display().to_string();
+    let refused = run(&room, &repo, &["plugin", "install", &source]).expect(2);
+    let grants = agreement(&refused).pop().unwrap();
+    ends(&room, &repo, &["plugin", "install", &source, "--grants", &grants], 0);
+    let shelf = PathBuf::from(run(&room, &repo, &["plugin", "path"]).expect(0).out().trim());
+    let copy = fs::read_dir(shelf.join("store")).unwrap().next().unwrap().unwrap().path();
+    fs::create_dir(copy.join("__pycache__")).unwrap();
+    fs::write(copy.join("__pycache__/crabbox_plugin.pyc"), "x").unwrap();
+    let state = run(&room, &repo, &["plugin", "verify"]).expect(1);
+    assert!(state.out().contains("example.dev/rack 0.1.0: changed"), "{state}");
+    fs::remove_dir_all(copy.join("__pycache__")).unwrap();
+    ends(&room, &repo, &["plugin", "verify"], 0);
+    let program = copy.join("provider.py");
+    let text = fs::read_to_string(&program).unwrap();
+    fs::remove_file(&program).unwrap();
+    fs::write(&program, format!("{text}\n# mine\n")).unwrap();
+    let words = ["run", "--provider", "rack", "--", "true"];
+    let _ = run(&room, &repo, &words).expect(2).says(&["was changed", "install it again"]);
 }
 
 #[test]

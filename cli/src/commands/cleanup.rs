@@ -66,7 +66,18 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
                 one_provider(ctx, &provider, &session, mine, args.dry_run, &mut actions).await;
                 session.close().await;
             }
-            Err(error) => ctx.terminal.warn(&format!("{provider}: {error}")),
+            // What is open stays open, and that is no success.
+            Err(error) => match mine.is_empty() {
+                true => ctx.terminal.warn(&format!("{provider}: {error}")),
+                false => actions.extend(mine.into_iter().map(|open| Action {
+                    action: "failed",
+                    lease_id: open.desired.lease_id.to_string(),
+                    slug: open.desired.slug,
+                    provider: provider.clone(),
+                    reason: open.reason.to_owned(),
+                    error: Some(error.to_string()),
+                })),
+            },
         }
     }
     report(ctx, &actions, args.dry_run)
@@ -128,6 +139,10 @@ async fn one_provider(
         Err(error) => return ctx.terminal.warn(&format!("{provider}: {error}")),
     };
     for lease in listed {
+        // It was judged already.
+        if actions.iter().any(|action| action.lease_id == lease.lease_id.as_str()) {
+            continue;
+        }
         let (id, slug) = (lease.lease_id.to_string(), lease.slug.clone());
         let action = match judge(&lease, ctx.clock.now_ms()) {
             Verdict::Skip(reason) => act("skip", id, slug, reason.to_owned(), None),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crabbox_kernel::lease::trail::Trail;
 use crabbox_net::Vault;
 use crabbox_schemas::error::{ErrorKind, RpcError};
 use crabbox_schemas::plugin::{ExecParams, ExecResult, SecretText};
@@ -40,7 +41,17 @@ pub(crate) struct Tools {
     pub(crate) home: PathBuf,
     /// Where a tool runs that works on the user's tree, and where the keys of leases are: for plugins with these powers.
     pub(crate) checkout: Option<PathBuf>,
-    pub(crate) keys: Option<PathBuf>,
+    pub(crate) keys: Option<Keys>,
+}
+
+/// The keys of a plugin's own leases.
+pub(crate) struct Keys {
+    /// A folder for each lease.
+    pub(crate) folder: PathBuf,
+    /// Where trails say whose a lease is.
+    pub(crate) journal: PathBuf,
+    /// The plugin's id.
+    pub(crate) plugin: String,
 }
 
 /// The argument that stands for the path of a lease's private key.
@@ -135,9 +146,10 @@ impl Tools {
     fn args(&self, params: &ExecParams) -> Result<Vec<String>, RpcError> {
         let Some(lease) = &params.lease_key else { return Ok(params.args.clone()) };
         let keys = self.keys.as_ref().ok_or_else(|| powerless("lease-key"))?;
-        let file = keys.join(lease.as_str()).join("id_ed25519");
-        if !lease.is_canonical() || !file.is_file() {
-            let message = format!("there is no key of the lease {lease} on this machine");
+        let file = keys.folder.join(lease.as_str()).join("id_ed25519");
+        let own = || Trail::plugin(&keys.journal, lease).is_some_and(|pin| pin.id == keys.plugin);
+        if !lease.is_canonical() || !own() || !file.is_file() {
+            let message = format!("there is no lease {lease} of this plugin with a key here");
             return Err(refuse(ErrorKind::Precondition, message));
         }
         let file = file.to_string_lossy().into_owned();
@@ -245,7 +257,7 @@ mod tests {
         let folder = dir.path().join("cbx_0123456789ab");
         std::fs::create_dir(&folder).unwrap();
         std::fs::write(folder.join("id_ed25519"), "").unwrap();
-        let tools = |keys: Option<PathBuf>| Tools {
+        let tools = |keys: Option<Keys>| Tools {
             path: String::new(),
             env: BTreeMap::new(),
             cwd: dir.path().to_owned(),
@@ -255,7 +267,18 @@ mod tests {
             checkout: None,
             keys,
         };
-        let granted = tools(Some(dir.path().to_owned()));
+        let journal = dir.path().join("journal");
+        std::fs::create_dir(&journal).unwrap();
+        let intent = json!({"type": "intent", "at": "2026-01-01T00:00:00Z", "desired": {"leaseId":
+            "cbx_0123456789ab", "slug": "a-b", "name": "n"}, "provider": "p", "plugin": {"id":
+            "a/own", "version": "1.0.0", "digest": "sha256:x"}, "idem": "k", "repoRoot": "/", "keep": false,
+            "pid": 1});
+        std::fs::write(journal.join("cbx_0123456789ab.jsonl"), format!("{intent}\n")).unwrap();
+        let of = |plugin: &str| {
+            let (folder, plugin) = (dir.path().to_owned(), plugin.to_owned());
+            tools(Some(Keys { folder, journal: journal.clone(), plugin }))
+        };
+        let granted = of("a/own");
         let file = folder.join("id_ed25519").display().to_string();
         let args = granted.args(&asked("cbx_0123456789ab")).unwrap();
         assert_eq!(args, ["-i", &file, "x{lease-key}"]);
@@ -264,6 +287,7 @@ mod tests {
         };
         assert_eq!(kind(&granted, "cbx_0123456789ff"), Some(ErrorKind::Precondition));
         assert_eq!(kind(&granted, "static_host"), Some(ErrorKind::Precondition));
+        assert_eq!(kind(&of("b/other"), "cbx_0123456789ab"), Some(ErrorKind::Precondition));
         assert_eq!(kind(&tools(None), "cbx_0123456789ab"), Some(ErrorKind::GrantDenied));
     }
 }

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 use crate::broker::{Broker, NowMs, Prompt, private_folder};
 use crate::call::{Call, Hands, call};
-use crate::exec::{KillOnDrop, Tools};
+use crate::exec::{Keys, KillOnDrop, Tools};
 use crate::handshake::{context, shake};
 use crate::kv::Store;
 use crate::link::Link;
@@ -48,6 +48,8 @@ pub struct OpenOptions<'a> {
     pub plugins_dir: PathBuf,
     /// The folder with the keys of leases, a folder a lease.
     pub keys_dir: PathBuf,
+    /// The folder with the trails of leases.
+    pub journal: PathBuf,
     /// The user's checkout.
     pub checkout: PathBuf,
     /// Facts some providers need.
@@ -200,9 +202,11 @@ fn environment(options: &OpenOptions<'_>, folder: &Path) -> BTreeMap<String, OsS
         .filter(|(name, _)| wanted(name))
         .map(|(name, value)| (name.clone(), value.into()))
         .collect();
-    let ours: [(&str, OsString); 5] = [
+    let ours: [(&str, OsString); 6] = [
         ("PATH", PLUGIN_PATH.into()),
         ("HOME", options.user.home.clone().into()),
+        // What was agreed to stays as it was.
+        ("PYTHONDONTWRITEBYTECODE", "1".into()),
         ("CRABBOX_PLUGIN", "1".into()),
         ("CRABBOX_PROTOCOLS", "1".into()),
         ("CRABBOX_STATE_DIR", folder.into()),
@@ -228,11 +232,13 @@ fn broker(
     folder: &Path,
 ) -> Result<Broker> {
     let grants = options.entry.manifest.grants.clone();
-    let with = |power: &str, place: &Path| {
-        grants.powers.iter().any(|asked| asked == power).then(|| place.to_owned())
-    };
-    let (checkout, keys) =
-        (with("checkout", &options.checkout), with("lease-key", &options.keys_dir));
+    let has = |power: &str| grants.powers.iter().any(|asked| asked == power);
+    let checkout = has("checkout").then(|| options.checkout.to_path_buf());
+    let keys = has("lease-key").then(|| Keys {
+        folder: options.keys_dir.clone(),
+        journal: options.journal.clone(),
+        plugin: options.entry.manifest.id.clone(),
+    });
     let (entry, config) = (Entry::clone(&options.entry), options.config.clone());
     let secrets = Secrets {
         config: config.clone(),

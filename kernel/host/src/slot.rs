@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crabbox_kernel::event::{Event, Stream};
 use crabbox_schemas::error::RpcError;
 use crabbox_schemas::plugin::{
-    AttemptEvent, GapEvent, LogEvent, OutputEvent, ProgressEvent, event,
+    AttemptEvent, GapEvent, LogEvent, OutputEvent, ProgressEvent, UsageEvent, event,
 };
 use crabbox_wire::{Credit, Id, payload};
 use serde::de::DeserializeOwned;
@@ -130,6 +130,10 @@ impl Slot {
                 true => Inbound::Event(Box::new(progress(read(params)?))),
                 false => return Ok(()),
             },
+            event::USAGE => match self.allow(LOGS, |c| &mut c.logs) {
+                true => Inbound::Event(Box::new(usage(read(params)?))),
+                false => return Ok(()),
+            },
             _ => return Ok(()),
         };
         let _ = self.deliver(inbound);
@@ -194,6 +198,11 @@ fn attempt(attempt: AttemptEvent) -> Event {
         false => one_line(&format!("{place}: {}", attempt.message)),
     };
     Event::LeaseAttempt { message }
+}
+
+fn usage(usage: UsageEvent) -> Event {
+    let UsageEvent { billed_secs, cost_micros, currency, .. } = usage;
+    Event::Usage { billed_secs, cost_micros, currency: currency.map(|code| one_line(&code)) }
 }
 
 fn progress(progress: ProgressEvent) -> Event {

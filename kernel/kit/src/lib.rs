@@ -15,7 +15,7 @@ mod tools;
 pub use bench::{Bench, Subject};
 pub use checks::{Check, Level, all};
 pub use peer::{Fault, Peer};
-pub use report::{Finding, Report, Verdict};
+pub use report::{Finding, Report, Verdict, junit};
 
 /// Whether a text is a cassette; the error names the first line that is none.
 pub fn check_cassette(text: &str) -> Result<(), String> {

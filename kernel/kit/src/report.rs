@@ -147,12 +147,12 @@ impl Report {
         serde_json::to_value(rows).unwrap_or_default()
     }
 
-    /// A JUnit report for CI.
-    pub fn junit(&self, name: &str) -> String {
+    /// A suite of a JUnit report, see [`junit`].
+    pub fn suite(&self, name: &str) -> String {
         let escape = |text: &str| quick_xml::escape::escape(text.to_owned()).into_owned();
         let [_, failed, warned, skipped] = self.counts();
         let mut out = format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"{}\" tests=\"{}\" failures=\"{}\" skipped=\"{skipped}\">\n",
+            "<testsuite name=\"{}\" tests=\"{}\" failures=\"{}\" skipped=\"{skipped}\">\n",
             escape(name),
             self.findings.len(),
             failed + warned,
@@ -176,4 +176,10 @@ impl Report {
         out.push_str("</testsuite>\n");
         out
     }
+}
+
+/// A JUnit report for CI, of suites.
+pub fn junit(suites: &[String]) -> String {
+    let suites = suites.concat();
+    format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n{suites}</testsuites>\n")
 }

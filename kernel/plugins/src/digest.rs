@@ -82,6 +82,23 @@ pub fn content(folder: &Path) -> Result<Content> {
     Ok(Content { digest: named(hash), look: look_of(folder, &files)?, files })
 }
 
+/// Whether a folder has nothing in it but these files: no copy of ours has what tools leave behind.
+pub fn holds_only(folder: &Path, files: &[Item]) -> bool {
+    let mut dirs = vec![PathBuf::new()];
+    while let Some(dir) = dirs.pop() {
+        let Ok(entries) = fs::read_dir(folder.join(&dir)) else { return false };
+        for entry in entries.flatten() {
+            let path = dir.join(entry.file_name());
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                dirs.push(path);
+            } else if !files.iter().any(|item| Path::new(&item.path) == path) {
+                return false;
+            }
+        }
+    }
+    true
+}
+
 /// How a folder's files look, without reading them.
 pub(crate) fn look(folder: &Path) -> Result<String> {
     look_of(folder, &files(folder)?)

@@ -27,7 +27,7 @@ mod walls;
 
 pub use artifact::{COMPILER, RUNNER};
 pub use catalog::{Catalog, Entry, Place};
-pub use digest::{Content, content, of_file as digest_of_file, of_grants};
+pub use digest::{Content, content, holds_only, of_file as digest_of_file, of_grants};
 pub use discover::{Places, discover, load};
 pub use grants::{Level, Line, lines, passes, programs};
 pub use imports::{Import, Power, check_imports, imports};
@@ -37,7 +37,7 @@ pub use manifest::read as read_manifest;
 pub use manifest::{FILE as MANIFEST_FILE, check_protocols};
 pub use package::{EXTENSION, pack};
 pub use policy::{Libraries, Policy, Rule};
-pub use require::{check_lock, check_version};
+pub use require::{check_lock, check_version, unmet};
 pub use settings::{Flag, FlagKind, check as check_settings, hide_secrets};
 pub use shelf::{Shelf, Standing};
 pub use vet::{Proposal, Verdict, vet};

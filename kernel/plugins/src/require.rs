@@ -25,14 +25,32 @@ pub fn check_version(manifest: &Manifest, requires: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// The lines that nothing of these plugins meets. A line that can mean nothing is an error.
+pub fn unmet<'a>(requires: &'a [String], here: &[(&str, &str)]) -> Result<Vec<&'a str>> {
+    let mut unmet = Vec::new();
+    for line in requires {
+        let (id, range) = parse(line)?;
+        let meets = |(known, version): &(&str, &str)| {
+            *known == id && Version::parse(version).is_ok_and(|version| range.matches(&version))
+        };
+        if !here.iter().any(meets) {
+            unmet.push(line.as_str());
+        }
+    }
+    Ok(unmet)
+}
+
 /// A line as plugin id and range of versions.
 fn parse(line: &str) -> Result<(&str, VersionReq)> {
     let (id, range) = line.split_once('@').unwrap_or((line, "*"));
-    let range = VersionReq::parse(range).map_err(|e| {
-        KernelError::new(ErrorCode::Config, format!("`plugins.requires`: {line} names no versions"))
-            .because(&e)
+    let wrong = |what: &str| {
+        KernelError::new(ErrorCode::Config, format!("`plugins.requires`: {line} names no {what}"))
             .hint("write publisher/name@^1.2")
-    })?;
+    };
+    if !id.contains('/') {
+        return Err(wrong("plugin"));
+    }
+    let range = VersionReq::parse(range).map_err(|e| wrong("versions").because(&e))?;
     Ok((id, range))
 }
 

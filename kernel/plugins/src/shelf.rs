@@ -158,6 +158,18 @@ impl Shelf {
         .hint("remove it with `crabbox plugin remove ID` and install it again"))
     }
 
+    /// Fails when this is a copy in the store that is no longer what was put there.
+    pub fn untouched(&self, folder: &Path) -> Result<()> {
+        let name = folder.file_name().and_then(|name| name.to_str()).filter(|name| is_hex(name));
+        let store = self.store().canonicalize().ok();
+        match (name, folder.parent().and_then(|parent| parent.canonicalize().ok())) {
+            (Some(name), Some(parent)) if Some(&parent) == store.as_ref() => {
+                self.intact(folder, &format!("sha256:{name}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Copies a folder to the store, unless it is there.
     pub fn keep(&self, folder: &Path, files: &str) -> Result<PathBuf> {
         if let Some(copy) = self.copy(files) {

@@ -60,6 +60,7 @@ pub fn vet(entry: &Entry, shelf: &Shelf, policy: &Policy, programs: &Path) -> Re
         policy.check(entry, None, false)?;
         return Ok(Verdict::Run(Box::new(entry.clone())));
     }
+    shelf.untouched(&entry.folder)?;
     let files = shelf.digest(&entry.folder)?;
     let signer = sign::signer(shelf, &entry.manifest.id, &files)?;
     policy.check(entry, Some(&files), signer.is_some())?;

@@ -1,5 +1,5 @@
 # Read by crabbox-setup when the lease asked for a browser: Chrome where there is one, else Chromium; without questions,
-# and found by `crabbox-browser`, CHROME_BIN and BROWSER.
+# and found as `crabbox-browser`, which is what commands are told in CHROME_BIN and BROWSER.
 browser() {
   for browser in google-chrome-stable google-chrome chromium chromium-browser; do
     command -v "$browser" && return
@@ -23,4 +23,3 @@ fi
 path=$(browser) || fail "cannot install a browser"
 printf '#!/bin/sh\nexec %s --no-first-run --no-default-browser-check "$@"\n' "$path" >/usr/local/bin/crabbox-browser
 chmod 0755 /usr/local/bin/crabbox-browser
-printf 'CHROME_BIN=%s\nBROWSER=/usr/local/bin/crabbox-browser\n' "$path" >"$state/browser.env"

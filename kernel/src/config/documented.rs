@@ -34,9 +34,9 @@ fn row(key: &Key) -> String {
     let flag = key.flag.map(|flag| format!("`--{flag}`")).unwrap_or_default();
     let default = key.default.map(|text| format!("`{text}`")).unwrap_or_default();
     let marks = match (key.trust, key.used) {
-        (Trust::Anyone, true) => "",
+        (Trust::Anyone | Trust::Named, true) => "",
         (Trust::UserOnly, true) => " *user*",
-        (Trust::Anyone, false) => " *later*",
+        (Trust::Anyone | Trust::Named, false) => " *later*",
         (Trust::UserOnly, false) => " *user, later*",
     };
     let choices = match key.kind {

@@ -1,5 +1,7 @@
 //! The table of every setting: its spellings, environment names, flag, kind, default and who may set it.
 
+use serde_json::Value;
+
 /// What a setting's text means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -48,8 +50,28 @@ pub enum Merge {
 pub enum Trust {
     /// A repository's file too.
     Anyone,
+    /// A repository's file too, as far as it names single variables that do not sound like secrets.
+    Named,
     /// The user only: own file, environment, flags, and the files of repositories the user trusts.
     UserOnly,
+}
+
+/// What names of variables that hold secrets have in them.
+const SECRET: &[&str] = &["AUTH", "CREDENTIAL", "KEY", "PASS", "PRIVATE", "SECRET", "TOKEN"];
+
+impl Trust {
+    /// Whether a file that nobody trusts may set this.
+    pub fn allows(self, value: &Value) -> bool {
+        let plain = |name: &Value| {
+            let name = name.as_str().unwrap_or_default().to_ascii_uppercase();
+            !name.ends_with('*') && !SECRET.iter().any(|word| name.contains(word))
+        };
+        match self {
+            Self::Anyone => true,
+            Self::Named => value.as_array().is_some_and(|names| names.iter().all(plain)),
+            Self::UserOnly => false,
+        }
+    }
 }
 
 /// One setting.
@@ -109,6 +131,11 @@ impl Key {
 
     const fn user_only(mut self) -> Self {
         self.trust = Trust::UserOnly;
+        self
+    }
+
+    const fn named(mut self) -> Self {
+        self.trust = Trust::Named;
         self
     }
 
@@ -207,7 +234,7 @@ pub static KEYS: &[Key] = &[
     key("sync.failBytes", Kind::Bytes, "Refuse above this many bytes.").env(&["CRABBOX_SYNC_FAIL_BYTES"]).default("20GiB"),
     key("sync.allowLarge", Kind::Bool, "Lift the two limits above.").env(&["CRABBOX_SYNC_ALLOW_LARGE"]).flag("force-sync-large").default("false"),
     key("sync.allowMassDeletions", Kind::Bool, "Lift the guard against deleting 200 or more tracked files.").env(&["CRABBOX_ALLOW_MASS_DELETIONS"]).default("false"),
-    key("env.allow", Kind::List, "Names of variables passed to the command when they are set here; a trailing `*` matches any ending.").env(&["CRABBOX_ENV_ALLOW"]).default("CI,NODE_OPTIONS"),
+    key("env.allow", Kind::List, "Names of variables passed to the command when they are set here; a trailing `*` matches any ending. A repository's file names no endings and no secrets.").env(&["CRABBOX_ENV_ALLOW"]).default("CI,NODE_OPTIONS").named(),
     key("capacity.market", MARKETS, "Kind of capacity to ask for.").env(&["CRABBOX_CAPACITY_MARKET"]).flag("market").default("spot"),
     key("capacity.strategy", Kind::Text, "How to choose between candidates.").env(&["CRABBOX_CAPACITY_STRATEGY"]).default("most-available").later(),
     key("capacity.fallback", Kind::Text, "What to do when there is no capacity.").env(&["CRABBOX_CAPACITY_FALLBACK"]).default("on-demand-after-120s"),

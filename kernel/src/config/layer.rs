@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crabbox_schemas::error::ErrorCode;
 use serde_json::Value;
 
-use super::keys::{self, KEYS, Key, Merge, Trust};
+use super::keys::{self, KEYS, Key, Merge};
 use super::read::{Data, Node};
 use super::settings::{ConfigFact, Entry, Origin, Setting, Warning};
 use super::text;
@@ -130,7 +130,7 @@ impl<'a> Walk<'a> {
         let from = self.origin(node);
         match text::parse_node(key.kind, node) {
             Ok(None) => {}
-            Ok(Some(_)) if key.trust == Trust::UserOnly && !self.file.trusted => {
+            Ok(Some(value)) if !self.file.trusted && !key.trust.allows(&value) => {
                 self.said.refused.push(format!("`{path}` ({})", from.place));
             }
             Ok(Some(value)) => {

@@ -321,7 +321,9 @@ pub fn labels(
         ("idle_timeout_secs", request.idle_timeout_secs.to_string()),
         ("ttl_secs", request.ttl_secs.to_string()),
     ];
-    pairs.into_iter().map(|(key, value)| (key.to_owned(), slug::label_value(&value))).collect()
+    let asked = request.features.iter().map(|feature| (feature.as_str(), "true".to_owned()));
+    let all = pairs.into_iter().chain(asked);
+    all.map(|(key, value)| (key.to_owned(), slug::label_value(&value))).collect()
 }
 
 /// Six bytes of randomness.

@@ -72,14 +72,18 @@ impl Trail {
         ids
     }
 
-    /// The plugins behind all trails, whether their owners live or not.
-    pub fn plugins(dir: &Path) -> Vec<PluginPin> {
-        let lines = |id: &LeaseId| read(&File::open(path_of(dir, id)).ok()?).ok();
-        let plugin = |line| match line {
+    /// The plugin behind the trail of a lease, whether its owner lives or not.
+    pub fn plugin(dir: &Path, id: &LeaseId) -> Option<PluginPin> {
+        let lines = read(&File::open(path_of(dir, id)).ok()?).ok()?;
+        lines.into_iter().find_map(|line| match line {
             TrailLine::Intent { plugin, .. } => Some(plugin),
             _ => None,
-        };
-        Self::ids(dir).iter().filter_map(lines).flatten().filter_map(plugin).collect()
+        })
+    }
+
+    /// The plugins behind all trails, whether their owners live or not.
+    pub fn plugins(dir: &Path) -> Vec<PluginPin> {
+        Self::ids(dir).iter().filter_map(|id| Self::plugin(dir, id)).collect()
     }
 
     /// Appends one line and returns only when it is on disk.

@@ -15,6 +15,9 @@ pub fn lines(event: &Event) -> Vec<String> {
     match event {
         Event::RunRecorded { run_id } => vec![format!("recording run {run_id}")],
         Event::LeaseAttempt { message } => vec![plain(message)],
+        Event::Usage { billed_secs, cost_micros, currency } => {
+            vec![usage(*billed_secs, *cost_micros, currency.as_deref())]
+        }
         Event::BootstrapWaiting { stage, message } => {
             vec![format!("waiting for {}: {}", plain(stage), plain(message))]
         }
@@ -45,6 +48,17 @@ pub fn lines(event: &Event) -> Vec<String> {
         | Event::Failed { .. }
         | Event::Debug { .. } => Vec::new(),
     }
+}
+
+/// What a run costs, as far as its provider says.
+fn usage(secs: Option<u64>, micros: Option<u64>, currency: Option<&str>) -> String {
+    let secs = secs.map(|secs| format!("{secs} s"));
+    let cost = micros.map(|micros| {
+        let (whole, rest) = (micros / 1_000_000, micros % 1_000_000);
+        format!("{whole}.{rest:06} {}", plain(currency.unwrap_or_default())).trim_end().to_owned()
+    });
+    let said: Vec<_> = secs.into_iter().chain(cost).collect();
+    format!("the provider bills {}", said.join(", "))
 }
 
 fn connection_line(event: &Event) -> String {

@@ -24,6 +24,13 @@ use crate::sync::commits::Commits;
 use crate::sync::flight;
 use crate::sync::push::Pushed;
 
+/// What a command is told where the box was asked for with a browser; the bootstrap puts it there.
+const BROWSER_ENV: [(&str, &str); 3] = [
+    ("CRABBOX_BROWSER", "1"),
+    ("BROWSER", "/usr/local/bin/crabbox-browser"),
+    ("CHROME_BIN", "/usr/local/bin/crabbox-browser"),
+];
+
 /// What stays the same in a run, from the first connection to the last.
 pub(super) struct Job<'a, P, D, C> {
     pub(super) bench: &'a Bench<'a, P, D, C>,
@@ -178,6 +185,10 @@ impl<P, D, C> Job<'_, P, D, C> {
             ("CRABBOX_SLUG", self.held.lease.slug.clone()),
         ];
         command.env.extend(names.map(|(name, value)| (name.to_owned(), value.into())));
+        if self.held.lease.labels.get("browser").is_some_and(|asked| asked == "true") {
+            let found = BROWSER_ENV.map(|(name, value)| (name.to_owned(), value.into()));
+            command.env.extend(found);
+        }
         Some(command)
     }
 }

@@ -126,6 +126,13 @@ pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
         write(&folder.join(path), &text, *program)?;
     }
     let at = args.folder.display();
+    if ctx.global.json {
+        ctx.terminal.out_json(&serde_json::json!({
+            "schemaVersion": crabbox_schemas::SCHEMA_VERSION,
+            "folder": folder, "provider": name, "build": template.build,
+        }));
+        return Ok(0);
+    }
     match template.build {
         None => ctx.terminal.out(&format!("made {at}; it works already:")),
         Some(build) => {

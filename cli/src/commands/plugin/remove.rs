@@ -25,13 +25,13 @@ pub(super) fn run(ctx: &Context, plugin: &str) -> Result<i32> {
         0 => String::new(),
         _ => "; a copy stays until its leases are gone".to_owned(),
     };
-    told(ctx, "removed", &id, &format!("removed {id}{kept}"));
+    told(ctx, "removed", &id.as_str().into(), &format!("removed {id}{kept}"));
     Ok(0)
 }
 
 pub(super) fn gc(ctx: &Context) -> Result<i32> {
     let removed = sweep(ctx)?;
-    told(ctx, "copies", &removed.to_string(), &format!("removed {removed} stored copies"));
+    told(ctx, "copies", &removed.into(), &format!("removed {removed} stored copies"));
     Ok(0)
 }
 
@@ -43,7 +43,7 @@ fn sweep(ctx: &Context) -> Result<usize> {
     ctx.shelf.sweep(&locked.chain(agreed).chain(made).collect::<Vec<_>>())
 }
 
-fn told(ctx: &Context, key: &str, value: &str, line: &str) {
+fn told(ctx: &Context, key: &str, value: &serde_json::Value, line: &str) {
     match ctx.global.json {
         true => ctx.terminal.out_json(&serde_json::json!({
             "schemaVersion": crabbox_schemas::SCHEMA_VERSION, key: value,

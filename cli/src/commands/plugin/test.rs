@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::state::failed;
-use crabbox_kit::{Report, Subject};
+use crabbox_kit::{Report, Subject, junit};
 use crabbox_plugins::{Entry, FlagKind, Libraries, Place, check_settings, load, passes};
 use crabbox_schemas::SCHEMA_VERSION;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::manifest::Runtime;
-use crabbox_schemas::plugin::UserFacts;
+use crabbox_schemas::plugin::{ProviderKind, UserFacts};
 use serde_json::{Map, Value, json};
 
 use crate::context::Context;
@@ -59,7 +59,11 @@ pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
     let folder = ctx.cwd.join(&args.folder);
     let folder = folder.canonicalize().unwrap_or(folder);
     let entries = load(&folder, Place::Developer, ctx.programs())?;
-    let wanted = |entry: &&Entry| args.provider.as_ref().is_none_or(|n| *n == entry.provider.name);
+    let kind = kind(ctx)?;
+    let wanted = |entry: &&Entry| {
+        args.provider.as_ref().is_none_or(|n| *n == entry.provider.name)
+            && kind.is_none_or(|kind| kind == entry.provider.kind)
+    };
     let entries = entries.iter().filter(wanted);
     let entries: Vec<Entry> =
         entries.map(|e| artifacts(ctx, args, e)).collect::<Result<Vec<_>>>()?.concat();
@@ -73,24 +77,40 @@ pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
         return Err(KernelError::new(ErrorCode::NotFound, missing)
             .hint("build it first; [[artifact]] in its manifest says where it must be"));
     }
-    let (mut broken, mut documents) = (0, Vec::new());
+    let (mut broken, mut documents, mut suites) = (0, Vec::new(), Vec::new());
     for entry in &entries {
         let report = test(ctx, args, entry)?;
         let unexpected = report.findings.iter().filter(|finding| {
             finding.is_broken() && !args.expect.iter().any(|id| id == finding.id)
         });
         broken += unexpected.count();
-        if let Some(path) = &args.junit {
-            let path = ctx.cwd.join(path);
-            let text = report.junit(&format!("crabbox plugin test {}", entry.provider.name));
-            std::fs::write(&path, text).map_err(|e| failed("cannot write", &path, &e))?;
-        }
+        let runtime = entry.runtime.map_or("", Runtime::word);
+        suites.push(report.suite(&format!("{} {runtime}", entry.provider.name)));
         documents.push(document(entry, &report));
+    }
+    if let Some(path) = &args.junit {
+        let path = ctx.cwd.join(path);
+        let text = junit(&suites);
+        std::fs::write(&path, text).map_err(|e| failed("cannot write", &path, &e))?;
     }
     if ctx.global.json {
         ctx.terminal.out_json(&json!({"schemaVersion": SCHEMA_VERSION, "providers": documents}));
     }
     Ok(i32::from(broken > 0))
+}
+
+/// The kind of provider that `--profile` names: here it is none of a configuration.
+fn kind(ctx: &Context) -> Result<Option<ProviderKind>> {
+    match ctx.global.profile.as_deref() {
+        None => Ok(None),
+        Some("ssh-lease") => Ok(Some(ProviderKind::SshLease)),
+        Some("delegated" | "delegated-run") => Ok(Some(ProviderKind::DelegatedRun)),
+        Some(other) => Err(KernelError::new(
+            ErrorCode::Usage,
+            format!("--profile {other} names no kind of provider"),
+        )
+        .hint("a test has the profiles `ssh-lease` and `delegated`")),
+    }
 }
 
 /// The provider by each artifact that is to be tested.
@@ -146,6 +166,12 @@ fn test(ctx: &Context, args: &Args, entry: &Entry) -> Result<Report> {
             finding.lines().iter().for_each(|line| ctx.terminal.out(line));
         }
     };
+    let known = |id: &&String| crabbox_kit::all().any(|check| check.id.starts_with(id.as_str()));
+    if let Some(unknown) = args.only.iter().find(|id| !known(id)) {
+        let what = format!("--only {unknown} begins the id of no check");
+        return Err(KernelError::new(ErrorCode::Usage, what)
+            .hint("`crabbox plugin test FOLDER` without it names every check it runs"));
+    }
     let report = crabbox_kit::test(&subject, &args.only, tell);
     let [passed, failed, warned, skipped] = report.counts();
     ctx.terminal.err(&format!(

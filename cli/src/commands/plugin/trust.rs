@@ -1,8 +1,10 @@
 //! `plugin trust` and `plugin verify`: agreeing without being asked, and checking what was agreed to.
 
 use crabbox_kernel::error::{KernelError, Result};
-use crabbox_plugins::{check_imports, of_grants};
+use crabbox_plugins::{check_imports, content, holds_only, of_grants};
+use crabbox_schemas::SCHEMA_VERSION;
 use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::view::{PluginState, PluginStates};
 
 use crate::context::Context;
 
@@ -41,6 +43,7 @@ pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
             .hint("write ID@sha256:…, as the refusal and `crabbox plugin info` show it"));
     };
     let entry = super::entries(ctx, id)?[0];
+    ctx.shelf.untouched(&entry.folder)?;
     let found = ctx.shelf.digest(&entry.folder)?;
     let asked = of_grants(&entry.manifest.grants);
     let differs =
@@ -62,15 +65,24 @@ pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
 
 /// Reads every installed file again.
 pub(super) fn verify(ctx: &Context) -> Result<i32> {
-    let mut broken = 0;
+    let (mut broken, mut plugins) = (0, Vec::new());
     for (id, locked) in ctx.shelf.lock()?.plugins {
         let state = match ctx.shelf.copy(&locked.files) {
             None => "missing",
-            Some(folder) if crabbox_plugins::content(&folder)?.digest != locked.files => "changed",
-            Some(_) => "whole",
+            Some(folder) => {
+                let content = content(&folder)?;
+                let same = content.digest == locked.files && holds_only(&folder, &content.files);
+                if same { "whole" } else { "changed" }
+            }
         };
         broken += i32::from(state != "whole");
-        ctx.terminal.out(&format!("{id} {}: {state}", locked.version));
+        plugins.push(PluginState { id, version: locked.version, state: state.to_owned() });
+    }
+    match ctx.global.json {
+        true => ctx.terminal.out_json(&PluginStates { schema_version: SCHEMA_VERSION, plugins }),
+        false => plugins.iter().for_each(|PluginState { id, version, state }| {
+            ctx.terminal.out(&format!("{id} {version}: {state}"));
+        }),
     }
     match broken {
         0 => Ok(0),

@@ -102,6 +102,7 @@ async fn the_plugin_sees_only_the_environment_it_was_granted() {
                 "LANG",
                 "LC_ALL",
                 "PATH",
+                "PYTHONDONTWRITEBYTECODE",
                 "SCRIPTED_GRANTED",
                 "TMPDIR",
                 "TZ"

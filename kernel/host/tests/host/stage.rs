@@ -94,6 +94,7 @@ impl Stage {
             config,
             plugins_dir: self.dir.path().join("plugins"),
             keys_dir: self.dir.path().join("keys"),
+            journal: self.dir.path().join("journal"),
             checkout: self.dir.path().join("checkout"),
             user: UserFacts {
                 home: "/nowhere".into(),

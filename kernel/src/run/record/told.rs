@@ -25,6 +25,12 @@ pub fn run_event(event: &Event) -> Option<RunEvent> {
         Event::LeaseAttempt { message } => {
             told("lease.attempt", "leasing", message.clone(), Value::Null)
         }
+        Event::Usage { billed_secs, cost_micros, currency } => told(
+            "run.usage",
+            "",
+            String::new(),
+            json!({"billedSecs": billed_secs, "costMicros": cost_micros, "currency": currency}),
+        ),
         Event::LeaseCreated { lease, reused, .. } => told(
             "lease.created",
             "leased",
