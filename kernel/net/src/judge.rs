@@ -32,10 +32,13 @@ fn handles(params: &HttpParams) -> Vec<&str> {
         Some(HttpAuth::Bearer(handle)) => vec![&**handle],
         Some(HttpAuth::Basic(basic)) => secret(&basic.username).chain([&*basic.password]).collect(),
         Some(HttpAuth::Header(field)) => vec![&*field.secret],
-        Some(HttpAuth::Sigv4(aws)) => {
-            let session = aws.session_token.as_deref();
-            [&*aws.access_key, &*aws.secret_key].into_iter().chain(session).collect()
-        }
+        Some(HttpAuth::Sigv4(aws)) => match &aws.credentials {
+            Some(all) => vec![&**all],
+            None => {
+                let session = aws.session_token.as_deref();
+                [&*aws.access_key, &*aws.secret_key].into_iter().chain(session).collect()
+            }
+        },
         Some(HttpAuth::Oauth2(oauth)) => {
             secret(&oauth.client_id).chain([&*oauth.client_secret]).collect()
         }

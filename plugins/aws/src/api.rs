@@ -115,7 +115,7 @@ impl Api<'_> {
                 .body(HttpBody::Form(form.collect()))
                 .at_most(PAGE_BYTES)
                 .send()?;
-            ok(query.action, reply)
+            fits(query.action, ok(query.action, reply)?)
         })
     }
 
@@ -184,6 +184,16 @@ pub(crate) trait Page: DeserializeOwned {
     /// Entries of a page.
     const SIZE: u32 = PAGE;
     fn open(self) -> (Vec<Self::Item>, Option<String>);
+}
+
+/// The page of a proxy must not pass for an answer in which nothing is.
+fn fits(action: &str, reply: Reply) -> Result<Reply, Failure> {
+    let tags = reply.text().unwrap_or_default().split('<').skip(1);
+    let root = tags.into_iter().find(|tag| !tag.starts_with(['?', '!'])).unwrap_or_default();
+    match root.strip_prefix(action).is_some_and(|rest| rest.starts_with("Response")) {
+        true => Ok(reply),
+        false => Err(Failure::transient(format!("{action}: the answer is not EC2's"))),
+    }
 }
 
 fn read<T: DeserializeOwned>(action: &str, reply: &Reply) -> Result<T, Failure> {
