@@ -20,7 +20,7 @@ fn the_same_transcripts_hold_for_the_program_and_the_component() {
     let exec: &[&str] = &["--allow", "exec"];
     for (provider, powers, least) in [
         ("ssh", &[][..], 12),
-        ("aws", http, 4),
+        ("aws", http, 5),
         ("hetzner", http, 6),
         ("islo", http, 10),
         ("blacksmith", exec, 7),
