@@ -338,16 +338,3 @@ fn of_type(code: &str, message: &str) -> bool {
 pub(crate) fn is(failure: &Failure, code: &str) -> bool {
     failure.message().ends_with(&format!("({code})"))
 }
-
-/// Whether nobody knows what became of a request.
-pub(crate) fn is_lost(failure: &Failure) -> bool {
-    matches!(failure.kind(), ErrorKind::Transient | ErrorKind::Timeout)
-}
-
-/// An answer, or nothing where the service says that there is no such thing.
-pub(crate) fn found<T>(answer: Result<T, Failure>) -> Result<Option<T>, Failure> {
-    match answer {
-        Err(failure) if failure.kind() == ErrorKind::NotFound => Ok(None),
-        answer => answer.map(Some),
-    }
-}

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crabbox_plugin_sdk::{Failure, Level};
+use crabbox_plugin_sdk::{Failure, Level, found};
 use serde::Deserialize;
 
-use crate::api::{Api, Page, Query, found, is};
+use crate::api::{Api, Page, Query, is};
 use crate::config::{Market, Settings};
 use crate::instance::{Set, Tag, by_name};
 

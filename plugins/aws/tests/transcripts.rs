@@ -9,7 +9,7 @@ fn both(transcript: &str) {
     for session in transcript.split("\n\n") {
         replay(crabbox_provider_aws::plugin(), session)
             .unwrap_or_else(|e| panic!("{e}\n{session}"));
-        replay_binary(program, session).unwrap();
+        replay_binary(program, session).unwrap_or_else(|e| panic!("{e}\n{session}"));
     }
 }
 
