@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crabbox_plugin_sdk::{Call, ErrorKind, Failure, HttpRequest, Reply};
+use crabbox_plugin_sdk::cloud::Extra;
+use crabbox_plugin_sdk::{Call, ErrorKind, Failure, HttpRequest, Reply, found};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+
+use crate::server::{Server, SshKey};
 
 /// Entries of a page; the service gives no more.
 const PAGE: u32 = 50;
@@ -27,58 +30,6 @@ pub(crate) const IMAGE: &str =
 pub(crate) struct Api<'a> {
     pub(crate) call: &'a Call,
     pub(crate) url: &'a str,
-}
-
-/// A server, as far as it matters.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(crate) struct Server {
-    pub(crate) id: u64,
-    pub(crate) name: String,
-    pub(crate) status: String,
-    #[serde(default)]
-    pub(crate) labels: BTreeMap<String, String>,
-    pub(crate) server_type: Named,
-    #[serde(default)]
-    pub(crate) public_net: PublicNet,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-pub(crate) struct PublicNet {
-    ipv4: Option<Ip>,
-    ipv6: Option<Ip>,
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-struct Ip {
-    ip: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(crate) struct Named {
-    pub(crate) name: String,
-}
-
-impl PublicNet {
-    /// The IPv4 address, else the first one of the IPv6 network.
-    pub(crate) fn host(&self) -> Option<String> {
-        let filled = |ip: &&Ip| !ip.ip.is_empty();
-        let first = |ip: &Ip| {
-            let network = ip.ip.split('/').next().unwrap_or_default();
-            if network.ends_with("::") { format!("{network}1") } else { network.to_owned() }
-        };
-        let ipv4 = self.ipv4.as_ref().filter(filled).map(|ip| ip.ip.clone());
-        ipv4.or_else(|| self.ipv6.as_ref().filter(filled).map(first))
-    }
-}
-
-/// A public key in the project.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(crate) struct SshKey {
-    pub(crate) id: u64,
-    pub(crate) name: String,
-    pub(crate) public_key: String,
-    #[serde(default)]
-    pub(crate) labels: BTreeMap<String, String>,
 }
 
 /// A machine type, where it can be had, and for how much.
@@ -201,11 +152,14 @@ impl<'a> Api<'a> {
     }
 
     /// Replaces a server's labels.
-    pub(crate) fn label_server(&self, id: u64, labels: &Value) -> Result<Server, Failure> {
+    pub(crate) fn label_server(
+        &self,
+        id: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<(), Failure> {
         let body = json!({ "labels": labels });
         let ask = || self.request("PUT", &format!("/servers/{id}")).json(&body);
-        let made: Created = self.patiently(ask)?.json()?;
-        Ok(made.server)
+        self.patiently(ask).map(drop)
     }
 
     /// Deletes something; what is gone already, or on its way, is as good.
@@ -225,18 +179,16 @@ impl<'a> Api<'a> {
         Ok(!self.page::<Value>("images", &[("name", image)], 1)?.items.is_empty())
     }
 
-    /// Adds a public key.
-    pub(crate) fn create_key(&self, body: &Value) -> Result<SshKey, Failure> {
-        let ask = || self.request("POST", "/ssh_keys").json(body);
-        part(&mut self.patiently(ask)?.json()?, "ssh_key")
+    /// The key of this name.
+    pub(crate) fn key(&self, name: &str) -> Result<Option<Extra>, Failure> {
+        let found: Vec<SshKey> = self.all("ssh_keys", &[("name", name)])?;
+        Ok(found.into_iter().find(|key| key.name == name).map(SshKey::extra))
     }
-}
 
-/// An answer, or nothing where the service says that there is no such thing.
-fn found(answer: Result<Reply, Failure>) -> Result<Option<Reply>, Failure> {
-    match answer {
-        Err(failure) if failure.kind() == ErrorKind::NotFound => Ok(None),
-        answer => answer.map(Some),
+    /// Adds a public key.
+    pub(crate) fn create_key(&self, body: &Value) -> Result<Extra, Failure> {
+        let ask = || self.request("POST", "/ssh_keys").json(body);
+        part(&mut self.patiently(ask)?.json()?, "ssh_key").map(SshKey::extra)
     }
 }
 
