@@ -32,6 +32,7 @@ mod plugin;
 mod provider;
 #[cfg(feature = "relay")]
 pub mod relay;
+pub mod sandbox;
 #[cfg(not(target_family = "wasm"))]
 mod serve;
 #[cfg(not(target_family = "wasm"))]
@@ -50,7 +51,7 @@ pub use blob::{BlobReader, BlobWriter};
 pub use call::{Attempt, Call, Level, Progress, Woken};
 pub use check::{check, judged, refused};
 pub use failure::{Failure, found};
-pub use http::{HttpRequest, Reply, secret};
+pub use http::{HttpRequest, Reply, every_page, secret};
 pub use label::{label_value, own_labels, touched_labels};
 pub use output::{Channel, Output};
 pub use plugin::Plugin;

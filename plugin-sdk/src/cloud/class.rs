@@ -30,18 +30,23 @@ impl Classes {
 
     /// Every machine type of any class, once, those of the largest class first.
     pub fn all(self) -> Vec<&'static str> {
-        let mut all = Vec::new();
-        for machine in self.0.iter().rev().flat_map(|(_, machines)| *machines) {
-            if !all.contains(machine) {
-                all.push(*machine);
-            }
-        }
-        all
+        distinct(self.0.iter().rev().flat_map(|(_, machines)| *machines).copied())
     }
 
     fn of(self, class: &str) -> Option<&'static [&'static str]> {
         self.0.iter().find(|(name, _)| *name == class).map(|(_, machines)| *machines)
     }
+}
+
+/// Names in their order, each where it first stands.
+pub fn distinct<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut all = Vec::new();
+    for name in names {
+        if !name.is_empty() && !all.contains(&name) {
+            all.push(name);
+        }
+    }
+    all
 }
 
 #[cfg(test)]

@@ -4,11 +4,8 @@ use super::machine::Reached;
 use super::{At, Cloud, Extra, Machine, Phase, is_of};
 use crate::{
     Call, Failure, Lease, LeaseId, ListParams, ListResult, Purpose, ResolveParams, TouchParams,
-    touched_labels,
+    every_page, touched_labels,
 };
-
-/// Pages of one listing; more are not looked at.
-const PAGES: usize = 400;
 
 /// Looks a box up. Where only an extra of a lease is left, that is what is found to be given back.
 pub fn resolve<C: Cloud>(cloud: &C, call: &Call, params: ResolveParams) -> Result<Lease, Failure> {
@@ -71,20 +68,11 @@ fn named<C: Cloud>(
     places: &[&str],
 ) -> Result<Option<Machine>, Failure> {
     for &place in places {
-        let mut cursor = None;
-        for _ in 0..PAGES {
-            let (all, next) = cloud.page(At { call, place }, cursor.as_deref())?;
-            if let Some(found) = all.into_iter().find(|one| one.answers_to(name)) {
-                return Ok(Some(found));
-            }
-            cursor = next;
-            if cursor.is_none() {
-                break;
-            }
-        }
-        if cursor.is_some() {
-            let what = format!("{name} was not seen, and there are more than {PAGES} pages");
-            return Err(Failure::quota(what));
+        let all = every_page(|cursor: Option<&String>| {
+            cloud.page(At { call, place }, cursor.map(String::as_str))
+        });
+        if let Some(found) = all?.into_iter().find(|one| one.answers_to(name)) {
+            return Ok(Some(found));
         }
     }
     Ok(None)

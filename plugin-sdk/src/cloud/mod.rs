@@ -13,7 +13,7 @@ mod machine;
 mod remove;
 
 pub use acquire::{Order, acquire};
-pub use class::Classes;
+pub use class::{Classes, distinct};
 pub use find::{list, resolve, touch};
 pub use machine::{Extra, Machine, Phase, is_of, key_name};
 pub use remove::release;

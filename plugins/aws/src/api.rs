@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use crabbox_plugin_sdk::{
-    Call, ErrorKind, Failure, HttpAuth, HttpBody, Repeat, Reply, SecretText, Sigv4Auth,
+    Call, ErrorKind, Failure, HttpAuth, HttpBody, Repeat, Reply, SecretText, Sigv4Auth, every_page,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -13,9 +13,8 @@ use serde_json::{Value, json};
 const VERSION: &str = "2016-11-15";
 /// What fits a line from the host, and a little less.
 const PAGE_BYTES: u64 = 900 << 10;
-/// Instances of a page, each with everything about its network and disks, and pages of one listing; more are not looked at.
+/// Instances of a page, each with everything about its network and disks.
 const PAGE: u32 = 50;
-const PAGES: usize = 400;
 
 /// The API of one region as one call sees it. The host signs.
 #[derive(Clone, Copy)]
@@ -121,16 +120,7 @@ impl Api<'_> {
 
     /// Every page of a listing.
     pub(crate) fn all<P: Page>(&self, query: impl Fn() -> Query) -> Result<Vec<P::Item>, Failure> {
-        let (mut all, mut next) = (Vec::new(), None);
-        for _ in 0..PAGES {
-            let (items, more) = self.page::<P>(query(), next.as_deref())?;
-            all.extend(items);
-            next = more;
-            if next.is_none() {
-                return Ok(all);
-            }
-        }
-        Err(Failure::quota(format!("there are more than {PAGES} pages")))
+        every_page(|next: Option<&String>| self.page::<P>(query(), next.map(String::as_str)))
     }
 
     /// One page, and how to ask for the next one.
@@ -244,6 +234,8 @@ impl Said {
 }
 
 const LIMIT: &str = "ask AWS to raise the limit (Service Quotas, Amazon EC2), or choose another --class, --type or --market";
+const RULES: &str = "remove old rules of the security group";
+const VERIFIED: &str = "AWS still looks at the account; try again in some hours";
 const KEYS: &str = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in with `aws sso login`";
 const RIGHT: &str = "the policy that crabbox needs is on its page about the aws provider";
 
@@ -261,11 +253,7 @@ const CODES: &[(&str, ErrorKind, &str)] = &[
     ("MaxSpotInstanceCountExceeded", ErrorKind::Quota, LIMIT),
     ("VcpuLimitExceeded", ErrorKind::Quota, LIMIT),
     ("InstanceLimitExceeded", ErrorKind::Quota, LIMIT),
-    (
-        "RulesPerSecurityGroupLimitExceeded",
-        ErrorKind::Quota,
-        "remove old rules of the security group",
-    ),
+    ("RulesPerSecurityGroupLimitExceeded", ErrorKind::Quota, RULES),
     ("LimitExceeded", ErrorKind::Quota, LIMIT),
     ("RequestLimitExceeded", ErrorKind::RateLimited, ""),
     ("RequestThrottled", ErrorKind::RateLimited, ""),
@@ -285,14 +273,11 @@ const CODES: &[(&str, ErrorKind, &str)] = &[
     ("AccessDenied", ErrorKind::Permission, RIGHT),
     ("AccessDeniedException", ErrorKind::Permission, RIGHT),
     ("OptInRequired", ErrorKind::Billing, "turn the region or the service on in AWS's console"),
-    (
-        "PendingVerification",
-        ErrorKind::Billing,
-        "AWS still looks at the account; try again in some hours",
-    ),
+    ("PendingVerification", ErrorKind::Billing, VERIFIED),
     ("Blocked", ErrorKind::Billing, "AWS has blocked the account"),
     ("IdempotentParameterMismatch", ErrorKind::Conflict, ""),
     ("DependencyViolation", ErrorKind::Conflict, ""),
+    ("InvalidAMIID.Unavailable", ErrorKind::NotFound, ""),
     (".Duplicate", ErrorKind::Conflict, ""),
     (".Malformed", ErrorKind::NotFound, ""),
     (".NotFound", ErrorKind::NotFound, ""),

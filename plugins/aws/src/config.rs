@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crabbox_plugin_sdk::cloud::Classes;
+use crabbox_plugin_sdk::cloud::{Classes, distinct};
 use crabbox_plugin_sdk::{BoxRequest, Failure};
 use serde::Deserialize;
 
@@ -118,15 +118,10 @@ impl Settings {
         }
     }
 
-    /// Every region that may hold something of ours.
-    pub(crate) fn regions(&self) -> Vec<&str> {
-        let mut all = vec![self.region.as_str()];
-        for other in &self.regions {
-            if !all.contains(&other.as_str()) {
-                all.push(other);
-            }
-        }
-        all
+    /// Every region that may hold something of ours, after those that are likely to.
+    pub(crate) fn regions<'a>(&'a self, likely: &[&'a str]) -> Vec<&'a str> {
+        let own = [&self.region].into_iter().chain(&self.regions).map(String::as_str);
+        distinct(likely.iter().copied().chain(own))
     }
 
     /// Whether instances can only be made in the first region, since something of the settings is there.

@@ -103,6 +103,19 @@ impl<'a> Region<'a> {
         let token = format!("{}-{place}-{market}-{machine}", self.order.lease_id());
         token.chars().take(TOKEN).collect()
     }
+
+    /// What is more than may run is not even asked for.
+    fn too_large(&self, candidate: &Candidate) -> Result<(), Failure> {
+        let limit = self.markets.iter().find(|(m, _)| Some(m.word()) == candidate.market);
+        match (vcpus(&candidate.machine), limit) {
+            (Some(vcpus), Some((market, Some(limit)))) if f64::from(vcpus) > *limit => {
+                let market = market.word();
+                let what = format!("it has {vcpus} vCPUs, and {limit} {market} ones may run");
+                Err(Failure::quota(what))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Site for Region<'_> {
@@ -141,21 +154,6 @@ impl Site for Region<'_> {
         let first = made.instances.item.into_iter().next();
         let first = first.ok_or_else(|| Failure::transient("RunInstances made nothing"))?;
         Ok(first.machine(self.api.region))
-    }
-}
-
-impl Region<'_> {
-    /// What is more than may run is not even asked for.
-    fn too_large(&self, candidate: &Candidate) -> Result<(), Failure> {
-        let limit = self.markets.iter().find(|(m, _)| Some(m.word()) == candidate.market);
-        match (vcpus(&candidate.machine), limit) {
-            (Some(vcpus), Some((market, Some(limit)))) if f64::from(vcpus) > *limit => {
-                let market = market.word();
-                let what = format!("it has {vcpus} vCPUs, and {limit} {market} ones may run");
-                Err(Failure::quota(what))
-            }
-            _ => Ok(()),
-        }
     }
 }
 

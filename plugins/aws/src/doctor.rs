@@ -17,7 +17,7 @@ pub(crate) fn checks(aws: &Aws, call: &Call) -> Result<Vec<Check>, Failure> {
         Err(failure) => return Ok(vec![refused("aws.credentials", failure)?]),
     };
     let mut checks = vec![check("aws.credentials", CheckStatus::Ok, "they are known", "")];
-    for region in settings.regions() {
+    for region in settings.regions(&[]) {
         let id = "aws.region";
         checks.push(match known.iter().any(|offer| offer.name == region) {
             true => check(id, CheckStatus::Ok, region, ""),

@@ -63,13 +63,7 @@ impl Cloud for Aws {
     const CLASSES: Classes = config::CLASSES;
 
     fn places<'a>(&'a self, likely: &[&'a str]) -> Vec<&'a str> {
-        let mut all: Vec<&str> = Vec::new();
-        for region in likely.iter().copied().chain(self.settings.regions()) {
-            if !region.is_empty() && !all.contains(&region) {
-                all.push(region);
-            }
-        }
-        all
+        self.settings.regions(likely)
     }
 
     fn machines_of(&self, at: At<'_>, id: &LeaseId) -> Result<Vec<Machine>, Failure> {
@@ -119,7 +113,7 @@ impl Cloud for Aws {
 
     fn tour<'a>(&'a self, order: &Order<'_>) -> Vec<&'a str> {
         let (settings, request) = (&self.settings, &order.params.request);
-        let all = settings.regions();
+        let all = settings.regions(&[]);
         if settings.is_bound() {
             return vec![&settings.region];
         }

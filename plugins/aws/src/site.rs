@@ -56,12 +56,7 @@ pub(crate) fn image(api: &Api<'_>, settings: &Settings) -> Result<Image, Failure
             .filter("root-device-type", &["ebs"])
             .filter("virtualization-type", &["hvm"]),
     };
-    let all = found(api.ask::<Images>(&query).or_else(|failure| match &settings.ami {
-        Some(_) if failure.message().contains("(InvalidAMIID.") => {
-            Ok(Images { images_set: Set::default() })
-        }
-        _ => Err(failure),
-    }))?;
+    let all = found(api.ask::<Images>(&query))?;
     let newest = all.and_then(|all| {
         all.images_set.item.into_iter().max_by(|a, b| a.creation_date.cmp(&b.creation_date))
     });

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crabbox_plugin_sdk::cloud::Extra;
-use crabbox_plugin_sdk::{Call, ErrorKind, Failure, HttpRequest, Reply, found};
+use crabbox_plugin_sdk::{Call, ErrorKind, Failure, HttpRequest, Reply, every_page, found};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -13,8 +13,6 @@ use crate::server::{Server, SshKey};
 
 /// Entries of a page; the service gives no more.
 const PAGE: u32 = 50;
-/// Pages of one listing; more are not looked at.
-pub(crate) const PAGES: u32 = 200;
 /// A page of servers, each with everything about its type, image and location.
 const PAGE_BYTES: u64 = 4 << 20;
 /// What to wait when the service asks to slow down and does not say for how long.
@@ -82,12 +80,6 @@ impl MachineType {
     }
 }
 
-/// One page of a listing.
-pub(crate) struct Page<T> {
-    pub(crate) items: Vec<T>,
-    pub(crate) next: Option<u32>,
-}
-
 #[derive(Deserialize)]
 struct Created {
     server: Server,
@@ -103,13 +95,13 @@ impl<'a> Api<'a> {
         self.call.patiently(|| ok(ask().send()?))
     }
 
-    /// One page below a path; `key` is what the list is called.
+    /// One page below a path, and the next one's number; `key` is what the list is called.
     pub(crate) fn page<T: DeserializeOwned>(
         &self,
         key: &str,
         filter: &[(&str, &str)],
         page: u32,
-    ) -> Result<Page<T>, Failure> {
+    ) -> Result<(Vec<T>, Option<u32>), Failure> {
         let ask = || {
             let request = self.request("GET", &format!("/{key}"));
             let request = filter.iter().fold(request, |all, (name, value)| all.query(name, value));
@@ -117,7 +109,8 @@ impl<'a> Api<'a> {
         };
         let mut answer: Value = self.patiently(ask)?.json()?;
         let next = answer.pointer("/meta/pagination/next_page").and_then(Value::as_u64);
-        Ok(Page { items: part(&mut answer, key)?, next: next.and_then(|n| u32::try_from(n).ok()) })
+        let next = next.and_then(|next| u32::try_from(next).ok()).filter(|next| *next > page);
+        Ok((part(&mut answer, key)?, next))
     }
 
     /// Everything below a path.
@@ -126,14 +119,7 @@ impl<'a> Api<'a> {
         key: &str,
         filter: &[(&str, &str)],
     ) -> Result<Vec<T>, Failure> {
-        let (mut all, mut next) = (Vec::new(), Some(1));
-        for _ in 0..PAGES {
-            let Some(number) = next else { return Ok(all) };
-            let page = self.page(key, filter, number)?;
-            all.extend(page.items);
-            next = page.next.filter(|next| *next > number);
-        }
-        Err(Failure::quota(format!("there are more than {} {key}", PAGES * PAGE)))
+        every_page(|next| self.page(key, filter, next.copied().unwrap_or(1)))
     }
 
     /// A server, and the service's own clock in seconds since 1970; nothing when it does not exist.
@@ -176,7 +162,7 @@ impl<'a> Api<'a> {
             let path = format!("/images/{image}");
             return Ok(found(self.patiently(|| self.request("GET", &path)))?.is_some());
         }
-        Ok(!self.page::<Value>("images", &[("name", image)], 1)?.items.is_empty())
+        Ok(!self.page::<Value>("images", &[("name", image)], 1)?.0.is_empty())
     }
 
     /// The key of this name.

@@ -1,7 +1,7 @@
 //! The settings as the user writes them, what must be true of them, and which machines a class means.
 
 use crabbox_plugin_sdk::Failure;
-use crabbox_plugin_sdk::cloud::Classes;
+use crabbox_plugin_sdk::cloud::{Classes, distinct};
 use serde::Deserialize;
 
 /// Machine types of each class, the best first.
@@ -60,13 +60,7 @@ impl Settings {
             None if NEIGHBOURS.contains(&first) => NEIGHBOURS.to_vec(),
             None => Vec::new(),
         };
-        let mut all = vec![first];
-        for other in others {
-            if !all.contains(&other) {
-                all.push(other);
-            }
-        }
-        all
+        distinct([first].into_iter().chain(others))
     }
 }
 

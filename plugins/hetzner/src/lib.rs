@@ -67,9 +67,8 @@ impl Cloud for Hetzner {
         let page = cursor.unwrap_or("1").parse();
         let page = page.map_err(|_| Failure::invalid_request("no such page"))?;
         let ours = [("label_selector", server::OURS)];
-        let page = self.api(at.call).page("servers", &ours, page)?;
-        let next = page.next.map(|next| next.to_string());
-        Ok((page.items.into_iter().map(Server::machine).collect(), next))
+        let (all, next) = self.api(at.call).page("servers", &ours, page)?;
+        Ok((all.into_iter().map(Server::machine).collect(), next.map(|next| next.to_string())))
     }
 
     fn machine(&self, at: At<'_>, id: &str) -> Result<Option<(Machine, Option<u64>)>, Failure> {
