@@ -10,7 +10,7 @@ pub mod netns;
 mod podman;
 mod process;
 mod room;
-mod sandboxes;
+pub mod sandboxes;
 mod secrets;
 mod sshd;
 mod tap;

@@ -27,7 +27,7 @@ pub(crate) struct Api<'a> {
 
 /// One action and its parameters.
 pub(crate) struct Query {
-    action: &'static str,
+    pub(crate) action: &'static str,
     fields: BTreeMap<String, String>,
     filters: usize,
 }
@@ -35,10 +35,6 @@ pub(crate) struct Query {
 impl Query {
     pub(crate) fn new(action: &'static str) -> Self {
         Self { action, fields: BTreeMap::new(), filters: 0 }
-    }
-
-    pub(crate) fn action(&self) -> &'static str {
-        self.action
     }
 
     pub(crate) fn with(mut self, name: impl Display, value: impl Display) -> Self {
@@ -178,9 +174,10 @@ pub(crate) trait Page: DeserializeOwned {
 
 /// The page of a proxy must not pass for an answer in which nothing is.
 fn fits(action: &str, reply: Reply) -> Result<Reply, Failure> {
-    let tags = reply.text().unwrap_or_default().split('<').skip(1);
-    let root = tags.into_iter().find(|tag| !tag.starts_with(['?', '!'])).unwrap_or_default();
-    match root.strip_prefix(action).is_some_and(|rest| rest.starts_with("Response")) {
+    let mut tags = reply.text().unwrap_or_default().split('<').skip(1);
+    let root = tags.find(|tag| !tag.starts_with(['?', '!'])).unwrap_or_default();
+    let name = root.split([' ', '>', '/']).next().and_then(|name| name.rsplit(':').next());
+    match name.and_then(|name| name.strip_prefix(action)) == Some("Response") {
         true => Ok(reply),
         false => Err(Failure::transient(format!("{action}: the answer is not EC2's"))),
     }

@@ -61,7 +61,7 @@ fn rights(image: &str) -> Vec<Query> {
 }
 
 fn right(api: &Api<'_>, query: Query) -> Result<Check, Failure> {
-    let (id, action) = ("aws.right", query.action());
+    let (id, action) = ("aws.right", query.action);
     let what = format!("ec2:{action}");
     match api.tell(&query) {
         Ok(()) => Ok(check(id, CheckStatus::Ok, what, "")),

@@ -54,6 +54,26 @@ fn the_same_run_goes_through_the_component() {
 }
 
 #[test]
+fn a_role_is_taken_on_by_whoever_may_and_does_what_it_may() {
+    let Some(sky) = Sky::new() else { return };
+    let [id, key] = &sky.admin;
+    let text = format!(
+        "[profile base]\naws_access_key_id = {id}\naws_secret_access_key = {key}\n\
+         [profile runner]\nrole_arn = arn:aws:iam::123456789012:role/runner\nsource_profile = base\nregion = eu-west-1\n"
+    );
+    let file = sky.room.at("aws-config");
+    fs::write(&file, text).unwrap();
+    let call = |words: &[&str]| {
+        let call = sky.crabbox(words).env("AWS_ACCESS_KEY_ID", "").env("AWS_PROFILE", "runner");
+        let call = call.env("AWS_CONFIG_FILE", file.display().to_string());
+        call.env("AWS_ENDPOINT_URL_STS", sky.url.clone())
+    };
+    let ran = call(&["run", "--", "cat", "hello.txt"]).ok();
+    assert_eq!((ran.out(), sky.names()), ("hello\n".to_owned(), vec![]), "{ran}");
+    assert!(sky.count("AssumeRole") >= 1);
+}
+
+#[test]
 fn a_kept_instance_is_found_listed_touched_used_and_stopped() {
     let Some(sky) = Sky::new() else { return };
     sky.configure("  regions: [us-east-1]\n");

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crabbox_tests::sandboxes::{on, warm};
 use crabbox_tests::{Ended, Room, eventually};
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{on, stage, warm};
+use super::stage;
 use crate::matrix::wished;
 
 fn run(room: &Room, repo: &Path) -> Ended {
