@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crabbox_tests::sandboxes::dirty;
 use crabbox_tests::{Blacksmith, Call, Room, eventually};
 use rustix::process::Signal;
 use serde_json::json;
@@ -12,9 +13,7 @@ use serde_json::json;
 pub(crate) fn stage(machines: usize) -> (Room, Blacksmith, PathBuf) {
     let room = Room::new();
     let smith = Blacksmith::start(&room, machines);
-    let repo = room.repo("app");
-    fs::write(repo.join("hello.txt"), "hello\nchanged\n").unwrap();
-    fs::write(repo.join("new file.txt"), "new\n").unwrap();
+    let repo = dirty(&room);
     (room, smith, repo)
 }
 
