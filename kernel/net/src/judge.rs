@@ -32,13 +32,11 @@ fn handles(params: &HttpParams) -> Vec<&str> {
         Some(HttpAuth::Bearer(handle)) => vec![&**handle],
         Some(HttpAuth::Basic(basic)) => secret(&basic.username).chain([&*basic.password]).collect(),
         Some(HttpAuth::Header(field)) => vec![&*field.secret],
-        Some(HttpAuth::Sigv4(aws)) => match &aws.credentials {
-            Some(all) => vec![&**all],
-            None => {
-                let session = aws.session_token.as_deref();
-                [&*aws.access_key, &*aws.secret_key].into_iter().chain(session).collect()
-            }
-        },
+        Some(HttpAuth::Sigv4(aws)) => {
+            let more = [aws.session_token.as_deref(), aws.credentials.as_deref()];
+            let keys = [&*aws.access_key, &*aws.secret_key].into_iter();
+            keys.filter(|handle| !handle.is_empty()).chain(more.into_iter().flatten()).collect()
+        }
         Some(HttpAuth::Oauth2(oauth)) => {
             secret(&oauth.client_id).chain([&*oauth.client_secret]).collect()
         }

@@ -3,12 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crabbox_tests::sandboxes::{on, warm};
 use crabbox_tests::{Ended, Room, eventually};
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::stage;
+use super::{on, stage, warm};
 use crate::matrix::wished;
 
 fn run(room: &Room, repo: &Path) -> Ended {

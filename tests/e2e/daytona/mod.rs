@@ -8,7 +8,7 @@ mod shells;
 
 use std::path::PathBuf;
 
-use crabbox_tests::sandboxes::dirty;
+use crabbox_tests::sandboxes::{dirty, on, warm};
 use crabbox_tests::{DaytonaFake, Room};
 
 /// A room with a Daytona, and a checkout with changes that nobody committed.

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use crabbox_tests::eventually;
-use crabbox_tests::sandboxes::{on, timing, warm};
+use crabbox_tests::sandboxes::timing;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::stage;
+use super::{on, stage, warm};
 
 #[test]
 fn a_dirty_checkout_runs_in_a_sandbox_that_is_given_back() {

@@ -5,12 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crabbox_tests::sandboxes::on;
 use crabbox_tests::{DAYTONA_KEY, DaytonaFake, Room, binaries, gone_without, holders, tapped};
 
 use serde_json::json;
 
-use super::stage;
+use super::{on, stage};
 use crate::prism::{Prism, given};
 
 #[test]

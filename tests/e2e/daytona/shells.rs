@@ -4,9 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crabbox_tests::sandboxes::{on, warm};
 use crabbox_tests::{DaytonaFake, Room, holders};
 use serde_json::json;
+
+use super::{on, warm};
 
 /// What every token begins with.
 const TOKEN: &str = "sshtok-";
