@@ -11,7 +11,9 @@ sysroot=$(rustc --print sysroot)
 libc=/usr/lib/wasm32-wasi
 
 has_target() {
-  [ -d "$sysroot/lib/rustlib/wasm32-wasip2" ] || rustup target add wasm32-wasip2 >/dev/null 2>&1
+  for target in wasm32-wasip1 wasm32-wasip2; do
+    [ -d "$sysroot/lib/rustlib/$target" ] || rustup target add $target >/dev/null 2>&1 || return
+  done
 }
 has_debian() {
   debian_rustc=$(dpkg -L rustc-web 2>/dev/null | grep 'bin/rustc$') && dpkg -s rust-web-src >/dev/null 2>&1 && [ -f $libc/libc.a ]
@@ -21,14 +23,17 @@ lane=${CRABBOX_COMPONENT_LANE:-}
 [ "$lane" = debian ] || ! has_target || lane=rustup
 [ "$lane" = rustup ] || ! has_debian || lane=debian
 if [ "$lane" != rustup ] && [ "$lane" != debian ]; then
-  echo "no components: this toolchain lacks wasm32-wasip2; with rustup: rustup target add wasm32-wasip2; on Debian: apt-get install rustc-web rust-web-src wasi-libc" >&2
+  echo "no components: this toolchain lacks wasm32-wasip1 or wasm32-wasip2; with rustup: rustup target add wasm32-wasip1 wasm32-wasip2; on Debian: apt-get install rustc-web rust-web-src wasi-libc" >&2
   exit 3
 fi
 
-# compile CRT ARGS...: `cargo rustc` for the lane's target, with the start file of a library or of a command.
+# compile CRT ARGS...: `cargo rustc` for the lane's target, with the start file of a library or of a command. A command
+# for `module` is linked as the core module it is, as by compilers that know no components.
 if [ "$lane" = rustup ]; then
-  target=wasm32-wasip2 built=$out/wasm32-wasip2
   compile() {
+    target=wasm32-wasip2
+    [ "$1" != module ] || target=wasm32-wasip1
+    built=$out/$target
     shift
     CARGO_TARGET_DIR=$out cargo rustc --quiet --profile guest --target $target "$@"
   }
@@ -36,10 +41,11 @@ else
   target=wasm32-wasip1 built=$out/web/wasm32-wasip1
   tools=$sysroot/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin
   compile() {
-    local crt=$1
+    local crt=$1 linker=$tools/wasm-component-ld
     shift
+    [ "$crt" != module ] || crt=crt1-command linker=$tools/rust-lld
     PATH="$tools:$PATH" RUSTC=$debian_rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$out/web \
-      CARGO_TARGET_WASM32_WASIP1_LINKER=$tools/wasm-component-ld \
+      CARGO_TARGET_WASM32_WASIP1_LINKER=$linker \
       CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS="-Clink-self-contained=no -Lnative=$libc -Clink-arg=$libc/$crt.o" \
       cargo rustc --quiet --profile guest --target $target -Zbuild-std=std,panic_abort "$@"
   }
@@ -55,6 +61,8 @@ put() {
 profiles=("$@")
 
 # A guest for tests, in plain Rust.
+compile module --manifest-path tests/fixtures/wasi-stdio/Cargo.toml
+put wasi-stdio-guest.wasm wasi-module-guest.wasm
 compile crt1-command --manifest-path tests/fixtures/wasi-stdio/Cargo.toml
 put wasi-stdio-guest.wasm wasi-stdio-guest.wasm
 for provider in aws blacksmith daytona hetzner islo ssh; do

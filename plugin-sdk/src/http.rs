@@ -65,6 +65,12 @@ impl<'a> HttpRequest<'a> {
         self
     }
 
+    /// Adds `name=value` to the URL, of which only the host knows the value.
+    pub fn query_secret(mut self, name: &str, handle: &str) -> Self {
+        self.params.query.insert(name.to_owned(), SecretText::Secret(handle.to_owned()));
+        self
+    }
+
     /// Authorises with one of the host's kinds.
     pub fn auth(mut self, auth: HttpAuth) -> Self {
         self.params.auth = Some(auth);

@@ -165,7 +165,7 @@ pub struct HttpGrant {
 }
 
 /// One secret a plugin may use.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct SecretGrant {
     /// The settings property that names it.
@@ -183,7 +183,8 @@ pub struct SecretGrant {
     /// crabbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<SecretFile>,
-    /// Where else the host looks when neither its setting nor the environment has it.
+    /// Where else the host looks when neither its setting nor the environment has it; only of plugins that ship with
+    /// crabbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain: Option<SecretChain>,
 }

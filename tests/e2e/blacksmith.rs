@@ -66,6 +66,22 @@ pub(crate) fn warm(room: &Room, repo: &Path) -> (String, String) {
 }
 
 #[test]
+fn a_watch_sees_changes_that_the_tool_sends() {
+    let (room, _smith, repo) = stage(2);
+    let words = ["watch", "--debounce", "100ms", "--", "cat", "hello.txt"];
+    let running = call(&room, &repo, &words).start();
+    running.prints("changed");
+    eventually("it waits", Duration::from_secs(20), || {
+        running.stderr().contains("waiting for changes")
+    });
+    fs::write(repo.join("hello.txt"), "once more\n").unwrap();
+    running.prints("once more");
+    running.signal(Signal::INT);
+    let _ = running.wait();
+    room.assert_nothing_left();
+}
+
+#[test]
 fn only_the_provider_line_of_the_repository_changes() {
     let (smith, room, repo) = stage(1);
     smith.configure(&room, "");

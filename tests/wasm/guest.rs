@@ -222,8 +222,8 @@ pub(crate) fn shared_cache() -> PathBuf {
     binaries().join("test-cache")
 }
 
-/// The hand-written WASI command, when it could be built.
-pub(crate) fn command_guest() -> Option<PathBuf> {
+/// The hand-written WASI command, as a component and as a module of the generation before, when it could be built.
+pub(crate) fn command_guests() -> Option<[PathBuf; 2]> {
     our_component("ssh")?;
-    Some(binaries().join("wasi-stdio-guest.wasm"))
+    Some(["wasi-stdio-guest.wasm", "wasi-module-guest.wasm"].map(|name| binaries().join(name)))
 }

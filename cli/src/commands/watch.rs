@@ -103,6 +103,9 @@ pub(crate) async fn run(ctx: &Context, mut args: Args) -> Result<i32> {
     ended.map(|()| watch.status)
 }
 
+/// Names the content of a tree.
+type Digest = [u8; 32];
+
 /// One watch, from the first run to the last.
 struct Watch<'a> {
     ctx: &'a Context,
@@ -112,7 +115,7 @@ struct Watch<'a> {
     own: bool,
     idle: Option<Duration>,
     /// Digest of the tree that was run last.
-    seen: Option<[u8; 32]>,
+    seen: Option<Digest>,
     status: i32,
     /// What was said about new boxes, for when this one ends.
     wanted: Option<LeaseFlags>,
@@ -120,17 +123,17 @@ struct Watch<'a> {
 
 impl Watch<'_> {
     async fn go(&mut self, eyes: &mut Eyes) -> Result<()> {
-        let mut plan = self.plan(eyes)?;
+        let (mut plan, mut digest) = self.plan(eyes)?;
         loop {
-            self.seen = digest(&plan);
+            self.seen = Some(digest);
             let outcome = self.run_once(&plan, eyes).await?;
             self.status = outcome.exit_code;
             if !self.remember(&outcome) || self.is_stopped() {
                 return Ok(());
             }
             let until = self.idle.map(|idle| Instant::now() + idle);
-            plan = match self.next(eyes, until).await {
-                Some(plan) => plan,
+            (plan, digest) = match self.next(eyes, until).await {
+                Some(next) => next,
                 None => return Ok(()),
             };
             if self.args.clear {
@@ -143,15 +146,24 @@ impl Watch<'_> {
         self.ctx.stop.urgency() > Urgency::None
     }
 
-    /// What a run would do now.
-    fn plan(&self, eyes: &mut Eyes) -> Result<Plan> {
+    /// What a run would do now, and the digest of the tree it would run.
+    fn plan(&self, eyes: &mut Eyes) -> Result<(Plan, Digest)> {
         let Args { run, .. } = &self.args;
         let known = Known { quiet: self.seen.is_some(), ..eyes.look() };
         let plan = commands::run::plan(self.ctx, &self.provider, run, &known)?;
-        if let Sync::Tree { tree, .. } = &plan.sync {
-            eyes.known.clone_from(&tree.token);
-        }
-        Ok(plan)
+        let looked = match &plan.sync {
+            Sync::Tree { .. } => None,
+            // Others send it, and we see whether it changed.
+            Sync::Own { .. } | Sync::Off => {
+                Some(checkout::scan(self.ctx, &eyes.place, false, &known)?)
+            }
+        };
+        let Sync::Tree { tree, .. } = looked.as_ref().unwrap_or(&plan.sync) else {
+            return Err(KernelError::new(ErrorCode::Usage, "there is no tree to watch"));
+        };
+        eyes.known.clone_from(&tree.token);
+        let digest = tree.digest;
+        Ok((plan, digest))
     }
 
     /// Runs once. With `--restart` a change ends it early.
@@ -172,7 +184,7 @@ impl Watch<'_> {
                 if *restart {
                     eyes.settle().await;
                     let plan = self.plan(eyes);
-                    if plan.is_ok_and(|plan| digest(&plan) != self.seen) {
+                    if plan.is_ok_and(|(_, digest)| Some(digest) != self.seen) {
                         wish.send_if_modified(|now| {
                             let first = *now == Urgency::None;
                             *now = (*now).max(Urgency::Gentle);
@@ -213,7 +225,7 @@ impl Watch<'_> {
     }
 
     /// The next run, when the tree is not what it was; `None` when it is time to end.
-    async fn next(&self, eyes: &mut Eyes, until: Option<Instant>) -> Option<Plan> {
+    async fn next(&self, eyes: &mut Eyes, until: Option<Instant>) -> Option<(Plan, Digest)> {
         let mut told = false;
         loop {
             if std::mem::take(&mut eyes.stirred) {
@@ -223,7 +235,7 @@ impl Watch<'_> {
                 }
             }
             match self.plan(eyes) {
-                Ok(plan) if digest(&plan) != self.seen => return Some(plan),
+                Ok(next) if Some(next.1) != self.seen => return Some(next),
                 Ok(_) => {}
                 Err(error) => self.ctx.terminal.fail(&error),
             }
@@ -242,13 +254,6 @@ impl Watch<'_> {
                 () = over => return None,
             }
         }
-    }
-}
-
-fn digest(plan: &Plan) -> Option<[u8; 32]> {
-    match &plan.sync {
-        Sync::Tree { tree, .. } => Some(tree.digest),
-        Sync::Off | Sync::Own { .. } => None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! The kernel's `Provider` door: each method is one call, and each answer is compared with the question.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crabbox_kernel::error::{KernelError, Result};
@@ -16,6 +18,7 @@ use crabbox_schemas::plugin::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::call::{Call, Hands};
 use crate::fault::{broken, one_line};
@@ -67,13 +70,24 @@ impl Session {
         stop: &Stop,
     ) -> Result<T> {
         let Shape { method, deadline, grace, mutating } = shape;
-        let params = serde_json::to_value(params).map_err(|e| {
+        let mut params = serde_json::to_value(params).map_err(|e| {
             KernelError::new(ErrorCode::Internal, format!("cannot encode {method}")).because(&e)
         })?;
+        keep_lent(&mut params);
         let call = Call { method, params, deadline, grace, mutating, stop };
         let answer = crate::call::call(&self.link, call, hands).await?;
         serde_json::from_value(answer)
             .map_err(|e| self.lie(shape, format!("its answer to {method} cannot be read ({e})")))
+    }
+
+    /// The user names that were lent for a lease.
+    fn take_lent(&self, id: &LeaseId) -> Vec<Option<String>> {
+        let mut lent = self.lent();
+        lent.extract_if(.., |(lease, _)| lease == id).map(|(_, user)| Some(user)).collect()
+    }
+
+    fn lent(&self) -> MutexGuard<'_, Vec<(LeaseId, String)>> {
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lie(&self, shape: Shape, what: String) -> KernelError {
@@ -152,6 +166,10 @@ impl Provider for Session {
             bootstrap: wanted.bootstrap.clone(),
         };
         let hands = Hands { trail: Some(trail), events: Some(events) };
+        // A machine's own private key is in it.
+        if let Some(bootstrap) = &params.bootstrap {
+            self.link.broker.net.vault().watch(&bootstrap.user_data);
+        }
         let LeaseResult { lease } = self.ask(shape, &params, hands, stop).await?;
         let id = (!self.owns_ids()).then_some(&wanted.desired.lease_id);
         let lease = self.checked(shape, lease, id)?;
@@ -305,31 +323,55 @@ impl Provider for Session {
     async fn grant_access(&self, lease: &Lease) -> Result<SshEndpoint> {
         let shape = self.change(method::ACCESS_GRANT);
         let params = AccessParams {
-            ctx: context(shape.deadline, shape.grace, &format!("access-{}", lease.lease_id)),
+            ctx: context(shape.deadline, shape.grace, &attempt("access", lease)),
             lease: lease.clone(),
+            user: None,
         };
         let AccessResult { ssh, .. } =
             self.ask(shape, &params, Hands::default(), &Stop::never()).await?;
-        let lease = Lease { ssh: Some(ssh), ..lease.clone() };
-        let ssh = self.checked(shape, lease, None)?.ssh.unwrap_or_default();
+        let mut lease = Lease { ssh: Some(ssh), ..lease.clone() };
+        lease = self.checked(shape, lease, None)?;
+        let ssh = lease.ssh.take().unwrap_or_default();
         if !ssh.user_secret {
             return Ok(ssh);
         }
         // The plugin has only the handle of it.
         let user = self.link.broker.net.vault().login(&ssh.user, &ssh.host);
         let user = user.map_err(|error| self.lie(shape, error.message))?;
+        self.lent().push((lease.lease_id, ssh.user.clone()));
         Ok(SshEndpoint { user: user.expose().to_owned(), ..ssh })
     }
 
     async fn revoke_access(&self, lease: &Lease) -> Result<()> {
         let shape = self.change(method::ACCESS_REVOKE);
-        let params = AccessParams {
-            ctx: context(shape.deadline, shape.grace, &format!("revoke-{}", lease.lease_id)),
-            lease: lease.clone(),
+        // Of a user name that is a secret exactly what this session was lent; others stay in.
+        let is_secret = lease.ssh.as_ref().is_some_and(|ssh| ssh.user_secret);
+        let users = match is_secret {
+            true => self.take_lent(&lease.lease_id),
+            false => vec![None],
         };
-        let done: serde_json::Value =
-            self.ask(shape, &params, Hands::default(), &Stop::never()).await?;
-        drop(done);
+        for user in users {
+            let ctx = context(shape.deadline, shape.grace, &attempt("revoke", lease));
+            let params = AccessParams { ctx, lease: lease.clone(), user };
+            let _: Value = self.ask(shape, &params, Hands::default(), &Stop::never()).await?;
+        }
         Ok(())
+    }
+}
+
+/// Each access is one of its own: whoever asks twice is let in twice.
+fn attempt(what: &str, lease: &Lease) -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let next = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{what}-{}-{}.{next}", lease.lease_id, std::process::id())
+}
+
+/// What is lent goes to no plugin: it is the connection's alone.
+fn keep_lent(params: &mut Value) {
+    for lease in ["lease", "known"] {
+        let Some(Value::Object(lease)) = params.get_mut(lease) else { continue };
+        if lease.get("ssh").is_some_and(|ssh| ssh["userSecret"] == true) {
+            lease.remove("ssh");
+        }
     }
 }

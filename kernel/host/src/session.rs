@@ -14,6 +14,7 @@ use crabbox_net::{Blobs, Net, Setting};
 use crabbox_plugins::{Entry, check_protocols, check_settings, passes};
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::ids::LeaseId;
 use crabbox_schemas::manifest::Runtime;
 use crabbox_schemas::plugin::{BareParams, Limits, UserFacts, method};
 use rustix::process::Signal;
@@ -108,6 +109,8 @@ pub struct Session {
     pub(crate) plugin: PluginPin,
     pub(crate) link: Arc<Link>,
     pub(crate) timeouts: Timeouts,
+    /// Handles of the user names that were lent and not given back, with the lease of each.
+    pub(crate) lent: Mutex<Vec<(LeaseId, String)>>,
     _guard: KillOnDrop,
 }
 
@@ -145,7 +148,14 @@ pub async fn open(options: OpenOptions<'_>) -> Result<Session> {
     let link = Link::attach(&entry.provider.name, options.limits, running, broker, transcript);
     shake(&link, &options).await?;
     let about = entry.about(&options.config);
-    Ok(Session { about, plugin, link, timeouts: options.timeouts, _guard: guard })
+    Ok(Session {
+        about,
+        plugin,
+        link,
+        timeouts: options.timeouts,
+        lent: Mutex::default(),
+        _guard: guard,
+    })
 }
 
 impl Session {

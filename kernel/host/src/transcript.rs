@@ -1,7 +1,7 @@
 //! What kernel and plugin say to each other, written down so that it can be replayed.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Error, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Mutex;
@@ -17,6 +17,9 @@ const LEFT_OUT: &str = "[left out]";
 /// The same where bytes are expected, in base64.
 const LEFT_OUT_BYTES: &str = "W2xlZnQgb3V0XQ==";
 
+/// How every transcript begins.
+const HEAD: &str = "# What crabbox and a plugin said, in turn.\n";
+
 /// A file of steps, one a line, as docs/plugins.md describes them. Sessions are parted by blank lines.
 #[derive(Debug)]
 pub struct Transcript(Mutex<File>);
@@ -29,18 +32,25 @@ pub(crate) enum Side {
 }
 
 impl Transcript {
-    /// Makes the file, in place of an older one; only its owner can read it.
+    /// Makes the file, in place of an older transcript and of nothing else; only its owner can read it.
     pub fn create(path: &Path) -> std::io::Result<Self> {
-        let _ = std::fs::remove_file(path);
+        match std::fs::symlink_metadata(path) {
+            Err(_) => {}
+            Ok(facts) if facts.is_file() && is_older(path)? => std::fs::remove_file(path)?,
+            Ok(_) => {
+                let what = "it is there already, and is no transcript";
+                return Err(Error::new(ErrorKind::AlreadyExists, what));
+            }
+        }
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        (&file).write_all(HEAD.as_bytes())?;
         Ok(Self(Mutex::new(file)))
     }
 
     /// Begins the steps of a session.
     pub(crate) fn begin(&self, provider: &str) {
         let mut file = lock(&self.0);
-        let first = file.metadata().is_ok_and(|facts| facts.len() == 0);
-        let _ = writeln!(file, "{}# {provider}", if first { "" } else { "\n" });
+        let _ = writeln!(file, "\n# {provider}");
     }
 
     /// Writes a step down, without secrets. A transcript that cannot be written stops nobody's work.
@@ -54,6 +64,13 @@ impl Transcript {
         };
         let _ = lock(&self.0).write_all(format!("{step}\n").as_bytes());
     }
+}
+
+/// Whether a file is empty, or begins as transcripts do.
+fn is_older(path: &Path) -> std::io::Result<bool> {
+    let mut head = vec![0; HEAD.len()];
+    let mut file = File::open(path)?;
+    Ok(file.metadata()?.len() == 0 || file.read_exact(&mut head).is_ok() && head == HEAD.as_bytes())
 }
 
 /// A frame as a transcript has it.

@@ -41,6 +41,7 @@ fn handles(params: &HttpParams) -> Vec<&str> {
             secret(&oauth.client_id).chain([&*oauth.client_secret]).collect()
         }
     };
+    found.extend(params.query.values().flat_map(secret));
     match &params.body {
         Some(HttpBody::Json(value)) => inside(value, &mut found),
         Some(HttpBody::Form(fields)) => found.extend(fields.values().flat_map(secret)),

@@ -65,6 +65,8 @@ struct Hop {
     body: bool,
     /// Every hop so far was at the first origin: credentials go along.
     home: bool,
+    /// No answer said where to go.
+    first: bool,
 }
 
 impl Net {
@@ -116,31 +118,43 @@ impl Net {
             let message = format!("a redirect to {origin} would take a secret of the body along");
             return Err(RpcError::of(ErrorKind::GrantDenied, message));
         }
+        let url = self.address(hop, params, &origin).await?;
         let payload = Payload::new(body, &origin, &self.vault, gate.blobs).await?;
         let mut headers = hop.headers.clone();
         if let Some(kind) = payload.content_type() {
             headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(kind));
         }
         headers.extend(gate.handshake.cloned().unwrap_or_default());
-        let request = Unsigned {
-            method: hop.method.as_str(),
-            url: &hop.url,
-            origin: &origin,
-            payload: &payload,
-        };
+        let request =
+            Unsigned { method: hop.method.as_str(), url: &url, origin: &origin, payload: &payload };
         let used = match params.auth.as_ref().filter(|_| hop.home) {
             Some(auth) => authorize(self, auth, &request, &mut headers, gate).await?,
             None => None,
         };
         let turn = self.pace.turn(&origin, gate.deadline).await?;
         let client = self.clients.get(reach).await?;
-        let request = client.request(hop.method.clone(), hop.url.clone()).headers(headers);
+        let request = client.request(hop.method.clone(), url.clone()).headers(headers);
         let sending = payload.attach(request).await?.send();
         let sent = timeout_at(gate.deadline, sending).await;
         let response =
             sent.map_err(|_| slow(&origin))?.map_err(|error| self.failed(error, &origin))?;
         self.heed(&response, &origin);
         Ok((Landed { response, origin, turn: Some(turn) }, used))
+    }
+
+    /// The URL with what only the host knows. An answer that sends us elsewhere names the whole of its own.
+    async fn address(
+        &self,
+        hop: &Hop,
+        params: &HttpParams,
+        origin: &Origin,
+    ) -> Result<Url, RpcError> {
+        let mut url = hop.url.clone();
+        for (name, value) in params.query.iter().filter(|_| hop.first) {
+            let value = self.vault.fill(value, origin).await?;
+            url.query_pairs_mut().append_pair(name, value.expose());
+        }
+        Ok(url)
     }
 
     /// Remembers when the origin wants to be asked again.
@@ -202,7 +216,7 @@ impl Hop {
             Url::parse(&params.url).map_err(|e| invalid(format!("the URL cannot be read: {e}")))?;
         url.set_fragment(None);
         let headers = fields(&params.headers)?;
-        Ok(Self { method, url, headers, body: true, home: true })
+        Ok(Self { method, url, headers, body: true, home: true, first: true })
     }
 
     /// Where the answer sends us, if it does.
@@ -238,7 +252,7 @@ impl Hop {
                 .collect();
         }
         let method = if to_get { Method::GET } else { self.method.clone() };
-        Ok(Some(Self { method, url, headers, body: self.body && !to_get, home }))
+        Ok(Some(Self { method, url, headers, body: self.body && !to_get, home, first: false }))
     }
 }
 

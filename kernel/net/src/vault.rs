@@ -199,7 +199,7 @@ impl Vault {
     }
 
     /// Watches for a value in everything that comes back from now on.
-    pub(crate) fn watch(&self, value: &str) {
+    pub fn watch(&self, value: &str) {
         let mut kept = self.kept();
         Arc::make_mut(&mut kept.redactor).add(value);
     }

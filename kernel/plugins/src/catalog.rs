@@ -118,11 +118,12 @@ impl Entry {
         Some((url.as_str()?.to_owned(), own))
     }
 
-    /// What it may use of secrets. Files of other programs are for plugins that ship with crabbox alone.
+    /// What it may use of secrets. Files and credentials of other programs are for plugins that ship with crabbox
+    /// alone.
     pub fn secrets(&self) -> Vec<SecretGrant> {
         let mut secrets = self.manifest.grants.secrets.clone();
         if self.place != Place::Bundled {
-            secrets.iter_mut().for_each(|grant| grant.file = None);
+            secrets.iter_mut().for_each(|grant| (grant.file, grant.chain) = (None, None));
         }
         secrets
     }

@@ -38,11 +38,20 @@ impl Places {
     fn bundled(&self) -> Vec<PathBuf> {
         let mut folders = subfolders(&self.programs.join("plugins"));
         folders.extend(subfolders(&self.programs.join("../lib/crabbox/plugins")));
-        let checkout = self.programs.join("../..");
-        if checkout.join("Cargo.toml").is_file() {
+        if let Some(checkout) = self.checkout() {
             folders.extend(subfolders(&checkout.join("plugins")));
         }
         folders
+    }
+
+    /// The source checkout that this executable was built in. One that merely lies in a repository was not.
+    fn checkout(&self) -> Option<&Path> {
+        let target = self.programs.parent()?;
+        let checkout = target.parent()?;
+        let built = target.file_name()? == "target"
+            && target.join("CACHEDIR.TAG").is_file()
+            && checkout.join("Cargo.toml").is_file();
+        built.then_some(checkout)
     }
 
     /// Every folder with its place, best first.

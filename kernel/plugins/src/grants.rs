@@ -1,12 +1,11 @@
 //! What a plugin asks for, in words, each with how strongly it is kept to.
 
-use crabbox_schemas::manifest::{Grants, Runtime, SecretMode};
+use crabbox_schemas::manifest::{Grants, Runtime, SecretChain, SecretGrant, SecretMode};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::catalog::Entry;
-
-use crate::walls::{self, Confined, Walls};
+use crate::catalog::{Entry, Place};
+use crate::walls::{self, Confined};
 
 /// How strongly a grant binds the plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -86,15 +85,25 @@ pub fn passes(grants: &Grants, variable: &str) -> bool {
     grants.env.iter().any(|granted| granted == EVERY || granted == variable)
 }
 
-/// Every grant in words, and at the end what the runtime itself allows.
-pub fn lines(grants: &Grants, runtime: Runtime) -> Vec<Line> {
-    behind(grants, runtime, walls::here())
+/// Everything a plugin asks for, in words, and at the end what the runtime itself allows.
+pub fn lines(entry: &Entry) -> Vec<Line> {
+    lines_of(entry, &entry.manifest.grants)
 }
 
-fn behind(grants: &Grants, runtime: Runtime, walls: Walls) -> Vec<Line> {
+/// The same of other grants than its manifest's.
+pub(crate) fn lines_of(entry: &Entry, grants: &Grants) -> Vec<Line> {
+    let runtime = entry.runtime.unwrap_or(Runtime::Stdio);
+    let mut lines = told(grants, runtime, entry.confined_with(grants));
+    if entry.place == Place::Bundled && !runtime.is_sandboxed() {
+        lines.pop();
+        let text = "do whatever crabbox itself can: it came with it, and is trusted as it is";
+        lines.push(Line { text: text.to_owned(), level: Level::Advisory });
+    }
+    lines
+}
+
+fn told(grants: &Grants, runtime: Runtime, confined: Confined) -> Vec<Line> {
     let sandboxed = runtime.is_sandboxed();
-    let walls = if runtime == Runtime::Stdio { walls } else { Walls::None };
-    let confined = Confined::of(&grants.powers, walls);
     let by_host = |text: String| Line { text, level: Level::Enforced };
     let own = if sandboxed { Level::Enforced } else { Level::Advisory };
     let requests = match confined.network {
@@ -116,7 +125,7 @@ fn behind(grants: &Grants, runtime: Runtime, walls: Walls) -> Vec<Line> {
         lines.push(Line { text: format!("send requests to {to}{how}{why}"), level: requests });
     }
     for grant in &grants.secrets {
-        let name = &grant.name;
+        let name = format!("`{}`{}", grant.name, source(grant));
         let to = if grant.to.is_empty() {
             "addresses it may reach".to_owned()
         } else {
@@ -124,11 +133,11 @@ fn behind(grants: &Grants, runtime: Runtime, walls: Walls) -> Vec<Line> {
         };
         lines.push(by_host(match grant.mode {
             SecretMode::Inject => {
-                format!("have the secret `{name}` sent to {to}, without seeing it")
+                format!("have the secret {name} sent to {to}, without seeing it")
             }
-            SecretMode::Reveal => format!("read the secret `{name}`"),
+            SecretMode::Reveal => format!("read the secret {name}"),
             SecretMode::Exec => {
-                format!("have the secret `{name}` given to its tools, without seeing it")
+                format!("have the secret {name} given to its tools, without seeing it")
             }
         }));
     }
@@ -162,6 +171,20 @@ fn behind(grants: &Grants, runtime: Runtime, walls: Walls) -> Vec<Line> {
     lines
 }
 
+/// Where a secret is looked for besides its setting.
+fn source(grant: &SecretGrant) -> String {
+    let variables = grant.env.iter().map(|name| format!("your variable {name}"));
+    let file = grant.file.iter().map(|file| format!("{} of its vendor's tool", file.path));
+    let chain = grant.chain.iter().map(|SecretChain::Aws| {
+        "your AWS profiles and what they run, or the role of this machine".to_owned()
+    });
+    let all: Vec<_> = variables.chain(file).chain(chain).collect();
+    match all.is_empty() {
+        true => String::new(),
+        false => format!(" (also from {})", all.join(", or ")),
+    }
+}
+
 /// What a program of its own may do without asking.
 fn own_program(confined: Confined) -> Line {
     let text = match (confined.files, confined.network) {
@@ -179,28 +202,56 @@ fn own_program(confined: Confined) -> Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crabbox_schemas::manifest::HttpGrant;
+    use crate::walls::Walls;
+    use crabbox_schemas::manifest::{HttpGrant, SecretFile};
 
-    fn told(powers: &[&str], walls: Walls) -> Vec<String> {
+    fn said(powers: &[&str], walls: Walls) -> Vec<String> {
         let http =
             vec![HttpGrant { origin: Some("https://a.dev".to_owned()), ..HttpGrant::default() }];
         let powers = powers.iter().map(|&power| power.to_owned()).collect();
         let grants = Grants { http, powers, ..Grants::default() };
-        let lines = behind(&grants, Runtime::Stdio, walls);
+        let lines = told(&grants, Runtime::Stdio, Confined::of(&grants.powers, walls));
         lines.into_iter().map(|line| format!("{}: {}", line.level.word(), line.text)).collect()
     }
 
     #[test]
     fn what_the_system_stops_is_said_and_no_more() {
-        let all = told(&[], Walls::FilesAndNetwork);
+        let all = said(&[], Walls::FilesAndNetwork);
         assert_eq!(all[0], "partial: send requests to https://a.dev");
         assert!(all[1].starts_with("partial: read what you can read;"), "{all:?}");
-        let files = told(&[], Walls::Files);
+        let files = said(&[], Walls::Files);
         assert_eq!(files[0], "advisory: send requests to https://a.dev");
         assert!(files[1].contains("except write outside"), "{files:?}");
-        let asked = told(&["network", "write"], Walls::FilesAndNetwork);
+        let asked = said(&["network", "write"], Walls::FilesAndNetwork);
         assert_eq!(asked[1], "enforced: open connections of its own, to anywhere");
         assert!(asked[3].starts_with("advisory: do whatever"), "{asked:?}");
-        assert!(told(&[], Walls::None)[1].starts_with("advisory: do whatever"));
+        assert!(said(&[], Walls::None)[1].starts_with("advisory: do whatever"));
+    }
+
+    #[test]
+    fn where_a_secret_comes_from_is_said() {
+        let grant = |more: SecretGrant| {
+            let to = vec!["https://a.dev".to_owned()];
+            let secret = SecretGrant { name: "d".into(), to, mode: SecretMode::Inject, ..more };
+            let grants = Grants { secrets: vec![secret], ..Grants::default() };
+            let walls = Confined::of(&[], Walls::None);
+            told(&grants, Runtime::Wasm, walls).remove(0).text
+        };
+        let file = SecretFile { path: "islo/creds.json".into(), value: "key".into() };
+        for (more, says) in [
+            (SecretGrant::default(), "secret `d` sent to"),
+            (
+                SecretGrant { env: vec!["GITHUB_TOKEN".into()], ..SecretGrant::default() },
+                "`d` (also from your variable GITHUB_TOKEN) sent to https://a.dev",
+            ),
+            (SecretGrant { file: Some(file), ..SecretGrant::default() }, "islo/creds.json of"),
+            (
+                SecretGrant { chain: Some(SecretChain::Aws), ..SecretGrant::default() },
+                "role of this",
+            ),
+        ] {
+            let text = grant(more);
+            assert!(text.contains(says), "{text}");
+        }
     }
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::state::failed;
 use crabbox_schemas::error::ErrorCode;
-use crabbox_schemas::manifest::{Grants, Manifest};
-use wasmparser::{ComponentTypeRef, Parser, Payload};
+use crabbox_schemas::manifest::{Artifact, Grants, Manifest, Runtime};
+use wasmparser::{ComponentTypeRef, Encoding, Parser, Payload};
 
 use crate::artifact::powers;
 
@@ -49,27 +49,48 @@ impl Power {
 
 /// The imports of a file, in name order.
 pub fn imports(path: &Path) -> Result<Vec<Import>> {
+    read(path).map(|guest| guest.imports)
+}
+
+/// What a file says of itself.
+struct Guest {
+    imports: Vec<Import>,
+    /// Of the generation before components; it can only be a command.
+    is_module: bool,
+}
+
+fn read(path: &Path) -> Result<Guest> {
     let bytes = std::fs::read(path).map_err(|e| failed("cannot read", path, &e))?;
-    let names = names(&bytes).map_err(|e| {
-        let what = format!("{} is no WebAssembly component", path.display());
+    let (names, encoding) = names(&bytes).map_err(|e| {
+        let what = format!("{} is no WebAssembly", path.display());
         // The parser says in many lines which bytes it saw.
         let why = e.message().split(" - ").next().unwrap_or_default().to_owned();
         KernelError::new(ErrorCode::Config, what)
             .because(&std::io::Error::other(why))
-            .hint("a component is built for wasm32-wasip2; a core module is none")
+            .hint("a component is built for wasm32-wasip2, a command for that or wasip1")
     })?;
     let mut imports: Vec<_> =
         names.into_iter().map(|name| Import { power: power(&name), name }).collect();
     imports.sort_by(|a, b| a.name.cmp(&b.name));
     imports.dedup();
-    Ok(imports)
+    Ok(Guest { imports, is_module: encoding == Encoding::Module })
 }
 
-/// The imports of the outermost component; those of what is nested in it are satisfied inside.
-fn names(bytes: &[u8]) -> std::result::Result<Vec<String>, wasmparser::BinaryReaderError> {
-    let (mut names, mut depth) = (Vec::new(), 0_u32);
+/// The imports of a module or of the outermost component; those of what is nested in it are satisfied inside.
+fn names(
+    bytes: &[u8],
+) -> std::result::Result<(Vec<String>, Encoding), wasmparser::BinaryReaderError> {
+    let (mut names, mut depth, mut outermost) = (Vec::new(), 0_u32, None);
     for payload in Parser::new(0).parse_all(bytes) {
         match payload? {
+            Payload::Version { encoding, .. } => {
+                outermost.get_or_insert(encoding);
+            }
+            Payload::ImportSection(section) if depth == 0 => {
+                for import in section.into_imports() {
+                    names.push(import?.module.to_owned());
+                }
+            }
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 0 => {
@@ -84,10 +105,16 @@ fn names(bytes: &[u8]) -> std::result::Result<Vec<String>, wasmparser::BinaryRea
             _ => {}
         }
     }
-    Ok(names)
+    Ok((names, outermost.unwrap_or(Encoding::Module)))
 }
 
+/// The one module that commands of the generation before components import from. It opens no connection.
+const FIRST_WASI: &str = "wasi_snapshot_preview1";
+
 fn power(name: &str) -> Power {
+    if name == FIRST_WASI {
+        return Power::Empty;
+    }
     let (interface, _version) = name.split_once('@').unwrap_or((name, ""));
     match interface.split_once('/') {
         Some(("crabbox:plugin", power @ ("exec" | "http" | "reveal" | "ws"))) => {
@@ -109,19 +136,26 @@ fn power(name: &str) -> Power {
 /// Refuses a plugin whose WebAssembly imports what its manifest does not ask for. `folder` is the manifest's.
 pub fn check_imports(manifest: &Manifest, folder: &Path) -> Result<()> {
     let guests = manifest.artifacts.iter().filter(|artifact| artifact.runtime.is_sandboxed());
-    let files = guests.map(|artifact| folder.join(&artifact.path));
+    let files = guests.map(|artifact| (artifact, folder.join(&artifact.path)));
     files
-        .filter(|file| file.is_file())
-        .try_for_each(|file| check(&manifest.id, &manifest.grants, &file))
+        .filter(|(_, file)| file.is_file())
+        .try_for_each(|(artifact, file)| check(&manifest.id, &manifest.grants, artifact, &file))
 }
 
-fn check(id: &str, grants: &Grants, file: &Path) -> Result<()> {
+fn check(id: &str, grants: &Grants, artifact: &Artifact, file: &Path) -> Result<()> {
+    let guest = read(file)?;
+    if guest.is_module && artifact.runtime == Runtime::Wasm {
+        let what = format!("{} of plugin {id} is no component but a core module", artifact.path);
+        return Err(KernelError::new(ErrorCode::Config, what).hint(
+            "build it for wasm32-wasip2; a core module can only be a command, `runtime = \"wasi-stdio\"`",
+        ));
+    }
     let asked = powers(grants);
     let refused = |import: &Import| match &import.power {
         Power::Granted(power) => !asked.contains(&&**power),
         power => *power == Power::Unknown,
     };
-    let Some(import) = imports(file)?.into_iter().find(refused) else { return Ok(()) };
+    let Some(import) = guest.imports.into_iter().find(refused) else { return Ok(()) };
     let (why, hint) = match import.power {
         Power::Unknown => {
             ("which crabbox does not have", "build it for the world crabbox:plugin/provider@1.0.0")

@@ -7,7 +7,7 @@ use crabbox_schemas::manifest::Runtime;
 
 use crate::catalog::{Entry, Place};
 use crate::digest::of_grants;
-use crate::grants::{Line, lines};
+use crate::grants::{Line, lines, lines_of};
 use crate::imports::check_imports;
 use crate::policy::Policy;
 use crate::shelf::{Shelf, Standing};
@@ -96,10 +96,10 @@ pub(crate) fn propose(
     let manifest = &entry.manifest;
     check_imports(manifest, &entry.folder)?;
     let runtime = entry.runtime.unwrap_or(Runtime::Stdio);
-    let mut asked = lines(&manifest.grants, runtime);
+    let mut asked = lines(entry);
     if is_change {
         for known in shelf.trust()?.plugins.iter().filter(|known| known.id == manifest.id) {
-            let allowed = lines(&known.allowed, runtime);
+            let allowed = lines_of(entry, &known.allowed);
             asked.retain(|line| !allowed.contains(line));
         }
     }

@@ -6,7 +6,7 @@
 use std::io;
 use std::path::Path;
 
-use crabbox_schemas::manifest::Runtime;
+use crabbox_schemas::manifest::{Grants, Runtime};
 
 use crate::catalog::{Entry, Place};
 
@@ -38,8 +38,13 @@ pub struct Confined {
 impl Entry {
     /// What this plugin is stopped from here. What came with crabbox is trusted as crabbox is.
     pub fn confined(&self) -> Confined {
+        self.confined_with(&self.manifest.grants)
+    }
+
+    /// The same with other grants than its manifest's.
+    pub(crate) fn confined_with(&self, grants: &Grants) -> Confined {
         let stdio = self.runtime == Some(Runtime::Stdio) && self.place != Place::Bundled;
-        Confined::of(&self.manifest.grants.powers, if stdio { here() } else { Walls::None })
+        Confined::of(&grants.powers, if stdio { here() } else { Walls::None })
     }
 }
 

@@ -50,6 +50,24 @@ fn plugins_are_found_beside_the_executable_and_in_named_folders() {
 }
 
 #[test]
+fn a_repository_that_holds_the_executable_brings_no_plugin() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    std::fs::write(root.join("Cargo.toml"), "").unwrap();
+    plugin(&root.join("plugins/evil"), "a/evil", "evil", "bad");
+    let found = |programs: &str| {
+        std::fs::create_dir_all(root.join(programs)).unwrap();
+        discover(&Places::beside(&root.join(programs).join("crabbox"))).find("evil").is_some()
+    };
+    for programs in ["bin", ".tools/bin", "target/debug", "out/debug"] {
+        assert!(!found(programs), "{programs}");
+    }
+    // Where Cargo built it, it was made from this very checkout.
+    std::fs::write(root.join("target/CACHEDIR.TAG"), "").unwrap();
+    assert!(found("target/debug") && !found(".tools/bin"));
+}
+
+#[test]
 fn two_plugins_with_one_name_are_rivals_until_the_user_prefers_one() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();

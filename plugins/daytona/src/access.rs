@@ -12,9 +12,10 @@ pub(crate) fn grant(api: Api<'_>, params: &AccessParams) -> Result<AccessResult,
     let sandbox = api.wake(standing(&api, lease)?, &lease.lease_id)?;
     let url = format!("{}/ssh-access", path(&sandbox.id));
     let gateway = format!("https://{}", config.ssh_gateway_host);
+    let origins = [gateway.as_str(), api.origin()];
     let reply = api.ask("POST", &url, Repeat::Safe, |request| {
         let request = request.query("expiresInMinutes", config.ssh_access_minutes);
-        request.json(&serde_json::json!({})).capture_for("/token", [gateway.as_str()])
+        request.json(&serde_json::json!({})).capture_for("/token", origins)
     })?;
     let command = reply.value().and_then(|answer| answer["sshCommand"].as_str());
     let (host, port) = place(command.unwrap_or_default(), &config.ssh_gateway_host)?;
@@ -26,12 +27,17 @@ pub(crate) fn grant(api: Api<'_>, params: &AccessParams) -> Result<AccessResult,
     Ok(AccessResult { ssh, expires_in_ms: u64::from(config.ssh_access_minutes) * 60_000 })
 }
 
-/// Ends all access to a sandbox.
+/// Ends this access to a sandbox, or all of it.
 pub(crate) fn revoke(api: Api<'_>, params: &AccessParams) -> Result<(), Failure> {
     let lease = &params.lease;
     let Some(sandbox) = own(&api, &lease.cloud_id, &lease.lease_id)? else { return Ok(()) };
     let url = format!("{}/ssh-access", path(&sandbox.id));
-    api.ask("DELETE", &url, Repeat::Safe, |request| request).map(drop)
+    let user = params.user.as_deref();
+    api.ask("DELETE", &url, Repeat::Safe, |request| match user {
+        Some(token) => request.query_secret("token", token),
+        None => request,
+    })
+    .map(drop)
 }
 
 /// Host and port of `ssh [-p PORT] USER@HOST`. Another host than the gateway that the user named gets no token.

@@ -34,6 +34,13 @@ impl<'a> Api<'a> {
         }
     }
 
+    /// The control API's address without a path.
+    pub(crate) fn origin(&self) -> &'a str {
+        let url = self.config.api_url.as_str();
+        let host = url.find("://").map_or(0, |at| at + 3);
+        url[host..].find('/').map_or(url, |end| &url[..host + end])
+    }
+
     /// Asks the control API, again while that may help.
     pub(crate) fn ask(
         &self,

@@ -9,6 +9,9 @@ use wasmtime::Engine;
 
 const USAGE: &str = "crabbox-wasm-compile [--fuel] [--cache FOLDER] FILE.wasm";
 
+/// How a core module begins; the version of a component is another.
+const CORE: &[u8] = b"\0asm\x01\0\0\0";
+
 fn main() -> ExitCode {
     match compile() {
         Ok(()) => ExitCode::SUCCESS,
@@ -50,9 +53,11 @@ fn compile() -> Result<(), String> {
     if !wasm.starts_with(b"\0asm") {
         return Err(format!("{shown} is no WebAssembly"));
     }
-    let code = engine
-        .precompile_component(&wasm)
-        .map_err(|e| format!("{shown} cannot be compiled: {e:#}"))?;
+    let code = match wasm.starts_with(CORE) {
+        true => engine.precompile_module(&wasm),
+        false => engine.precompile_component(&wasm),
+    };
+    let code = code.map_err(|e| format!("{shown} cannot be compiled: {e:#}"))?;
     let folder = cache.folder().display();
     cache.store(&key, &code).map_err(|e| format!("cannot keep what was compiled in {folder}: {e}"))
 }

@@ -9,8 +9,8 @@ use crabbox_plugin_sdk::relay::Relay;
 use crabbox_plugin_sdk::{Call, Failure, Plugin};
 use crabbox_schemas::plugin::InitializeResult;
 use serde_json::Value;
-use wasmtime::Engine;
 use wasmtime::component::{self, InstancePre};
+use wasmtime::{Engine, Module, Precompiled};
 use wasmtime_wasi::{FsPerms, WasiCtx};
 
 use crate::cache::{Cache, Compile, MOST, key};
@@ -22,7 +22,14 @@ use crate::settings::Settings;
 /// Instances that are kept for the next call.
 const KEPT: usize = 8;
 
-/// What is needed to run a guest.
+/// What was compiled.
+pub(crate) enum Code {
+    Component(component::Component),
+    /// Of the generation before components; it can only be a command.
+    Module(Module),
+}
+
+/// A component and what it is linked to.
 pub(crate) struct Loaded {
     pub(crate) pre: InstancePre<State>,
     pub(crate) ticker: Ticker,
@@ -45,7 +52,14 @@ impl Component {
         compiler: impl Compile + Send + 'static,
     ) -> Plugin {
         Plugin::relay(move |params| {
-            let loaded = load(&settings, &cache, &compiler)?;
+            let loaded = match load(&settings, &cache, &compiler)? {
+                (engine, Code::Component(component)) => linked(&settings, &engine, &component)?,
+                (_, Code::Module(_)) => {
+                    let what = format!("{} is no component", settings.file.display());
+                    return Err(Failure::unsupported(what)
+                        .hint("a core module can only be a command: `runtime = \"wasi-stdio\"`"));
+                }
+            };
             let hello = params.to_string();
             let component = Self { loaded, settings, hello, idle: Mutex::default() };
             let mut guest = component.guest()?;
@@ -93,7 +107,7 @@ pub(crate) fn load(
     settings: &Settings,
     cache: &Cache,
     compiler: &impl Compile,
-) -> Result<Loaded, Failure> {
+) -> Result<(Engine, Code), Failure> {
     let unusable = |what: String| Failure::unsupported(what);
     let fuel = settings.fuel.is_some();
     let engine = Engine::new(&config(fuel))
@@ -102,23 +116,36 @@ pub(crate) fn load(
     let wasm = read(file)
         .map_err(|error| unusable(format!("cannot read {}", file.display())).because(&error))?;
     let key = key(&wasm, fuel);
-    let component = match code(&engine, cache, &key) {
-        Some(component) => component,
-        None => {
-            cache.remove(&key);
-            compiler.compile(file, cache, fuel).map_err(unusable)?;
-            code(&engine, cache, &key).ok_or_else(|| {
-                let folder = cache.folder().display();
-                unusable(format!("what was compiled into {folder} cannot be loaded"))
-                    .hint("crabbox-wasm-compile and crabbox-wasm-runner must be of one release, and the folder the user's own")
-            })?
-        }
-    };
-    let linker = linker(&engine, settings);
-    let pre = linker.and_then(|linker| linker.instantiate_pre(&component)).map_err(|e| {
-        unusable(format!("{} does not fit this crabbox", file.display())).because(&*flat(&e))
+    if let Some(code) = code(&engine, cache, &key) {
+        return Ok((engine, code));
+    }
+    cache.remove(&key);
+    compiler.compile(file, cache, fuel).map_err(unusable)?;
+    let code = code(&engine, cache, &key).ok_or_else(|| {
+        let folder = cache.folder().display();
+        unusable(format!("what was compiled into {folder} cannot be loaded"))
+            .hint("crabbox-wasm-compile and crabbox-wasm-runner must be of one release, and the folder the user's own")
     })?;
-    Ok(Loaded { pre, ticker: Ticker::start(engine) })
+    Ok((engine, code))
+}
+
+/// Links a component to what it may reach.
+pub(crate) fn linked(
+    settings: &Settings,
+    engine: &Engine,
+    component: &component::Component,
+) -> Result<Loaded, Failure> {
+    let linker = linker(engine, settings);
+    let pre = linker
+        .and_then(|linker| linker.instantiate_pre(component))
+        .map_err(|e| unfit(settings, &e))?;
+    Ok(Loaded { pre, ticker: Ticker::start(engine.clone()) })
+}
+
+/// It wants what nobody has.
+pub(crate) fn unfit(settings: &Settings, error: &wasmtime::Error) -> Failure {
+    let what = format!("{} does not fit this crabbox", settings.file.display());
+    Failure::unsupported(what).because(&*flat(error))
 }
 
 fn read(file: &Path) -> std::io::Result<Vec<u8>> {
@@ -128,11 +155,18 @@ fn read(file: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 #[expect(unsafe_code, reason = "wasmtime cannot know where compiled code comes from; we do")]
-fn code(engine: &Engine, cache: &Cache, key: &str) -> Option<component::Component> {
+fn code(engine: &Engine, cache: &Cache, key: &str) -> Option<Code> {
     let code = cache.load(key)?;
     // SAFETY: these are bytes that the compiler wrote for this user, in a folder and a file that only this user can
     // write, and they are whole: their digest was compared. Code for another engine is refused by the function itself.
-    unsafe { component::Component::deserialize(engine, &code) }.ok()
+    unsafe {
+        match Engine::detect_precompiled(&code)? {
+            Precompiled::Component => {
+                component::Component::deserialize(engine, &code).ok().map(Code::Component)
+            }
+            Precompiled::Module => Module::deserialize(engine, &code).ok().map(Code::Module),
+        }
+    }
 }
 
 /// What a guest finds around it: the mark of a plugin, what was granted, and a log.

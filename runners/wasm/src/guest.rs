@@ -63,7 +63,7 @@ impl State {
     }
 
     pub(crate) fn endless(wasi: WasiCtx, memory: usize) -> Self {
-        let bounds = Bounds { left: memory };
+        let bounds = Bounds::new(memory);
         Self { wasi, table: ResourceTable::new(), bounds, call: None, begin_by: None }
     }
 
@@ -80,8 +80,14 @@ impl WasiView for State {
 }
 
 /// Bytes of memory that are left, over all memories of the instance.
-struct Bounds {
+pub(crate) struct Bounds {
     left: usize,
+}
+
+impl Bounds {
+    pub(crate) fn new(left: usize) -> Self {
+        Self { left }
+    }
 }
 
 impl ResourceLimiter for Bounds {

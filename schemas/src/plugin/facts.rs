@@ -136,6 +136,10 @@ pub struct AccessParams {
     pub ctx: CallContext,
     /// The box.
     pub lease: Lease,
+    /// Of `access.revoke`: what to end, the handle that was the user name of what was granted; others who are let in
+    /// stay so. All access to the box without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
 }
 
 /// Result of `access.grant`.

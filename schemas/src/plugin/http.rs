@@ -20,6 +20,9 @@ pub struct HttpParams {
     pub method: String,
     /// Absolute URL without user information.
     pub url: String,
+    /// Pairs that the kernel adds to the URL's query, for services that take a secret nowhere else.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub query: BTreeMap<String, SecretText>,
     /// Header fields. Credentials belong in `auth`; `host`, `content-length` and `connection` are the kernel's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
@@ -50,6 +53,7 @@ impl HttpParams {
             call: 0,
             method: method.to_owned(),
             url: url.to_owned(),
+            query: BTreeMap::new(),
             headers: BTreeMap::new(),
             body: None,
             auth: None,

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crabbox_tests::{DaytonaFake, Room, holders};
+use crabbox_tests::{DaytonaFake, Room, holders, tapped};
 use serde_json::json;
 
 use super::{on, warm};
@@ -43,6 +43,34 @@ fn a_run_over_ssh_sends_only_what_changed_and_its_token_is_nowhere_and_revoked()
     assert!(labels["last_touched_at"].is_string(), "{labels}");
     let _ = room.crabbox(&repo, ["stop", &id]).ok();
     room.assert_nothing_left();
+}
+
+#[test]
+fn what_is_lent_is_in_no_message_to_the_plugin_or_from_it() {
+    let (room, daytona, repo) = stage();
+    let plugin = tapped(&room, "daytona").display().to_string();
+    let words = ["run", "--plugin-dev", &plugin, "--", "cat", "hello.txt"];
+    let ended = room.crabbox(&repo, words).limit(Duration::from_secs(60)).ok();
+    assert_eq!(ended.out(), "hello\nchanged\n");
+    assert_eq!(count(&daytona, "POST /toolbox"), 0, "it was let in");
+    let frames = ["frames.in", "frames.out"].map(|name| fs::read_to_string(room.at(name)).unwrap());
+    let frames = frames.concat();
+    assert!(frames.contains("access.revoke") && !frames.contains(TOKEN), "{frames}");
+    assert_eq!(daytona.told()["access"], json!([]));
+}
+
+#[test]
+fn a_run_that_ends_leaves_others_in() {
+    let (room, daytona, repo) = stage();
+    let id = warm(&room, &repo);
+    let words = ["connect", &id];
+    let line = "echo begun; while [ ! -e $HOME/go ]; do sleep 0.1; done; exit 7\n";
+    let shell = room.crabbox(&repo, words).stdin(line).start();
+    shell.prints("begun");
+    assert_eq!(on(&room, &repo, &id, "touch $HOME/go").expect(0).out(), "");
+    assert_eq!(shell.wait().expect(7).out(), "begun\n");
+    assert_eq!(daytona.told()["access"], json!([]), "each gave back its own");
+    let _ = room.crabbox(&repo, ["stop", &id]).ok();
 }
 
 #[test]

@@ -46,7 +46,7 @@ pub(super) fn list(ctx: &Context) -> Result<i32> {
 fn row(ctx: &Context, all: &[&Entry]) -> Result<PluginRow> {
     let entry = all[0];
     let runtime = entry.runtime.map_or("nothing for this machine", Runtime::word);
-    let lines = lines(&entry.manifest.grants, entry.runtime.unwrap_or(Runtime::Stdio));
+    let lines = lines(entry);
     let weakest = lines.iter().map(|line| line.level).max_by_key(|level| *level as u8);
     Ok(PluginRow {
         id: entry.manifest.id.clone(),
@@ -117,7 +117,7 @@ pub(super) fn info(ctx: &Context, plugin: &str) -> Result<i32> {
     let all = entries(ctx, plugin)?;
     let entry = all[0];
     let manifest = &entry.manifest;
-    let grants = lines(&manifest.grants, entry.runtime.unwrap_or(Runtime::Stdio));
+    let grants = lines(entry);
     let files = match entry.place {
         Place::User => Some(ctx.shelf.digest(&entry.folder)?),
         _ => None,

@@ -1,7 +1,7 @@
 //! Redirects: every hop is judged anew, and credentials stay at home.
 
 use crabbox_schemas::error::ErrorKind;
-use crabbox_schemas::plugin::{HttpAuth, HttpBody, HttpParams};
+use crabbox_schemas::plugin::{HttpAuth, HttpBody, HttpParams, SecretText};
 use serde_json::json;
 
 use crate::server::{Server, json as answer, reply};
@@ -79,6 +79,31 @@ async fn credentials_and_private_headers_do_not_follow_to_another_origin() {
     let (kind, told) = stage.refused(secret).await;
     assert_eq!(kind, ErrorKind::GrantDenied, "{told}");
     assert_eq!(second.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn a_secret_in_the_query_goes_to_its_origin_and_nowhere_else() {
+    let away = Server::start(|_| answer(200, "{}")).await;
+    let there = away.url("/there");
+    let home = Server::start(move |asked| match asked.path.starts_with("/moved") {
+        true => reply(307, &format!("location: {there}\r\n"), ""),
+        false => answer(200, "{}"),
+    })
+    .await;
+    let own = vec![home.url("/"), away.url("/")];
+    let stage = Stage::new(Setup { own, to: vec!["{own0}".into()], ..Setup::default() });
+    let with_secret = |url: &str| {
+        let mut params = HttpParams::new("GET", url);
+        params.query.insert("token".into(), SecretText::Secret("token".into()));
+        params
+    };
+    stage.http(with_secret(&home.url("/end?a=1"))).await.unwrap();
+    let asked = home.last().path;
+    assert!(asked.starts_with("/end?a=1&token=") && asked.len() > 20, "{asked}");
+    stage.http(with_secret(&home.url("/moved"))).await.unwrap();
+    assert_eq!(away.last().path, "/there");
+    let (kind, told) = stage.refused(with_secret(&away.url("/"))).await;
+    assert_eq!((kind, away.asked().len()), (ErrorKind::GrantDenied, 1), "{told}");
 }
 
 #[tokio::test]
