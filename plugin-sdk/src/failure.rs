@@ -178,6 +178,11 @@ impl Failure {
         self.data.kind
     }
 
+    /// Whether nobody knows what became of what was asked for.
+    pub fn is_lost(&self) -> bool {
+        matches!(self.data.kind, ErrorKind::Transient | ErrorKind::Timeout)
+    }
+
     /// Its message.
     pub fn message(&self) -> &str {
         &self.message
@@ -186,6 +191,14 @@ impl Failure {
     /// Everything the kernel will read besides the message.
     pub fn data(&self) -> &ErrorData {
         &self.data
+    }
+}
+
+/// An answer, or nothing where the service says that there is no such thing.
+pub fn found<T>(answer: Result<T, Failure>) -> Result<Option<T>, Failure> {
+    match answer {
+        Err(failure) if failure.kind() == ErrorKind::NotFound => Ok(None),
+        answer => answer.map(Some),
     }
 }
 

@@ -14,6 +14,8 @@ use crate::call::millis;
 use crate::doors::HttpSend;
 use crate::{Call, ErrorKind, Failure, HttpStream};
 
+/// Pages of one listing; more are not looked at.
+const PAGES: usize = 400;
 /// Most characters of a service's own words in a failure.
 const WORDS: usize = 200;
 
@@ -275,6 +277,22 @@ impl Reply {
     }
 }
 
+/// Everything of a listing that comes in pages: each page says how to ask for the next one.
+pub fn every_page<T, C>(
+    page: impl Fn(Option<&C>) -> Result<(Vec<T>, Option<C>), Failure>,
+) -> Result<Vec<T>, Failure> {
+    let (mut all, mut next) = (Vec::new(), None);
+    for _ in 0..PAGES {
+        let (items, more) = page(next.as_ref())?;
+        all.extend(items);
+        next = more;
+        if next.is_none() {
+            return Ok(all);
+        }
+    }
+    Err(Failure::quota(format!("a listing has more than {PAGES} pages")))
+}
+
 /// Percent-encodes everything but what URLs never give a meaning to.
 fn encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -319,6 +337,17 @@ mod tests {
             assert_eq!(reply(status, None, None).ok().unwrap_err().kind(), kind, "{status}");
         }
         assert!(reply(204, None, None).ok().is_ok());
+    }
+
+    #[test]
+    fn every_page_of_a_listing_is_read_and_one_without_an_end_is_an_error() {
+        let page = |next: Option<&u32>| {
+            let number = next.copied().unwrap_or(1);
+            Ok((vec![number], (number < 3).then_some(number + 1)))
+        };
+        assert_eq!(every_page(page).unwrap(), [1, 2, 3]);
+        let endless = every_page(|_: Option<&u32>| Ok((vec![()], Some(1))));
+        assert_eq!(endless.unwrap_err().kind(), ErrorKind::Quota);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::AcquireParams;
+
 /// Longest label value.
 const LONGEST: usize = 63;
 
@@ -13,6 +15,23 @@ pub fn label_value(text: &str) -> String {
         "" => "unknown".to_owned(),
         trimmed => trimmed.to_owned(),
     }
+}
+
+/// What a label says; nothing when it is not there.
+pub(crate) fn labelled<'a>(labels: &'a BTreeMap<String, String>, name: &str) -> &'a str {
+    labels.get(name).map(String::as_str).unwrap_or_default()
+}
+
+/// The labels of everything that is made for a lease: what the kernel wants, and what a provider searches by.
+pub fn own_labels(params: &AcquireParams, provider: &str) -> BTreeMap<String, String> {
+    let own = [
+        ("crabbox", "true"),
+        ("provider", provider),
+        ("lease", params.desired.lease_id.as_str()),
+        ("slug", &params.desired.slug),
+    ];
+    let given = params.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    given.chain(own).map(|(name, value)| (name.to_owned(), label_value(value))).collect()
 }
 
 /// The labels of a box that is used now: its stored limits stay, and its end moves with its last use. `now` is in seconds

@@ -11,6 +11,8 @@
 mod behaviour;
 mod blob;
 mod call;
+mod check;
+pub mod cloud;
 #[cfg(target_family = "wasm")]
 pub mod component;
 #[cfg(not(target_family = "wasm"))]
@@ -30,6 +32,7 @@ mod plugin;
 mod provider;
 #[cfg(feature = "relay")]
 pub mod relay;
+pub mod sandbox;
 #[cfg(not(target_family = "wasm"))]
 mod serve;
 #[cfg(not(target_family = "wasm"))]
@@ -46,9 +49,10 @@ use component as host;
 
 pub use blob::{BlobReader, BlobWriter};
 pub use call::{Attempt, Call, Level, Progress, Woken};
-pub use failure::Failure;
-pub use http::{HttpRequest, Reply, secret};
-pub use label::{label_value, touched_labels};
+pub use check::{check, judged, refused};
+pub use failure::{Failure, found};
+pub use http::{HttpRequest, Reply, every_page, secret};
+pub use label::{label_value, own_labels, touched_labels};
 pub use output::{Channel, Output};
 pub use plugin::Plugin;
 pub use provider::{DelegatedRun, SecretRef, SshLease, settings};

@@ -4,18 +4,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crabbox_tests::sandboxes::dirty;
 use crabbox_tests::{Blacksmith, Call, Room, eventually};
 use rustix::process::Signal;
 use serde_json::json;
 
-/// A room with a Blacksmith, and a checkout with changes that nobody committed.
-pub(crate) fn stage(machines: usize) -> (Room, Blacksmith, PathBuf) {
+/// A Blacksmith, a room with it, and a checkout with changes that nobody committed. The room goes first: boxes it still has
+/// are given back to somebody who is there.
+pub(crate) fn stage(machines: usize) -> (Blacksmith, Room, PathBuf) {
     let room = Room::new();
     let smith = Blacksmith::start(&room, machines);
-    let repo = room.repo("app");
-    fs::write(repo.join("hello.txt"), "hello\nchanged\n").unwrap();
-    fs::write(repo.join("new file.txt"), "new\n").unwrap();
-    (room, smith, repo)
+    let repo = dirty(&room);
+    (smith, room, repo)
 }
 
 pub(crate) fn call(room: &Room, repo: &Path, words: &[&str]) -> Call {
@@ -24,7 +24,7 @@ pub(crate) fn call(room: &Room, repo: &Path, words: &[&str]) -> Call {
 
 #[test]
 fn a_dirty_checkout_runs_in_a_testbox_that_is_given_back() {
-    let (room, smith, repo) = stage(1);
+    let (smith, room, repo) = stage(1);
     let line = "cat hello.txt 'new file.txt'; echo \"it's $((1+1))\" >&2; exit 37";
     let ended = call(&room, &repo, &["run", "--", "sh", "-c", line]).run().expect(37);
     assert_eq!(ended.out(), "hello\nchanged\nnew\n");
@@ -83,7 +83,7 @@ fn a_watch_sees_changes_that_the_tool_sends() {
 
 #[test]
 fn only_the_provider_line_of_the_repository_changes() {
-    let (room, smith, repo) = stage(1);
+    let (smith, room, repo) = stage(1);
     smith.configure(&room, "");
     for provider in ["local", "blacksmith"] {
         fs::write(repo.join(".crabbox.yaml"), format!("provider: {provider}\n")).unwrap();
@@ -95,7 +95,7 @@ fn only_the_provider_line_of_the_repository_changes() {
 
 #[test]
 fn a_kept_box_is_found_by_every_name_used_again_and_stopped_twice() {
-    let (room, smith, repo) = stage(2);
+    let (smith, room, repo) = stage(2);
     let empty = call(&room, &repo, &["list", "--json"]).ok();
     assert_eq!(empty.json(), json!([]), "a sentence is no row: {empty}");
     assert!(!empty.err().contains("could not list"), "{empty}");
@@ -125,7 +125,7 @@ fn a_kept_box_is_found_by_every_name_used_again_and_stopped_twice() {
 
 #[test]
 fn a_testbox_that_comes_slowly_is_waited_for_and_one_in_the_queue_is_explained() {
-    let (room, smith, repo) = stage(1);
+    let (smith, room, repo) = stage(1);
     smith.hydrates(&["queued", "hydrating", "ready"]);
     let (slug, id) = warm(&room, &repo);
     smith.is_now(&id, "queued");
@@ -145,7 +145,7 @@ fn a_testbox_that_comes_slowly_is_waited_for_and_one_in_the_queue_is_explained()
 
 #[test]
 fn an_interrupt_ends_the_command_in_the_testbox() {
-    let (room, smith, repo) = stage(1);
+    let (smith, room, repo) = stage(1);
     let (slug, id) = warm(&room, &repo);
     let line = "trap 'echo bye; exit 9' TERM; echo begun; sleep 300 & echo $! >child; wait";
     let running = call(&room, &repo, &["run", "--id", &slug, "--", "sh", "-c", line]).start();
@@ -165,7 +165,7 @@ fn an_interrupt_ends_the_command_in_the_testbox() {
 
 #[test]
 fn what_cannot_be_honoured_is_refused_before_a_testbox_is_asked_for() {
-    let (room, smith, repo) = stage(1);
+    let (smith, room, repo) = stage(1);
     fs::write(repo.join("job.sh"), "true\n").unwrap();
     for (options, why) in [
         (&["--sync-only"][..], "cannot do --sync-only"),
@@ -201,7 +201,7 @@ fn what_cannot_be_honoured_is_refused_before_a_testbox_is_asked_for() {
 
 #[test]
 fn names_that_are_allowed_only_by_default_are_left_out_aloud() {
-    let (room, smith, repo) = stage(1);
+    let (smith, room, repo) = stage(1);
     let words = ["run", "--", "sh", "-c", "echo \"ci=$CI\""];
     let ended = call(&room, &repo, &words).env("CI", "1").run().expect(0);
     assert_eq!(ended.out(), "ci=\n");
@@ -211,7 +211,7 @@ fn names_that_are_allowed_only_by_default_are_left_out_aloud() {
 
 #[test]
 fn the_general_workflow_counts_where_there_is_no_own_and_the_tool_is_the_users_to_say() {
-    let (room, smith, repo) = stage(1);
+    let (smith, room, repo) = stage(1);
     let tool = smith.tool(&room).display().to_string();
     let general = "actions:\n  workflow: .github/workflows/box.yml\n  job: prepare\n  ref: next\n";
     room.configure(&format!("provider: blacksmith\n{general}"));
@@ -237,7 +237,7 @@ fn the_general_workflow_counts_where_there_is_no_own_and_the_tool_is_the_users_t
 
 #[test]
 fn the_doctor_says_what_is_wrong_with_the_login() {
-    let (room, smith, repo) = stage(1);
+    let (smith, room, repo) = stage(1);
     let well = call(&room, &repo, &["doctor"]).ok();
     assert!(well.out().contains("blacksmith.testboxes 0 of 0 testboxes"), "{well}");
     smith.fault("list", json!({"error": "Error: not logged in\n", "exit": 1}));

@@ -42,7 +42,7 @@ fn refusals_have_their_own_status_and_leave_nothing() {
         ("Error: concurrency limit reached for this organization", 4, "quota"),
         ("Error: workflow not found: ci.yml", 2, "config"),
     ] {
-        let (room, smith, repo) = stage(1);
+        let (smith, room, repo) = stage(1);
         smith.fault("warmup", json!({"error": format!("{error}\n"), "exit": 1}));
         let ended = call(&room, &repo, &["run", "--json", "--", "true"]).run().expect(code);
         assert_eq!(ended.json()["error"]["errorKind"], kind, "{ended}");
@@ -53,7 +53,7 @@ fn refusals_have_their_own_status_and_leave_nothing() {
 
 #[test]
 fn a_failed_warm_up_that_printed_an_id_stops_that_box_and_no_other() {
-    let (room, smith, repo) = stage(2);
+    let (smith, room, repo) = stage(2);
     let (_, kept) = warm(&room, &repo);
     let text = format!("also there: {kept}\nmade {{id}}, but\n");
     let fault = json!({"after": true, "text": text, "error": "Error: 502\n", "exit": 1});
@@ -65,7 +65,7 @@ fn a_failed_warm_up_that_printed_an_id_stops_that_box_and_no_other() {
 
 #[test]
 fn a_failed_warm_up_without_an_id_finds_its_box_by_its_key_and_leaves_a_neighbours_alone() {
-    let (room, smith, repo) = stage(2);
+    let (smith, room, repo) = stage(2);
     let (other, their_repo) = neighbour(&smith);
     let fault = json!({"after": true, "sleep": 4, "error": "Error: connection reset\n", "exit": 1});
     smith.fault("warmup", fault);
@@ -88,7 +88,7 @@ fn a_failed_warm_up_without_an_id_finds_its_box_by_its_key_and_leaves_a_neighbou
 
 #[test]
 fn a_box_that_cannot_yet_show_whose_it_is_waits_for_cleanup_untouched() {
-    let (room, smith, repo) = stage(2);
+    let (smith, room, repo) = stage(2);
     let (other, their_repo) = neighbour(&smith);
     smith.hydrates(&["queued"]);
     let fault = json!({"after": true, "sleep": 4, "error": "Error: connection reset\n", "exit": 1});
@@ -114,7 +114,7 @@ fn a_box_that_cannot_yet_show_whose_it_is_waits_for_cleanup_untouched() {
 #[test]
 fn killed_while_a_box_is_made_it_is_found_by_cleanup_with_and_without_its_id() {
     for text in ["made {id}\n", ""] {
-        let (room, smith, repo) = stage(1);
+        let (smith, room, repo) = stage(1);
         let sleep = if text.is_empty() { 30 } else { 0 };
         smith.fault("warmup", json!({"after": true, "text": text, "linger": 30, "sleep": sleep}));
         let running = call(&room, &repo, &["run", "--", "true"]).start();
@@ -139,7 +139,7 @@ fn killed_while_a_box_is_made_it_is_found_by_cleanup_with_and_without_its_id() {
 
 #[test]
 fn a_tool_that_is_killed_is_no_exit_status_of_the_command() {
-    let (room, smith, repo) = stage(1);
+    let (smith, room, repo) = stage(1);
     let running = call(&room, &repo, &["run", "--", "sh", "-c", "echo begun; sleep 300"]).start();
     running.prints("begun");
     let tool =
@@ -155,7 +155,7 @@ fn a_tool_that_is_killed_is_no_exit_status_of_the_command() {
 
 #[test]
 fn a_list_that_is_not_understood_proves_nothing() {
-    let (room, smith, repo) = stage(1);
+    let (smith, room, repo) = stage(1);
     let (slug, id) = warm(&room, &repo);
     for text in ["<html>\n502 Bad Gateway\n", "", "ID  STATUS\n???\n"] {
         smith.fault("list", json!({"text": text, "exit": 0, "times": 9}));
@@ -176,7 +176,7 @@ fn a_list_that_is_not_understood_proves_nothing() {
 
 #[test]
 fn a_testbox_of_somebody_else_is_neither_used_nor_stopped() {
-    let (room, smith, repo) = stage(1);
+    let (smith, room, repo) = stage(1);
     let (other, their_repo) = neighbour(&smith);
     let (slug, theirs) = warm(&other, &their_repo);
     let _ = call(&room, &repo, &["stop", &theirs]).run();
@@ -190,7 +190,7 @@ fn a_testbox_of_somebody_else_is_neither_used_nor_stopped() {
 
 #[test]
 fn a_stop_whose_answer_is_lost_can_be_repeated() {
-    let (room, smith, repo) = stage(1);
+    let (smith, room, repo) = stage(1);
     let (slug, _) = warm(&room, &repo);
     smith.fault("stop", json!({"after": true, "error": "Error: 502\n", "exit": 1}));
     let _ = call(&room, &repo, &["stop", &slug]).run().expect(5);
@@ -201,7 +201,7 @@ fn a_stop_whose_answer_is_lost_can_be_repeated() {
 
 #[test]
 fn the_boxes_of_many_other_leases_do_not_hide_the_one_nobody_saw() {
-    let (room, smith, repo) = stage(9);
+    let (smith, room, repo) = stage(9);
     let fault = json!({"after": true, "sleep": 4, "error": "Error: connection reset\n", "exit": 1});
     smith.fault("warmup", fault);
     let running = call(&room, &repo, &["run", "--", "true"]).start();
@@ -217,7 +217,7 @@ fn the_boxes_of_many_other_leases_do_not_hide_the_one_nobody_saw() {
 
 #[test]
 fn killed_at_any_moment_it_leaves_nothing_that_cleanup_does_not_finish() {
-    let (room, smith, repo) = stage(16);
+    let (smith, room, repo) = stage(16);
     for case in 0..wished("CRABBOX_TEST_CASES").unwrap_or(8).min(14) {
         let running = call(&room, &repo, &["run", "--", "sleep", "0.2"]).start();
         std::thread::sleep(Duration::from_millis(60 + case * 170 % 1300));
@@ -234,7 +234,7 @@ fn killed_at_any_moment_it_leaves_nothing_that_cleanup_does_not_finish() {
 
 #[test]
 fn the_private_key_is_in_no_frame_no_argument_and_no_file_but_its_own() {
-    let (room, smith, repo) = stage(1);
+    let (smith, room, repo) = stage(1);
     let plugin = crabbox_tests::tapped(&room, "blacksmith").display().to_string();
     let line = "echo begun; while [ ! -e go ]; do sleep 0.05; done";
     let words = ["run", "--debug", "--plugin-dev", &plugin, "--", "sh", "-c", line];

@@ -1,18 +1,10 @@
 //! The conformance kit on the testbox provider, with a recorded tool: as a program, and as a component.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use crabbox_tests::{Room, binaries, gone_without};
+use crabbox_tests::Kit;
 use serde_json::{Value, json};
 
 /// A recording is text; and the tool hands on no variables.
 const LIMITS: &[&str] = &["R3", "R4"];
-
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/blacksmith")
-}
 
 fn ran(line: &str, result: Value) -> String {
     let args = ["testbox", "run", "--id", "tbx_kit", "--ssh-private-key", "{lease-key}", line];
@@ -45,38 +37,14 @@ fn commands() -> Vec<String> {
     all
 }
 
-fn passes(runtime: &str) {
-    let room = Room::new();
-    let tape = room.at("tape.jsonl");
-    let recorded = fs::read_to_string(folder().join("tests/cassette.jsonl")).unwrap();
-    fs::write(&tape, format!("{recorded}{}\n", commands().join("\n"))).unwrap();
-    let (plugin, tape) = (folder().display().to_string(), tape.display().to_string());
-    let words = ["plugin", "test", "--json", &plugin, "--cassette", &tape, "--runtime", runtime];
-    let expected = LIMITS.iter().flat_map(|check| ["--expect", check]);
-    let words =
-        words.into_iter().chain(["--set", "workflow=ci.yml", "--patience", "10"]).chain(expected);
-    let cache = binaries().join("test-cache").display().to_string();
-    let call = room.crabbox(room.path(), words.collect::<Vec<_>>()).env("XDG_CACHE_HOME", cache);
-    let ended = call.limit(Duration::from_secs(300)).run();
-    let report = ended.json();
-    let checks = report["providers"][0]["checks"].as_array().unwrap();
-    let failed: Vec<_> = checks.iter().filter(|check| check["verdict"] == "failed").collect();
-    assert!(
-        failed.iter().all(|check| LIMITS.contains(&check["id"].as_str().unwrap())),
-        "{failed:#?}"
-    );
-    assert_eq!(ended.code, 0, "{ended}");
-    assert!(report["providers"][0]["passed"].as_u64().unwrap() >= 50, "{ended}");
-}
-
 #[test]
-fn the_program_passes_the_kit_and_leaves_nothing_after_a_crash_at_any_answer() {
-    passes("stdio");
-}
-
-#[test]
-fn the_component_passes_the_kit_and_leaves_nothing_after_a_crash_at_any_answer() {
-    if !gone_without("CRABBOX_TEST_WASM", "a component of ours") {
-        passes("wasm");
-    }
+fn program_and_component_pass_the_kit_and_leave_nothing_after_a_crash_at_any_answer() {
+    let kit = Kit {
+        provider: "blacksmith",
+        set: &["workflow=ci.yml"],
+        exchanges: commands(),
+        limits: LIMITS,
+        least: 50,
+    };
+    kit.passes_on_both_runtimes();
 }

@@ -4,34 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crabbox_tests::{Ended, IsloFake, Room, eventually};
+use crabbox_tests::sandboxes::{dirty, on, timing, warm};
+use crabbox_tests::{IsloFake, Room, eventually};
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// A room with an Islo, and a checkout with changes that nobody committed.
 pub(crate) fn stage() -> (Room, IsloFake, PathBuf) {
     let room = Room::new();
     let islo = IsloFake::start(&room);
-    let repo = room.repo("app");
-    fs::write(repo.join("hello.txt"), "hello\nchanged\n").unwrap();
-    fs::write(repo.join("new file.txt"), "new\n").unwrap();
+    let repo = dirty(&room);
     (room, islo, repo)
-}
-
-/// A box that stays: its slug.
-pub(crate) fn warm(room: &Room, repo: &Path) -> String {
-    let ended = room.crabbox(repo, ["warmup", "--json"]).limit(Duration::from_secs(60)).ok();
-    ended.json()["slug"].as_str().unwrap().to_owned()
-}
-
-pub(crate) fn on(room: &Room, repo: &Path, id: &str, line: &str) -> Ended {
-    let words = ["run", "--id", id, "--timing-json", "--", "sh", "-c", line];
-    room.crabbox(repo, words).limit(Duration::from_secs(60)).run()
-}
-
-fn timing(ended: &Ended) -> Value {
-    let line = ended.err().lines().rfind(|line| line.starts_with('{')).unwrap().to_owned();
-    serde_json::from_str(&line).unwrap()
 }
 
 #[test]

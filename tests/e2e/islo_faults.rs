@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crabbox_tests::sandboxes::{on, warm};
 use crabbox_tests::{Ended, Room};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::islo::{on, stage, warm};
+use crate::islo::stage;
 
 fn run(room: &Room, repo: &Path) -> Ended {
     let words = ["run", "--json", "--", "sh", "-c", "cat hello.txt; exit 4"];

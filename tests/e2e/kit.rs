@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crabbox_tests::{Ended, Room};
+use crabbox_tests::{Ended, Kit, Room};
 use serde_json::Value;
 
 fn test(room: &Room, folder: &Path, more: &[&str]) -> Ended {
@@ -40,8 +40,13 @@ fn our_own_providers_pass() {
     let ended =
         test(&room, &bundled("ssh"), &["--patience", "10", "--set", "host=127.0.0.1"]).expect(0);
     assert_eq!(failed(&ended), [""; 0], "{ended}");
-    let cassette = bundled("hetzner").join("tests/cassette.jsonl").display().to_string();
-    passes(&bundled("hetzner"), &room, &["--cassette", &cassette]);
+}
+
+#[test]
+fn our_clouds_pass_as_programs_and_components_and_leave_nothing_after_a_crash_at_any_answer() {
+    for provider in ["aws", "hetzner"] {
+        Kit { provider, least: 55, ..Kit::default() }.passes_on_both_runtimes();
+    }
 }
 
 #[test]

@@ -3,13 +3,14 @@
 mod blacksmith;
 mod daytona;
 mod islo;
+mod kit;
 pub mod line;
 #[cfg(target_os = "linux")]
 pub mod netns;
 mod podman;
 mod process;
 mod room;
-mod sandboxes;
+pub mod sandboxes;
 mod secrets;
 mod sshd;
 mod tap;
@@ -19,6 +20,7 @@ pub mod tree;
 pub use blacksmith::Blacksmith;
 pub use daytona::{DaytonaFake, KEY as DAYTONA_KEY};
 pub use islo::{IsloFake, KEY as ISLO_KEY};
+pub use kit::Kit;
 pub use podman::Podman;
 pub use process::{Call, Ended, Running};
 pub use room::Room;

@@ -1,12 +1,47 @@
 //! The small services of `plugins/*/fake`: they really run commands, and misbehave when they are told to.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::{Ended, Room};
+
+/// How long a run may take.
+const RUN: Duration = Duration::from_secs(60);
+
+/// A checkout with changes that nobody committed.
+pub fn dirty(room: &Room) -> PathBuf {
+    let repo = room.repo("app");
+    fs::write(repo.join("hello.txt"), "hello\nchanged\n").expect("a file");
+    fs::write(repo.join("new file.txt"), "new\n").expect("a file");
+    repo
+}
+
+/// A box that stays: its slug.
+pub fn warm(room: &Room, repo: &Path) -> String {
+    let ended = room.crabbox(repo, ["warmup", "--json"]).limit(RUN).ok();
+    ended.json()["slug"].as_str().expect("a slug").to_owned()
+}
+
+/// Runs a line for sh on a box that stays.
+pub fn on(room: &Room, repo: &Path, id: &str, line: &str) -> Ended {
+    let words = ["run", "--id", id, "--timing-json", "--", "sh", "-c", line];
+    room.crabbox(repo, words).limit(RUN).run()
+}
+
+/// How long the parts of such a run took.
+pub fn timing(ended: &Ended) -> Value {
+    let line =
+        ended.err().lines().rfind(|line| line.starts_with('{')).expect("it tells").to_owned();
+    serde_json::from_str(&line).expect("a document")
+}
 
 /// One that runs; it ends when this is dropped.
 pub struct Fake {

@@ -16,6 +16,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::{Instant, timeout};
 
+use crate::broker::NowMs;
 use crate::exec::KillOnDrop;
 use crate::fault::refuse;
 use crate::spawn::{self, Program};
@@ -38,6 +39,7 @@ pub(crate) struct Secrets {
     pub(crate) found: Mutex<HashMap<String, (Secret, Option<Instant>)>>,
     /// The places of AWS's tools.
     pub(crate) aws: OnceCell<Chain>,
+    pub(crate) now_ms: NowMs,
 }
 
 impl Secrets {
@@ -119,7 +121,8 @@ impl Secrets {
             })
         };
         let (env, home) = (Arc::clone(&self.env), self.home.clone());
-        Chain::new(env, home, self.reference("profile"), Arc::new(print))
+        let now_ms = Arc::clone(&self.now_ms);
+        Chain::new(env, home, self.reference("profile"), Arc::new(print), now_ms)
     }
 
     /// What the settings say of where it is.
@@ -276,6 +279,7 @@ mod tests {
             home: home.to_owned(),
             found: Mutex::default(),
             aws: OnceCell::new(),
+            now_ms: Arc::new(|| 0),
         })
     }
 

@@ -29,8 +29,8 @@ pub(crate) struct Service {
     pub(crate) asked: Vec<String>,
     /// The same, and tools that were run: everything after which a plugin may die.
     pub(crate) turns: Vec<String>,
-    /// Those that were made for a token in the answer.
-    logins: BTreeSet<String>,
+    /// Those of them that may have changed something.
+    pub(crate) changes: Vec<String>,
     /// How every request is answered instead.
     pub(crate) instead: Option<Answer>,
 }
@@ -74,7 +74,7 @@ impl Service {
             used: Used::default(),
             asked: Vec::new(),
             turns: Vec::new(),
-            logins: BTreeSet::new(),
+            changes: Vec::new(),
             instead: None,
         })
     }
@@ -82,12 +82,6 @@ impl Service {
     /// Whether a recording answers for the world outside.
     pub(crate) fn is_recorded(&self) -> bool {
         self.tape.is_some()
-    }
-
-    /// Requests that may have changed something. A token that is got for a key changes nothing.
-    pub(crate) fn changes(&self) -> impl Iterator<Item = &String> {
-        let reads = |asked: &&String| asked.starts_with("GET ") || asked.starts_with("HEAD ");
-        self.asked.iter().filter(move |asked| !reads(asked) && !self.logins.contains(*asked))
     }
 
     pub(crate) fn answer(&mut self, method: &str, params: &Value) -> Answer {
@@ -138,20 +132,25 @@ impl Service {
 
     fn request(&mut self, method: &str, params: &HttpParams) -> Answer {
         self.judge(params)?;
-        let asked = format!("{} {}", params.method.to_ascii_uppercase(), params.url);
-        if !params.capture.is_empty() {
-            self.logins.insert(asked.clone());
-        }
+        let verb = params.method.to_ascii_uppercase();
+        let asked = format!("{verb} {}", params.url);
         self.turns.push(asked.clone());
-        self.asked.push(asked);
+        self.asked.push(asked.clone());
         if let Some(answer) = &self.instead {
             return answer.clone();
         }
         let mut tape = self.tape(method)?.borrow_mut();
-        match method {
-            callback::HTTP => done(tape.http(params)?),
-            _ => done(tape.open(params)?),
+        let answer = match method {
+            callback::HTTP => tape.http(params).and_then(done),
+            _ => tape.open(params).and_then(done),
+        };
+        // A token that is got for a key changes nothing.
+        let reads = matches!(&*verb, "GET" | "HEAD") || !params.capture.is_empty();
+        if !reads && !tape.only_read() {
+            drop(tape);
+            self.changes.push(asked);
         }
+        answer
     }
 
     /// Refuses what the kernel would.

@@ -71,8 +71,11 @@ with open(POLICY) as file:
     policy = json.load(file)
 for statement in policy["Statement"]:
     statement.pop("Condition", None)
-key, admin = user("crabbox", policy), user("admin", {"Version": "2012-10-17", "Statement": [
-    {"Effect": "Allow", "Action": "*", "Resource": "*"}]})
+everything = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+key, admin = user("crabbox", policy), user("admin", everything)
+# A role that may be taken on, and then do what the user may.
+iam_backends[ACCOUNT]["aws"].create_role("runner", json.dumps(everything), "/", None, "", [], "3600")
+iam_backends[ACCOUNT]["aws"].put_role_policy("runner", "policy", json.dumps(policy))
 
 
 def refusal(code, message):

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use crabbox_plugin_sdk::{
-    Call, ErrorKind, Failure, HttpAuth, HttpBody, Repeat, Reply, SecretText, Sigv4Auth,
+    Call, ErrorKind, Failure, HttpAuth, HttpBody, Repeat, Reply, SecretText, Sigv4Auth, every_page,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -13,9 +13,8 @@ use serde_json::{Value, json};
 const VERSION: &str = "2016-11-15";
 /// What fits a line from the host, and a little less.
 const PAGE_BYTES: u64 = 900 << 10;
-/// Instances of a page, each with everything about its network and disks, and pages of one listing; more are not looked at.
+/// Instances of a page, each with everything about its network and disks.
 const PAGE: u32 = 50;
-const PAGES: usize = 400;
 
 /// The API of one region as one call sees it. The host signs.
 #[derive(Clone, Copy)]
@@ -28,7 +27,7 @@ pub(crate) struct Api<'a> {
 
 /// One action and its parameters.
 pub(crate) struct Query {
-    action: &'static str,
+    pub(crate) action: &'static str,
     fields: BTreeMap<String, String>,
     filters: usize,
 }
@@ -36,10 +35,6 @@ pub(crate) struct Query {
 impl Query {
     pub(crate) fn new(action: &'static str) -> Self {
         Self { action, fields: BTreeMap::new(), filters: 0 }
-    }
-
-    pub(crate) fn action(&self) -> &'static str {
-        self.action
     }
 
     pub(crate) fn with(mut self, name: impl Display, value: impl Display) -> Self {
@@ -115,22 +110,13 @@ impl Api<'_> {
                 .body(HttpBody::Form(form.collect()))
                 .at_most(PAGE_BYTES)
                 .send()?;
-            ok(query.action, reply)
+            fits(query.action, ok(query.action, reply)?)
         })
     }
 
     /// Every page of a listing.
     pub(crate) fn all<P: Page>(&self, query: impl Fn() -> Query) -> Result<Vec<P::Item>, Failure> {
-        let (mut all, mut next) = (Vec::new(), None);
-        for _ in 0..PAGES {
-            let (items, more) = self.page::<P>(query(), next.as_deref())?;
-            all.extend(items);
-            next = more;
-            if next.is_none() {
-                return Ok(all);
-            }
-        }
-        Err(Failure::quota(format!("there are more than {PAGES} pages")))
+        every_page(|next: Option<&String>| self.page::<P>(query(), next.map(String::as_str)))
     }
 
     /// One page, and how to ask for the next one.
@@ -186,6 +172,17 @@ pub(crate) trait Page: DeserializeOwned {
     fn open(self) -> (Vec<Self::Item>, Option<String>);
 }
 
+/// The page of a proxy must not pass for an answer in which nothing is.
+fn fits(action: &str, reply: Reply) -> Result<Reply, Failure> {
+    let mut tags = reply.text().unwrap_or_default().split('<').skip(1);
+    let root = tags.find(|tag| !tag.starts_with(['?', '!'])).unwrap_or_default();
+    let name = root.split([' ', '>', '/']).next().and_then(|name| name.rsplit(':').next());
+    match name.and_then(|name| name.strip_prefix(action)) == Some("Response") {
+        true => Ok(reply),
+        false => Err(Failure::transient(format!("{action}: the answer is not EC2's"))),
+    }
+}
+
 fn read<T: DeserializeOwned>(action: &str, reply: &Reply) -> Result<T, Failure> {
     quick_xml::de::from_str(reply.text().unwrap_or_default()).map_err(|error| {
         Failure::transient(format!("{action}: the answer does not fit")).because(&error)
@@ -234,6 +231,8 @@ impl Said {
 }
 
 const LIMIT: &str = "ask AWS to raise the limit (Service Quotas, Amazon EC2), or choose another --class, --type or --market";
+const RULES: &str = "remove old rules of the security group";
+const VERIFIED: &str = "AWS still looks at the account; try again in some hours";
 const KEYS: &str = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in with `aws sso login`";
 const RIGHT: &str = "the policy that crabbox needs is on its page about the aws provider";
 
@@ -251,11 +250,7 @@ const CODES: &[(&str, ErrorKind, &str)] = &[
     ("MaxSpotInstanceCountExceeded", ErrorKind::Quota, LIMIT),
     ("VcpuLimitExceeded", ErrorKind::Quota, LIMIT),
     ("InstanceLimitExceeded", ErrorKind::Quota, LIMIT),
-    (
-        "RulesPerSecurityGroupLimitExceeded",
-        ErrorKind::Quota,
-        "remove old rules of the security group",
-    ),
+    ("RulesPerSecurityGroupLimitExceeded", ErrorKind::Quota, RULES),
     ("LimitExceeded", ErrorKind::Quota, LIMIT),
     ("RequestLimitExceeded", ErrorKind::RateLimited, ""),
     ("RequestThrottled", ErrorKind::RateLimited, ""),
@@ -275,14 +270,11 @@ const CODES: &[(&str, ErrorKind, &str)] = &[
     ("AccessDenied", ErrorKind::Permission, RIGHT),
     ("AccessDeniedException", ErrorKind::Permission, RIGHT),
     ("OptInRequired", ErrorKind::Billing, "turn the region or the service on in AWS's console"),
-    (
-        "PendingVerification",
-        ErrorKind::Billing,
-        "AWS still looks at the account; try again in some hours",
-    ),
+    ("PendingVerification", ErrorKind::Billing, VERIFIED),
     ("Blocked", ErrorKind::Billing, "AWS has blocked the account"),
     ("IdempotentParameterMismatch", ErrorKind::Conflict, ""),
     ("DependencyViolation", ErrorKind::Conflict, ""),
+    ("InvalidAMIID.Unavailable", ErrorKind::NotFound, ""),
     (".Duplicate", ErrorKind::Conflict, ""),
     (".Malformed", ErrorKind::NotFound, ""),
     (".NotFound", ErrorKind::NotFound, ""),
@@ -327,17 +319,4 @@ fn of_type(code: &str, message: &str) -> bool {
 /// Whether a failure is this error of the service.
 pub(crate) fn is(failure: &Failure, code: &str) -> bool {
     failure.message().ends_with(&format!("({code})"))
-}
-
-/// Whether nobody knows what became of a request.
-pub(crate) fn is_lost(failure: &Failure) -> bool {
-    matches!(failure.kind(), ErrorKind::Transient | ErrorKind::Timeout)
-}
-
-/// An answer, or nothing where the service says that there is no such thing.
-pub(crate) fn found<T>(answer: Result<T, Failure>) -> Result<Option<T>, Failure> {
-    match answer {
-        Err(failure) if failure.kind() == ErrorKind::NotFound => Ok(None),
-        answer => answer.map(Some),
-    }
 }

@@ -6,7 +6,7 @@ use crabbox_plugin_sdk::{
 use serde::Deserialize;
 
 use crate::api::{Api, Page, Query};
-use crate::config::{self, all_machines};
+use crate::config::CLASSES;
 use crate::instance::{Instance, Set};
 
 /// How long a list of offers may be kept.
@@ -72,7 +72,7 @@ pub(crate) fn sizes(api: &Api<'_>, cursor: Option<&str>) -> Result<CatalogResult
             cpus: kind.cpus.default_v_cpus,
             memory_mib: kind.memory.mib,
             arch: Some(if arm { "aarch64" } else { "x86_64" }.to_owned()),
-            class: config::class_of(&kind.instance_type).map(str::to_owned),
+            class: CLASSES.class_of(&kind.instance_type).map(str::to_owned),
             name: kind.instance_type,
             ..Offer::default()
         }
@@ -121,8 +121,7 @@ struct Spots {
 
 /// What the spot instance that would be tried first costs now.
 pub(crate) fn quote(api: &Api<'_>, params: &QuoteParams) -> Result<QuoteResult, Failure> {
-    config::check_request(&params.request)?;
-    let wanted = config::machines(&params.request).first().copied().unwrap_or_default();
+    let wanted = CLASSES.machines(&params.request).first().copied().unwrap_or_default();
     if params.request.market.as_deref() == Some("on-demand") {
         return Err(Failure::unsupported("EC2 tells the price of spot instances only")
             .hint("look at https://aws.amazon.com/ec2/pricing/on-demand/"));
@@ -152,21 +151,16 @@ fn micros(price: f64) -> u64 {
 }
 
 /// How an instance ended, as the service remembers it for an hour.
-pub(crate) fn evidence(id: &str, found: Option<Instance>) -> EvidenceResult {
-    let told = |cause: &str, message: String| EvidenceResult { cause: cause.to_owned(), message };
-    let Some(found) = found else {
-        return told("gone", format!("instance {id} does not exist any more"));
-    };
-    let reason = &found.state_reason;
-    let what = format!("instance {id} is {}: {}", found.state(), reason.message);
-    let what = what.trim_end_matches([':', ' ']).to_owned();
-    match &*reason.code {
-        "Server.SpotInstanceTermination" | "Server.SpotInstanceShutdown" => told("preempted", what),
+pub(crate) fn evidence(found: &Instance) -> EvidenceResult {
+    let cause = match &*found.state_reason.code {
+        "Server.SpotInstanceTermination" | "Server.SpotInstanceShutdown" => "preempted",
         // Only the timer on the machine switches it off from within.
-        "Client.InstanceInitiatedShutdown" => told("expired", what),
-        _ if !found.is_there() => told("gone", what),
-        _ => told("unknown", what),
-    }
+        "Client.InstanceInitiatedShutdown" => "expired",
+        _ if !found.is_there() => "gone",
+        _ => "unknown",
+    };
+    let message = format!("instance {} is {}", found.instance_id, found.shown());
+    EvidenceResult { cause: cause.to_owned(), message }
 }
 
 #[derive(Deserialize)]
@@ -193,7 +187,7 @@ impl Page for Offerings {
 
 /// Instance types of any class that a region has and that were not tried, the largest first.
 pub(crate) fn others(api: &Api<'_>, tried: &[&str]) -> Result<Vec<String>, Failure> {
-    let mut wanted = all_machines();
+    let mut wanted = CLASSES.all();
     wanted.retain(|machine| !tried.contains(machine));
     let query = || Query::new("DescribeInstanceTypeOfferings").filter("instance-type", &wanted);
     let there = api.all::<Offerings>(query)?;

@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
+use crabbox_plugin_sdk::cloud::{Classes, distinct};
 use crabbox_plugin_sdk::{BoxRequest, Failure};
 use serde::Deserialize;
 
 /// Instance types of each class, the best first.
-const CLASSES: &[(&str, &[&str])] = &[
+pub(crate) const CLASSES: Classes = Classes(&[
     ("standard", &["c7a.8xlarge", "c7i.8xlarge", "m7a.8xlarge", "m7i.8xlarge", "c7a.4xlarge"]),
     (
         "fast",
@@ -45,7 +46,7 @@ const CLASSES: &[(&str, &[&str])] = &[
             "c7a.16xlarge",
         ],
     ),
-];
+]);
 /// What accounts may have that may have nothing of the classes.
 pub(crate) const SMALL: &str = "t3.small";
 /// The instance families whose vCPUs are counted together, which all classes are of.
@@ -117,15 +118,10 @@ impl Settings {
         }
     }
 
-    /// Every region that may hold something of ours.
-    pub(crate) fn regions(&self) -> Vec<&str> {
-        let mut all = vec![self.region.as_str()];
-        for other in &self.regions {
-            if !all.contains(&other.as_str()) {
-                all.push(other);
-            }
-        }
-        all
+    /// Every region that may hold something of ours, after those that are likely to.
+    pub(crate) fn regions<'a>(&'a self, likely: &[&'a str]) -> Vec<&'a str> {
+        let own = [&self.region].into_iter().chain(&self.regions).map(String::as_str);
+        distinct(likely.iter().copied().chain(own))
     }
 
     /// Whether instances can only be made in the first region, since something of the settings is there.
@@ -162,42 +158,6 @@ fn is_network(cidr: &str) -> bool {
     })
 }
 
-/// The instance types a request may be met with, the best first. An exact type is the only one.
-pub(crate) fn machines(request: &BoxRequest) -> Vec<&str> {
-    if let Some(exact) = &request.machine_type {
-        return vec![exact];
-    }
-    match CLASSES.iter().find(|(name, _)| *name == request.class) {
-        Some((_, machines)) => machines.to_vec(),
-        None => vec![request.class.as_str()],
-    }
-}
-
-/// Whether a class was asked for, which can be met with several types.
-pub(crate) fn is_class(request: &BoxRequest) -> bool {
-    request.machine_type.is_none() && CLASSES.iter().any(|(name, _)| *name == request.class)
-}
-
-/// The class that begins with an instance type.
-pub(crate) fn class_of(machine: &str) -> Option<&'static str> {
-    let begins = |row: &&(&str, &[&str])| row.1.first() == Some(&machine);
-    CLASSES.iter().find(begins).map(|(name, _)| *name)
-}
-
-/// Every instance type of any class, once.
-pub(crate) fn all_machines() -> Vec<&'static str> {
-    let mut all: Vec<_> =
-        CLASSES.iter().rev().flat_map(|(_, machines)| *machines).copied().collect();
-    let mut seen = Vec::new();
-    all.retain(|machine| {
-        !seen.contains(machine) && {
-            seen.push(*machine);
-            true
-        }
-    });
-    all
-}
-
 /// The vCPUs of a type whose family is counted in the account's standard limit; none where that is not known.
 pub(crate) fn vcpus(machine: &str) -> Option<u32> {
     let (family, size) = machine.split_once('.')?;
@@ -213,32 +173,9 @@ pub(crate) fn vcpus(machine: &str) -> Option<u32> {
     }
 }
 
-/// Refuses what an instance here cannot be.
-pub(crate) fn check_request(request: &BoxRequest) -> Result<(), Failure> {
-    if !matches!(request.target.as_str(), "" | "linux") {
-        let what = format!("boxes of aws run linux here, not {}", request.target);
-        return Err(Failure::unsupported(what)
-            .hint("this version sets up no Windows and no macOS; a host that exists can be used with the ssh provider"));
-    }
-    if machines(request).iter().any(|machine| machine.is_empty()) {
-        return Err(Failure::invalid_request("neither a class nor an instance type was asked for"));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_exact_type_is_the_only_one_and_an_unknown_class_is_a_type() {
-        let mut request = BoxRequest { class: "standard".to_owned(), ..BoxRequest::default() };
-        assert_eq!(machines(&request).first(), Some(&"c7a.8xlarge"));
-        request.class = "c7g.large".to_owned();
-        assert_eq!((machines(&request), is_class(&request)), (vec!["c7g.large"], false));
-        request.machine_type = Some("t3.small".to_owned());
-        assert_eq!(machines(&request), ["t3.small"]);
-    }
 
     #[test]
     fn the_size_in_a_types_name_says_how_many_vcpus_it_has() {

@@ -1,38 +1,36 @@
 //! What stands between the user and an instance; nothing is made or changed.
 
-use crabbox_plugin_sdk::{BoxRequest, Call, Check, CheckStatus, ErrorKind, Failure};
+use crabbox_plugin_sdk::{
+    BoxRequest, Call, Check, CheckStatus, ErrorKind, Failure, check, refused,
+};
 
 use crate::Aws;
 use crate::api::{Api, Query, is};
 use crate::catalog;
-use crate::config::{Market, SMALL, machines, vcpus};
+use crate::config::{CLASSES, Market, SMALL, vcpus};
 use crate::site;
 
 pub(crate) fn checks(aws: &Aws, call: &Call) -> Result<Vec<Check>, Failure> {
     let (api, settings) = (aws.home(call), &aws.settings);
     let known = match catalog::regions(&api) {
         Ok(known) => known.offers,
-        Err(failure) => return Ok(vec![refused("aws.credentials", &failure)?]),
+        Err(failure) => return Ok(vec![refused("aws.credentials", failure)?]),
     };
     let mut checks = vec![check("aws.credentials", CheckStatus::Ok, "they are known", "")];
-    for region in settings.regions() {
+    for region in settings.regions(&[]) {
+        let id = "aws.region";
         checks.push(match known.iter().any(|offer| offer.name == region) {
-            true => check("aws.region", CheckStatus::Ok, region, ""),
+            true => check(id, CheckStatus::Ok, region, ""),
             false => {
                 let what = format!("the account has no region {region}");
-                check(
-                    "aws.region",
-                    CheckStatus::Fail,
-                    &what,
-                    "turn it on, or choose another aws.region",
-                )
+                check(id, CheckStatus::Fail, what, "turn it on, or choose another aws.region")
             }
         });
     }
     let image = match site::image(&api, settings) {
         Ok(image) => image.image_id,
         Err(failure) => {
-            checks.push(refused("aws.image", &failure)?);
+            checks.push(refused("aws.image", failure)?);
             return Ok(checks);
         }
     };
@@ -42,22 +40,6 @@ pub(crate) fn checks(aws: &Aws, call: &Call) -> Result<Vec<Check>, Failure> {
     }
     checks.push(quota(&api));
     Ok(checks)
-}
-
-fn check(id: &str, status: CheckStatus, message: &str, hint: &str) -> Check {
-    let hint = Some(hint.to_owned()).filter(|hint| !hint.is_empty());
-    Check { id: id.to_owned(), status, message: message.to_owned(), hint }
-}
-
-/// Something that is refused is a finding; a service that does not answer is a failure.
-fn refused(id: &str, failure: &Failure) -> Result<Check, Failure> {
-    match failure.kind() {
-        ErrorKind::Auth | ErrorKind::Permission | ErrorKind::InvalidConfig | ErrorKind::Billing => {
-            let hint = failure.data().hint.clone().unwrap_or_default();
-            Ok(check(id, CheckStatus::Fail, failure.message(), &hint))
-        }
-        _ => Err(failure.clone()),
-    }
 }
 
 /// What would be done, asked for without doing it.
@@ -79,18 +61,16 @@ fn rights(image: &str) -> Vec<Query> {
 }
 
 fn right(api: &Api<'_>, query: Query) -> Result<Check, Failure> {
-    let (id, action) = ("aws.right", query.action());
+    let (id, action) = ("aws.right", query.action);
     let what = format!("ec2:{action}");
     match api.tell(&query) {
-        Ok(_) => Ok(check(id, CheckStatus::Ok, &what, "")),
-        Err(failure) if is(&failure, "DryRunOperation") => {
-            Ok(check(id, CheckStatus::Ok, &what, ""))
-        }
+        Ok(()) => Ok(check(id, CheckStatus::Ok, what, "")),
+        Err(failure) if is(&failure, "DryRunOperation") => Ok(check(id, CheckStatus::Ok, what, "")),
         Err(failure) if failure.kind() == ErrorKind::Permission => {
             let hint = format!(
                 "allow {what}; the whole policy is on crabbox's page about the aws provider"
             );
-            Ok(check(id, CheckStatus::Fail, &format!("{what} is not allowed"), &hint))
+            Ok(check(id, CheckStatus::Fail, format!("{what} is not allowed"), &hint))
         }
         Err(failure) if failure.kind() == ErrorKind::InvalidRequest => {
             Ok(check(id, CheckStatus::Skip, failure.message(), ""))
@@ -102,20 +82,20 @@ fn right(api: &Api<'_>, query: Query) -> Result<Check, Failure> {
 /// Whether the account's limits let the smallest class begin.
 fn quota(api: &Api<'_>) -> Check {
     let limits = [Market::Spot, Market::OnDemand].map(|market| (market, site::limit(api, market)));
-    let told = limits
-        .iter()
-        .filter_map(|(market, limit)| Some(format!("{} {} vCPUs", market.word(), (*limit)?)));
-    let told: Vec<_> = told.collect();
+    let known = |(market, limit): &(Market, Option<f64>)| {
+        limit.map(|limit| format!("{} {limit} vCPUs", market.word()))
+    };
+    let told: Vec<_> = limits.iter().filter_map(known).collect();
     let request = BoxRequest { class: "standard".to_owned(), ..BoxRequest::default() };
-    let least = machines(&request).iter().filter_map(|machine| vcpus(machine)).min();
+    let least = CLASSES.machines(&request).iter().filter_map(|machine| vcpus(machine)).min();
     let most = limits.iter().filter_map(|(_, limit)| *limit).reduce(f64::max);
     let id = "aws.quota";
     match (least, most) {
         (Some(least), Some(most)) if f64::from(least) > most => {
             let hint = "ask AWS to raise it (Service Quotas, Amazon EC2), or choose a small --type";
-            check(id, CheckStatus::Warn, &told.join(", "), hint)
+            check(id, CheckStatus::Warn, told.join(", "), hint)
         }
-        (_, Some(_)) => check(id, CheckStatus::Ok, &told.join(", "), ""),
+        (_, Some(_)) => check(id, CheckStatus::Ok, told.join(", "), ""),
         (_, None) => {
             let hint =
                 "allow servicequotas:GetServiceQuota, and what is too large is not even tried";

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crabbox_plugin_sdk::{Failure, Level};
+use crabbox_plugin_sdk::{Failure, Level, found};
 use serde::Deserialize;
 
-use crate::api::{Api, Page, Query, found, is};
+use crate::api::{Api, Page, Query, is};
 use crate::config::{Market, Settings};
 use crate::instance::{Set, Tag, by_name};
 
@@ -56,12 +56,7 @@ pub(crate) fn image(api: &Api<'_>, settings: &Settings) -> Result<Image, Failure
             .filter("root-device-type", &["ebs"])
             .filter("virtualization-type", &["hvm"]),
     };
-    let all = found(api.ask::<Images>(&query).or_else(|failure| match &settings.ami {
-        Some(_) if failure.message().contains("(InvalidAMIID.") => {
-            Ok(Images { images_set: Set::default() })
-        }
-        _ => Err(failure),
-    }))?;
+    let all = found(api.ask::<Images>(&query))?;
     let newest = all.and_then(|all| {
         all.images_set.item.into_iter().max_by(|a, b| a.creation_date.cmp(&b.creation_date))
     });

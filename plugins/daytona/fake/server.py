@@ -9,8 +9,11 @@ behaves (see `DEFAULTS`), `GET /_fake` tells what it has and what it was asked; 
 """
 import base64, hashlib, json, os, re, shutil, signal, struct, subprocess, sys, threading, time, uuid
 from email.parser import BytesParser
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, unquote, urlsplit
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../tests/fixtures"))
+import service
+from service import asked, lock
 
 FOLDER, KEY = os.path.abspath(sys.argv[1]), sys.argv[2]
 SSH_SERVER = sys.argv[3] if len(sys.argv) > 3 else None
@@ -22,16 +25,14 @@ DEFAULTS = {
     "deleting": 1,       # how often a deleted one is still seen
     "cut": 0,            # how many streams of output end after a few bytes
     "rights": ["write:sandboxes", "delete:sandboxes"],
-    # Answers that are given instead, each as often as it says: on = "METHOD PATH-PATTERN"; `after`: it is done all the same.
-    "faults": [],        # {"on": "POST /sandbox$", "times": 1, "status": 503, "body": {}, "headers": {}, "after": false}
+    "faults": [],        # answers that are given instead; see `service`
 }
-how, boxes, sessions, access, asked, lock = dict(DEFAULTS), {}, {}, {}, [], threading.RLock()
+how, boxes, sessions, access = dict(DEFAULTS), {}, {}, {}
 
 
-class Refused(Exception):
+class Refused(service.Refused):
     def __init__(self, status, message, headers=None):
-        self.status, self.headers = status, headers or {}
-        self.body = {"statusCode": status, "message": message, "error": "refused"}
+        super().__init__(status, {"statusCode": status, "message": message, "error": "refused"}, headers)
 
 
 def folder(number):
@@ -142,55 +143,18 @@ class Command:
         return {"cmdId": self.id, "exitCode": self.code, "output": out + err, "stdout": out, "stderr": err}
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Handler(service.Handler):
+    how, prefix = how, "/api"
 
-    def log_message(self, *_):
-        pass
-
-    def answer(self, status, body=None, headers=None):
-        data = b"" if body is None else json.dumps(body).encode()
-        self.send_response(status)
-        kind = {"content-type": "application/json"} if data else {}
-        for name, value in {**kind, **(headers or {})}.items():
-            self.send_header(name, str(value))
-        if status != 204:
-            self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def handle_one(self):
-        url = urlsplit(self.path)
-        self.query = {name: values[0] for name, values in parse_qs(url.query).items()}
-        self.data = self.rfile.read(int(self.headers.get("content-length") or 0))
-        path, what = unquote(url.path), "%s %s" % (self.command, unquote(url.path).removeprefix("/api"))
-        if path == "/_fake":
-            return self.told()
-        instead = None
+    def do(self, path, fault):
+        if self.headers.get("authorization") != "Bearer " + KEY:
+            raise Refused(401, "Invalid credentials")
+        if path.startswith("/toolbox/"):
+            _, _, number, rest = path.split("/", 3)
+            return self.toolbox(number, rest.split("/"), fault)
         with lock:
-            asked.append(what)
-            for fault in how["faults"]:
-                if fault.get("times", 1) > 0 and re.search(fault["on"], what):
-                    fault["times"] = fault.get("times", 1) - 1
-                    instead = fault
-                    break
-        try:
-            if instead and not instead.get("after"):
-                return self.answer(instead["status"], instead.get("body", {}), instead.get("headers"))
-            if self.headers.get("authorization") != "Bearer " + KEY:
-                raise Refused(401, "Invalid credentials")
-            if path.startswith("/toolbox/"):
-                _, _, number, rest = path.split("/", 3)
-                return self.toolbox(number, rest.split("/"), instead)
-            with lock:
-                status, body = self.control(path.removeprefix("/api").strip("/").split("/"))
-            if instead:
-                return self.answer(instead["status"], instead.get("body", {}), instead.get("headers"))
-            self.answer(status, body)
-        except Refused as refused:
-            self.answer(refused.status, refused.body, refused.headers)
-
-    do_GET = do_POST = do_PUT = do_DELETE = handle_one
+            status, body = self.control(path.removeprefix("/api").strip("/").split("/"))
+        self.instead(fault) if fault else self.answer(status, body)
 
     def told(self):
         with lock:
@@ -264,7 +228,7 @@ class Handler(BaseHTTPRequestHandler):
         following = ("0" if how["circle"] else str(offset + limit)) if more else None
         return {"items": [shown(item) for item in all_of[offset:offset + limit]], "nextCursor": following}
 
-    def toolbox(self, number, parts, instead):
+    def toolbox(self, number, parts, fault):
         found = box(number)
         if found["state"] != "started":
             raise Refused(400, "Sandbox is not started")
@@ -280,7 +244,7 @@ class Handler(BaseHTTPRequestHandler):
         if session is None:
             raise Refused(404, "session not found")
         if route[4:] == ("exec",):
-            return self.execute(number, session, instead)
+            return self.execute(number, session, fault)
         if route[0] == "DELETE" and len(parts) == 3:
             sessions.pop((number, parts[2]))
             for process in session["processes"]:
@@ -303,15 +267,13 @@ class Handler(BaseHTTPRequestHandler):
         sessions[number, name] = {"turn": threading.Lock(), "commands": {}, "processes": []}
         self.answer(201)
 
-    def execute(self, number, session, instead):
+    def execute(self, number, session, fault):
         wish = json.loads(self.data)
         command = Command(number, session, wish["command"])
         session["commands"][command.id] = command
         later = wish.get("runAsync") or wish.get("async")
         status, body = (202, {"cmdId": command.id}) if later else (200, command.done())
-        if instead:
-            return self.answer(instead["status"], instead.get("body", {}), instead.get("headers"))
-        self.answer(status, body)
+        self.instead(fault) if fault else self.answer(status, body)
 
     def upload(self, number, parts):
         kind = self.headers.get("content-type", "")
@@ -397,12 +359,7 @@ def end_access(which):
         entry["process"].wait()
 
 
-server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-server.daemon_threads = True
-server.handle_error = lambda *_: None  # A client that was killed is no fault.
-threading.Thread(target=server.serve_forever, daemon=True).start()
-print(server.server_address[1], flush=True)
-sys.stdin.read()
+service.serve(Handler)
 end_access(lambda _: True)
 for known in list(boxes):
     end_all(known)

@@ -1,17 +1,15 @@
 //! Shells over SSH: a token that lasts a while is the user name at Daytona's gateway. It is never seen here.
 
+use crabbox_plugin_sdk::sandbox::{own, standing};
 use crabbox_plugin_sdk::{AccessParams, AccessResult, Failure, Repeat, SshEndpoint};
 
 use crate::api::Api;
-use crate::sandbox::path;
+use crate::sandboxes::path;
 
 /// Asks for a token, which the host keeps for the gateway.
 pub(crate) fn grant(api: Api<'_>, params: &AccessParams) -> Result<AccessResult, Failure> {
     let (config, lease) = (api.config, &params.lease);
-    let found = api.own(&lease.cloud_id, &lease.lease_id)?;
-    let found =
-        found.ok_or_else(|| Failure::expired(format!("sandbox {} is gone", lease.cloud_id)))?;
-    let sandbox = api.wake(found, &lease.lease_id)?;
+    let sandbox = api.wake(standing(&api, lease)?, &lease.lease_id)?;
     let url = format!("{}/ssh-access", path(&sandbox.id));
     let gateway = format!("https://{}", config.ssh_gateway_host);
     let origins = [gateway.as_str(), api.origin()];
@@ -32,7 +30,7 @@ pub(crate) fn grant(api: Api<'_>, params: &AccessParams) -> Result<AccessResult,
 /// Ends this access to a sandbox, or all of it.
 pub(crate) fn revoke(api: Api<'_>, params: &AccessParams) -> Result<(), Failure> {
     let lease = &params.lease;
-    let Some(sandbox) = api.own(&lease.cloud_id, &lease.lease_id)? else { return Ok(()) };
+    let Some(sandbox) = own(&api, &lease.cloud_id, &lease.lease_id)? else { return Ok(()) };
     let url = format!("{}/ssh-access", path(&sandbox.id));
     let user = params.user.as_deref();
     api.ask("DELETE", &url, Repeat::Safe, |request| match user {

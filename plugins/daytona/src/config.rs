@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crabbox_plugin_sdk::{AcquireParams, Failure, Instance, SecretRef, settings};
+use crabbox_plugin_sdk::{
+    AcquireParams, Failure, Instance, SecretRef, label_value, own_labels, settings,
+};
 use serde::Deserialize;
 
 /// `daytona:` in the configuration.
@@ -121,17 +123,10 @@ pub(crate) fn minutes(secs: u64) -> u64 {
     secs.div_ceil(60).max(1)
 }
 
-/// Labels as they were given, all fit for Daytona, with what we search by.
+/// The labels of a lease's sandbox. Its name is another one than the lease's.
 pub(crate) fn labels(params: &AcquireParams) -> BTreeMap<String, String> {
-    let own = [
-        ("crabbox", "true"),
-        ("created_by", "crabbox"),
-        ("provider", "daytona"),
-        ("lease", params.desired.lease_id.as_str()),
-        ("slug", &params.desired.slug),
-        ("lease_name", &params.desired.name),
-    ];
-    let given = params.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let all = given.chain(own);
-    all.map(|(name, value)| (name.to_owned(), crabbox_plugin_sdk::label_value(value))).collect()
+    let mut labels = own_labels(params, "daytona");
+    let own = [("created_by", "crabbox"), ("lease_name", &params.desired.name)];
+    labels.extend(own.map(|(name, value)| (name.to_owned(), label_value(value))));
+    labels
 }

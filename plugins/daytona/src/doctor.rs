@@ -1,6 +1,6 @@
 //! Whether a sandbox could be made: the key, its rights, and the snapshot. Makes nothing.
 
-use crabbox_plugin_sdk::{Check, CheckStatus, ErrorKind, Failure};
+use crabbox_plugin_sdk::{Check, CheckStatus, ErrorKind, check, judged};
 use serde::Deserialize;
 
 use crate::api::Api;
@@ -24,13 +24,13 @@ struct Snapshot {
 pub(crate) fn checks(api: Api<'_>) -> Vec<Check> {
     let listed = api.sandboxes();
     let good = listed.is_ok();
-    let mut checks = vec![told("daytona.key", listed, |(ours, _)| {
+    let mut checks = vec![judged("daytona.key", listed, |(ours, _)| {
         Ok(format!("{} of ours at {}", ours.len(), api.config.api_url))
     })];
     match good {
         true => checks.extend([rights(api), snapshot(api)]),
         false => {
-            let skip = |id| check(id, CheckStatus::Skip, "not asked without a key", None);
+            let skip = |id| check(id, CheckStatus::Skip, "not asked without a key", "");
             checks.extend(["daytona.rights", "daytona.snapshot"].map(skip));
         }
     }
@@ -40,14 +40,14 @@ pub(crate) fn checks(api: Api<'_>) -> Vec<Check> {
 fn rights(api: Api<'_>) -> Check {
     let id = "daytona.rights";
     if api.config.credential() != "api-key" {
-        return check(id, CheckStatus::Skip, "a JWT has its user's rights", None);
+        return check(id, CheckStatus::Skip, "a JWT has its user's rights", "");
     }
     match api.get::<Key>("/api-keys/current") {
         // Not every server tells.
         Err(failure) if failure.kind() == ErrorKind::NotFound => {
-            check(id, CheckStatus::Skip, "Daytona does not say what the key may do", None)
+            check(id, CheckStatus::Skip, "Daytona does not say what the key may do", "")
         }
-        key => told(id, key, |key| {
+        key => judged(id, key, |key| {
             let has = |right: &&&str| !key.permissions.iter().any(|own| own == **right);
             let missing: Vec<_> = RIGHTS.iter().filter(has).copied().collect();
             match missing.is_empty() {
@@ -66,30 +66,11 @@ fn snapshot(api: Api<'_>) -> Check {
             false => Ok(None),
         }
     });
-    told("daytona.snapshot", found, |found| match found {
+    judged("daytona.snapshot", found, |found| match found {
         None => Ok("not asked for: its name does not fit a path".to_owned()),
         Some(found) if matches!(&*found.state, "" | "active") => {
             Ok(format!("{} is there", found.name))
         }
         Some(found) => Err(format!("{} is {}", found.name, found.state)),
     })
-}
-
-fn check(id: &str, status: CheckStatus, message: impl Into<String>, hint: Option<String>) -> Check {
-    Check { id: id.to_owned(), status, message: message.into(), hint }
-}
-
-/// How a question went, as a finding.
-fn told<T>(
-    id: &str,
-    asked: Result<T, Failure>,
-    judge: impl FnOnce(T) -> Result<String, String>,
-) -> Check {
-    match asked.map(judge) {
-        Ok(Ok(good)) => check(id, CheckStatus::Ok, good, None),
-        Ok(Err(bad)) => check(id, CheckStatus::Fail, bad, None),
-        Err(failure) => {
-            check(id, CheckStatus::Fail, failure.message(), failure.data().hint.clone())
-        }
-    }
 }

@@ -9,18 +9,18 @@ mod create;
 mod doctor;
 mod frames;
 mod run;
-mod sandbox;
+mod sandboxes;
 mod toolbox;
 
 use crabbox_plugin_sdk::{
     AccessParams, AccessResult, AcquireParams, Call, Check, DelegatedRun, ErrorKind, Failure,
-    Lease, ListParams, ListResult, Output, Plugin, Purpose, ReleaseOutcome, ReleaseParams,
-    ResolveParams, RunStartParams, RunStartResult, TouchParams,
+    Lease, ListParams, ListResult, Output, Plugin, ReleaseOutcome, ReleaseParams, ResolveParams,
+    RunStartParams, RunStartResult, TouchParams, sandbox,
 };
 
 use api::Api;
 use config::Config;
-use sandbox::{Sandbox, foreign, name_of, resource_of};
+use sandboxes::Sandbox;
 
 /// The plugin, ready to serve.
 pub fn plugin() -> Plugin {
@@ -41,7 +41,7 @@ impl DelegatedRun for Daytona {
 
     fn warmup(&self, call: &Call, params: AcquireParams) -> Result<Lease, Failure> {
         self.0.check(&params)?;
-        let name = name_of(&params.desired)?;
+        let name = sandbox::name_of(&params.desired)?;
         let sandbox = match call.dry_run() {
             true => Sandbox {
                 id: "planned".to_owned(),
@@ -60,49 +60,21 @@ impl DelegatedRun for Daytona {
         params: RunStartParams,
         output: &Output<'_>,
     ) -> Result<RunStartResult, Failure> {
-        let (api, id) = (self.api(call), &params.lease.lease_id);
-        let name = &params.lease.cloud_id;
-        let found = api.own(name, id)?;
-        let found = found.ok_or_else(|| Failure::expired(format!("sandbox {name} is gone")))?;
-        run::run(api, &api.wake(found, id)?, &params, output)
+        let (api, lease) = (self.api(call), &params.lease);
+        let sandbox = api.wake(sandbox::standing(&api, lease)?, &lease.lease_id)?;
+        run::run(api, &sandbox, &params, output)
     }
 
     fn list(&self, call: &Call, _params: ListParams) -> Result<ListResult, Failure> {
-        let (ours, complete) = self.api(call).sandboxes()?;
-        let leases = ours.iter().filter_map(|one| one.lease(self.0.work_root())).collect();
-        Ok(ListResult { leases, next_cursor: None, complete })
+        sandbox::list(&self.api(call))
     }
 
     fn status(&self, call: &Call, params: ResolveParams) -> Result<Lease, Failure> {
-        let api = self.api(call);
-        let known = params.known.as_ref().map(|known| known.cloud_id.clone());
-        let noted = params.resources.iter().map(|resource| resource.cloud_id.clone());
-        for name in known.into_iter().chain(noted).filter(|name| !name.is_empty()) {
-            if let Some(lease) = api.sandbox(&name)?.and_then(|one| one.lease(self.0.work_root())) {
-                return Ok(lease);
-            }
-        }
-        let absent = || Failure::not_found(format!("Daytona has no sandbox {}", params.id));
-        if params.known.is_some() && params.purpose != Purpose::Reconcile {
-            return Err(absent());
-        }
-        self.searched(api, &params.id)?.ok_or_else(absent)
+        sandbox::status(&self.api(call), &params)
     }
 
     fn stop(&self, call: &Call, params: ReleaseParams) -> Result<ReleaseOutcome, Failure> {
-        let (api, lease, expected) = (self.api(call), &params.lease, &params.expected);
-        let name = expected.cloud_id.as_deref().unwrap_or(&lease.cloud_id);
-        if lease.lease_id != expected.lease_id || name.is_empty() {
-            return Err(foreign(name, &expected.lease_id));
-        }
-        let outcome = match call.dry_run() && api.own(name, &expected.lease_id)?.is_some() {
-            true => return Ok(ReleaseOutcome::Retained),
-            false => api.delete(name, &expected.lease_id)?,
-        };
-        if matches!(outcome, ReleaseOutcome::Released | ReleaseOutcome::AlreadyGone) {
-            api.forget(&resource_of(lease).cloud_id);
-        }
-        Ok(outcome)
+        sandbox::stop(&self.api(call), &params)
     }
 
     fn facts(&self) -> &'static [&'static str] {
@@ -135,20 +107,5 @@ impl Daytona {
         sandbox.lease(self.0.work_root()).ok_or_else(|| {
             Failure::new(ErrorKind::Internal, format!("{} is no sandbox of ours", sandbox.name))
         })
-    }
-
-    /// Looks through all our sandboxes. Only a complete list proves that something is not there.
-    fn searched(&self, api: Api<'_>, id: &str) -> Result<Option<Lease>, Failure> {
-        let (ours, complete) = api.sandboxes()?;
-        let named = |lease: &Lease| {
-            [lease.lease_id.as_str(), &lease.slug, &lease.name, &lease.cloud_id].contains(&id)
-        };
-        match ours.iter().filter_map(|one| one.lease(self.0.work_root())).find(named) {
-            None if !complete => {
-                let what = format!("{id} was not seen, but the list of sandboxes had no end");
-                Err(Failure::transient(what).hint("try again"))
-            }
-            found => Ok(found),
-        }
     }
 }

@@ -6,7 +6,7 @@ use crabbox_plugin_sdk::{
 
 use crate::api::Api;
 use crate::frames::{FRAMED, Frames};
-use crate::sandbox::Sandbox;
+use crate::sandboxes::Sandbox;
 use crate::toolbox::Toolbox;
 
 /// Makes the folder that only the user may read.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::api::Api;
-use crate::sandbox::Sandbox;
+use crate::sandboxes::Sandbox;
 
 /// How long a small step of ours may take.
 const STEP: Duration = Duration::from_secs(120);

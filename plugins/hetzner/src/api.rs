@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crabbox_plugin_sdk::{Call, ErrorKind, Failure, HttpRequest, Reply};
+use crabbox_plugin_sdk::cloud::Extra;
+use crabbox_plugin_sdk::{Call, ErrorKind, Failure, HttpRequest, Reply, every_page, found};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::server::{Server, SshKey};
+
 /// Entries of a page; the service gives no more.
 const PAGE: u32 = 50;
-/// Pages of one listing; more are not looked at.
-pub(crate) const PAGES: u32 = 200;
 /// A page of servers, each with everything about its type, image and location.
 const PAGE_BYTES: u64 = 4 << 20;
 /// What to wait when the service asks to slow down and does not say for how long.
@@ -27,58 +28,6 @@ pub(crate) const IMAGE: &str =
 pub(crate) struct Api<'a> {
     pub(crate) call: &'a Call,
     pub(crate) url: &'a str,
-}
-
-/// A server, as far as it matters.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(crate) struct Server {
-    pub(crate) id: u64,
-    pub(crate) name: String,
-    pub(crate) status: String,
-    #[serde(default)]
-    pub(crate) labels: BTreeMap<String, String>,
-    pub(crate) server_type: Named,
-    #[serde(default)]
-    pub(crate) public_net: PublicNet,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-pub(crate) struct PublicNet {
-    ipv4: Option<Ip>,
-    ipv6: Option<Ip>,
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-struct Ip {
-    ip: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(crate) struct Named {
-    pub(crate) name: String,
-}
-
-impl PublicNet {
-    /// The IPv4 address, else the first one of the IPv6 network.
-    pub(crate) fn host(&self) -> Option<String> {
-        let filled = |ip: &&Ip| !ip.ip.is_empty();
-        let first = |ip: &Ip| {
-            let network = ip.ip.split('/').next().unwrap_or_default();
-            if network.ends_with("::") { format!("{network}1") } else { network.to_owned() }
-        };
-        let ipv4 = self.ipv4.as_ref().filter(filled).map(|ip| ip.ip.clone());
-        ipv4.or_else(|| self.ipv6.as_ref().filter(filled).map(first))
-    }
-}
-
-/// A public key in the project.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(crate) struct SshKey {
-    pub(crate) id: u64,
-    pub(crate) name: String,
-    pub(crate) public_key: String,
-    #[serde(default)]
-    pub(crate) labels: BTreeMap<String, String>,
 }
 
 /// A machine type, where it can be had, and for how much.
@@ -131,12 +80,6 @@ impl MachineType {
     }
 }
 
-/// One page of a listing.
-pub(crate) struct Page<T> {
-    pub(crate) items: Vec<T>,
-    pub(crate) next: Option<u32>,
-}
-
 #[derive(Deserialize)]
 struct Created {
     server: Server,
@@ -152,13 +95,13 @@ impl<'a> Api<'a> {
         self.call.patiently(|| ok(ask().send()?))
     }
 
-    /// One page below a path; `key` is what the list is called.
+    /// One page below a path, and the next one's number; `key` is what the list is called.
     pub(crate) fn page<T: DeserializeOwned>(
         &self,
         key: &str,
         filter: &[(&str, &str)],
         page: u32,
-    ) -> Result<Page<T>, Failure> {
+    ) -> Result<(Vec<T>, Option<u32>), Failure> {
         let ask = || {
             let request = self.request("GET", &format!("/{key}"));
             let request = filter.iter().fold(request, |all, (name, value)| all.query(name, value));
@@ -166,7 +109,8 @@ impl<'a> Api<'a> {
         };
         let mut answer: Value = self.patiently(ask)?.json()?;
         let next = answer.pointer("/meta/pagination/next_page").and_then(Value::as_u64);
-        Ok(Page { items: part(&mut answer, key)?, next: next.and_then(|n| u32::try_from(n).ok()) })
+        let next = next.and_then(|next| u32::try_from(next).ok()).filter(|next| *next > page);
+        Ok((part(&mut answer, key)?, next))
     }
 
     /// Everything below a path.
@@ -175,14 +119,7 @@ impl<'a> Api<'a> {
         key: &str,
         filter: &[(&str, &str)],
     ) -> Result<Vec<T>, Failure> {
-        let (mut all, mut next) = (Vec::new(), Some(1));
-        for _ in 0..PAGES {
-            let Some(number) = next else { return Ok(all) };
-            let page = self.page(key, filter, number)?;
-            all.extend(page.items);
-            next = page.next.filter(|next| *next > number);
-        }
-        Err(Failure::quota(format!("there are more than {} {key}", PAGES * PAGE)))
+        every_page(|next| self.page(key, filter, next.copied().unwrap_or(1)))
     }
 
     /// A server, and the service's own clock in seconds since 1970; nothing when it does not exist.
@@ -201,11 +138,14 @@ impl<'a> Api<'a> {
     }
 
     /// Replaces a server's labels.
-    pub(crate) fn label_server(&self, id: u64, labels: &Value) -> Result<Server, Failure> {
+    pub(crate) fn label_server(
+        &self,
+        id: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<(), Failure> {
         let body = json!({ "labels": labels });
         let ask = || self.request("PUT", &format!("/servers/{id}")).json(&body);
-        let made: Created = self.patiently(ask)?.json()?;
-        Ok(made.server)
+        self.patiently(ask).map(drop)
     }
 
     /// Deletes something; what is gone already, or on its way, is as good.
@@ -222,21 +162,19 @@ impl<'a> Api<'a> {
             let path = format!("/images/{image}");
             return Ok(found(self.patiently(|| self.request("GET", &path)))?.is_some());
         }
-        Ok(!self.page::<Value>("images", &[("name", image)], 1)?.items.is_empty())
+        Ok(!self.page::<Value>("images", &[("name", image)], 1)?.0.is_empty())
+    }
+
+    /// The key of this name.
+    pub(crate) fn key(&self, name: &str) -> Result<Option<Extra>, Failure> {
+        let found: Vec<SshKey> = self.all("ssh_keys", &[("name", name)])?;
+        Ok(found.into_iter().find(|key| key.name == name).map(SshKey::extra))
     }
 
     /// Adds a public key.
-    pub(crate) fn create_key(&self, body: &Value) -> Result<SshKey, Failure> {
+    pub(crate) fn create_key(&self, body: &Value) -> Result<Extra, Failure> {
         let ask = || self.request("POST", "/ssh_keys").json(body);
-        part(&mut self.patiently(ask)?.json()?, "ssh_key")
-    }
-}
-
-/// An answer, or nothing where the service says that there is no such thing.
-fn found(answer: Result<Reply, Failure>) -> Result<Option<Reply>, Failure> {
-    match answer {
-        Err(failure) if failure.kind() == ErrorKind::NotFound => Ok(None),
-        answer => answer.map(Some),
+        part(&mut self.patiently(ask)?.json()?, "ssh_key").map(SshKey::extra)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What can be asked for, what it costs, and how a server ended; all of it only reads.
 
+use crabbox_plugin_sdk::cloud::{Phase, is_of};
 use crabbox_plugin_sdk::{
     CatalogParams, CatalogResult, EvidenceParams, EvidenceResult, Failure, Offer, Price,
     QuoteParams, QuoteResult,
@@ -7,11 +8,12 @@ use crabbox_plugin_sdk::{
 use serde::Deserialize;
 
 use crate::api::{Api, MachineType};
-use crate::config::{self, Settings};
-use crate::server::is_of;
+use crate::config::{CLASSES, Settings};
 
 /// How long a list of offers may be kept: prices change rarely, and what is free is asked for anyway.
 const KEEP_MS: u64 = 3_600_000;
+/// Most other machine types that are suggested.
+const SUGGESTIONS: usize = 8;
 /// What Hetzner bills in; an answer about machine types does not say.
 const CURRENCY: &str = "EUR";
 
@@ -51,8 +53,7 @@ pub(crate) fn quote(
     settings: &Settings,
     params: &QuoteParams,
 ) -> Result<QuoteResult, Failure> {
-    config::check_request(&params.request)?;
-    let wanted = config::machines(&params.request).first().copied().unwrap_or_default();
+    let wanted = CLASSES.machines(&params.request).first().copied().unwrap_or_default();
     let all: Vec<MachineType> = api.all("server_types", &[("name", wanted)])?;
     let found = all.iter().find(|one| one.name == wanted);
     let price = found.and_then(|one| price(one, &settings.location)).ok_or_else(|| {
@@ -74,10 +75,29 @@ pub(crate) fn evidence(api: &Api<'_>, params: &EvidenceParams) -> Result<Evidenc
     let end = label("created_at").zip(label("ttl_secs")).map(|(from, secs)| from + secs);
     let over = end.zip(now).is_some_and(|(end, now)| end <= now);
     let what = format!("server {} is {}", server.id, server.status);
-    Ok(match (server.is_alive(), over) {
-        (false, true) => told("expired", format!("{what}: its time was over")),
+    Ok(match (server.phase(), over) {
+        (Phase::Down | Phase::Leaving, true) => {
+            told("expired", format!("{what}: its time was over"))
+        }
         _ => told("unknown", what),
     })
+}
+
+/// Machine types that the service says it has where we look, the largest first.
+pub(crate) fn others(
+    api: &Api<'_>,
+    settings: &Settings,
+    tried: &[&str],
+) -> Result<Vec<String>, Failure> {
+    let mut all: Vec<MachineType> = api.all("server_types", &[])?;
+    let places = settings.locations();
+    all.retain(|machine| {
+        machine.architecture != "arm"
+            && !tried.contains(&machine.name.as_str())
+            && places.iter().any(|place| machine.is_at(place))
+    });
+    all.sort_by(|a, b| b.cores.cmp(&a.cores).then_with(|| a.name.cmp(&b.name)));
+    Ok(all.into_iter().take(SUGGESTIONS).map(|machine| machine.name).collect())
 }
 
 fn result(offers: Vec<Offer>) -> CatalogResult {
@@ -93,7 +113,7 @@ fn offer(one: &MachineType, place: &str) -> Offer {
         memory_mib: Some(whole(one.memory * 1024.0)),
         disk_gib: Some(whole(one.disk)),
         arch: Some(arch.to_owned()),
-        class: config::class_of(&one.name).map(str::to_owned),
+        class: CLASSES.class_of(&one.name).map(str::to_owned),
         price: price(one, place),
     }
 }

@@ -1,15 +1,16 @@
 //! The settings as the user writes them, what must be true of them, and which machines a class means.
 
-use crabbox_plugin_sdk::{BoxRequest, Failure};
+use crabbox_plugin_sdk::Failure;
+use crabbox_plugin_sdk::cloud::{Classes, distinct};
 use serde::Deserialize;
 
 /// Machine types of each class, the best first.
-const CLASSES: &[(&str, &[&str])] = &[
+pub(crate) const CLASSES: Classes = Classes(&[
     ("standard", &["ccx33", "cpx62", "cx53"]),
     ("fast", &["ccx43", "cpx62", "cx53"]),
     ("large", &["ccx53", "ccx43", "cpx62", "cx53"]),
     ("beast", &["ccx63", "ccx53", "ccx43", "cpx62", "cx53"]),
-];
+]);
 
 /// Locations of one network zone; elsewhere only what the user names is tried.
 const NEIGHBOURS: &[&str] = &["fsn1", "nbg1", "hel1"];
@@ -59,41 +60,8 @@ impl Settings {
             None if NEIGHBOURS.contains(&first) => NEIGHBOURS.to_vec(),
             None => Vec::new(),
         };
-        let mut all = vec![first];
-        for other in others {
-            if !all.contains(&other) {
-                all.push(other);
-            }
-        }
-        all
+        distinct([first].into_iter().chain(others))
     }
-}
-
-/// The machine types a request may be met with, the best first. An exact type is the only one.
-pub(crate) fn machines(request: &BoxRequest) -> Vec<&str> {
-    if let Some(exact) = &request.machine_type {
-        return vec![exact];
-    }
-    let class = CLASSES.iter().find(|(name, _)| *name == request.class);
-    class.map_or_else(|| vec![request.class.as_str()], |(_, machines)| machines.to_vec())
-}
-
-/// The class that begins with a machine type.
-pub(crate) fn class_of(machine: &str) -> Option<&'static str> {
-    let begins = |row: &&(&str, &[&str])| row.1.first() == Some(&machine);
-    CLASSES.iter().find(begins).map(|(name, _)| *name)
-}
-
-/// Refuses what a server here cannot be.
-pub(crate) fn check_request(request: &BoxRequest) -> Result<(), Failure> {
-    if !matches!(request.target.as_str(), "" | "linux") {
-        let what = format!("servers of hetzner are linux boxes, not {}", request.target);
-        return Err(Failure::unsupported(what));
-    }
-    if machines(request).iter().any(|machine| machine.is_empty()) {
-        return Err(Failure::invalid_request("neither a class nor a machine type was asked for"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -111,16 +79,6 @@ mod tests {
         assert_eq!(at("ash", None).locations(), ["ash"]);
         assert_eq!(at("fsn1", Some(&[])).locations(), ["fsn1"]);
         assert_eq!(at("ash", Some(&["hil", "ash"])).locations(), ["ash", "hil"]);
-    }
-
-    #[test]
-    fn an_exact_type_is_the_only_one_and_an_unknown_class_is_a_type() {
-        let mut request = BoxRequest { class: "fast".to_owned(), ..BoxRequest::default() };
-        assert_eq!(machines(&request), ["ccx43", "cpx62", "cx53"]);
-        request.class = "cax41".to_owned();
-        assert_eq!(machines(&request), ["cax41"]);
-        request.machine_type = Some("cx23".to_owned());
-        assert_eq!(machines(&request), ["cx23"]);
     }
 
     #[test]

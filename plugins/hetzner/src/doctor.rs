@@ -1,9 +1,10 @@
 //! What stands between the user and a server; nothing is made or changed.
 
-use crabbox_plugin_sdk::{BoxRequest, Check, CheckStatus, ErrorKind, Failure};
+use crabbox_plugin_sdk::{BoxRequest, Check, CheckStatus, Failure, check, refused};
 
-use crate::api::{Api, IMAGE, MachineType, Named};
-use crate::config::{Settings, machines};
+use crate::api::{Api, IMAGE, MachineType};
+use crate::config::{CLASSES, Settings};
+use crate::server::Named;
 
 /// What only who tries to write is told.
 const RIGHT: &str =
@@ -12,7 +13,7 @@ const RIGHT: &str =
 pub(crate) fn checks(api: &Api<'_>, settings: &Settings) -> Result<Vec<Check>, Failure> {
     let locations = match api.all::<Named>("locations", &[]) {
         Ok(locations) => locations,
-        Err(failure) => return Ok(vec![token(&failure)?]),
+        Err(failure) => return Ok(vec![refused("hetzner.token", failure)?]),
     };
     let known: Vec<&str> = locations.iter().map(|location| location.name.as_str()).collect();
     let mut checks = vec![check("hetzner.token", CheckStatus::Ok, "the token is known", "")];
@@ -24,7 +25,7 @@ pub(crate) fn checks(api: &Api<'_>, settings: &Settings) -> Result<Vec<Check>, F
             false => check(
                 "hetzner.location",
                 CheckStatus::Fail,
-                &format!("no location {location}"),
+                format!("no location {location}"),
                 &hint,
             ),
         });
@@ -32,22 +33,6 @@ pub(crate) fn checks(api: &Api<'_>, settings: &Settings) -> Result<Vec<Check>, F
     checks.push(types(api, settings)?);
     checks.push(image(api, settings)?);
     Ok(checks)
-}
-
-fn check(id: &str, status: CheckStatus, message: &str, hint: &str) -> Check {
-    let hint = Some(hint.to_owned()).filter(|hint| !hint.is_empty());
-    Check { id: id.to_owned(), status, message: message.to_owned(), hint }
-}
-
-/// A token that is wrong is a finding; a service that does not answer is a failure.
-fn token(failure: &Failure) -> Result<Check, Failure> {
-    match failure.kind() {
-        ErrorKind::Auth | ErrorKind::Permission => {
-            let hint = failure.data().hint.clone().unwrap_or_default();
-            Ok(check("hetzner.token", CheckStatus::Fail, failure.message(), &hint))
-        }
-        _ => Err(failure.clone()),
-    }
 }
 
 /// Which machine types of the classes the service has here.
@@ -58,13 +43,14 @@ fn types(api: &Api<'_>, settings: &Settings) -> Result<Check, Failure> {
         let mut places = settings.locations().into_iter();
         all.iter().any(|one| one.name == **name && places.any(|place| one.is_at(place)))
     };
-    let (had, lacking): (Vec<&str>, Vec<&str>) = machines(&request).into_iter().partition(there);
+    let (had, lacking): (Vec<&str>, Vec<&str>) =
+        CLASSES.machines(&request).into_iter().partition(there);
     let id = "hetzner.types";
     Ok(match (had.is_empty(), lacking.is_empty()) {
-        (_, true) => check(id, CheckStatus::Ok, &had.join(", "), ""),
+        (_, true) => check(id, CheckStatus::Ok, had.join(", "), ""),
         (false, _) => {
             let what = format!("{}; now not to be had: {}", had.join(", "), lacking.join(", "));
-            check(id, CheckStatus::Warn, &what, "")
+            check(id, CheckStatus::Warn, what, "")
         }
         (true, _) => {
             let hint = "choose a machine with --type, or another hetzner.location";
@@ -79,7 +65,7 @@ fn image(api: &Api<'_>, settings: &Settings) -> Result<Check, Failure> {
         true => check("hetzner.image", CheckStatus::Ok, image, ""),
         false => {
             let what = format!("there is no image {image}");
-            check("hetzner.image", CheckStatus::Fail, &what, IMAGE)
+            check("hetzner.image", CheckStatus::Fail, what, IMAGE)
         }
     })
 }

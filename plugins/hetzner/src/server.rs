@@ -1,12 +1,10 @@
-//! A server as a lease: whose it is, how it is reached, and what its labels say.
+//! Servers and keys as Hetzner shows them, and as machines of leases.
 
 use std::collections::BTreeMap;
 
-use crabbox_plugin_sdk::{
-    AcquireParams, Bootstrap, Failure, Lease, LeaseId, Resource, SshEndpoint, label_value,
-};
-
-use crate::api::{Server, SshKey};
+use crabbox_plugin_sdk::cloud::{Extra, Machine, Phase};
+use crabbox_plugin_sdk::{LeaseId, Resource};
+use serde::Deserialize;
 
 /// Selects what crabbox made.
 pub(crate) const OURS: &str = "crabbox=true";
@@ -16,135 +14,87 @@ pub(crate) fn selector(id: &LeaseId) -> String {
     format!("{OURS},lease={id}")
 }
 
-/// The name of a lease's key in the project.
-pub(crate) fn key_name(id: &LeaseId) -> String {
-    format!("crabbox-{}", id.as_str().replace('_', "-"))
+/// A server, as far as it matters.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Server {
+    pub(crate) id: u64,
+    name: String,
+    pub(crate) status: String,
+    #[serde(default)]
+    pub(crate) labels: BTreeMap<String, String>,
+    server_type: Named,
+    #[serde(default)]
+    public_net: PublicNet,
 }
 
-/// Whether labels say that something was made for this lease.
-pub(crate) fn is_of(labels: &BTreeMap<String, String>, id: &LeaseId) -> bool {
-    label(labels, "crabbox") == "true" && label(labels, "lease") == id.as_str()
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+struct PublicNet {
+    ipv4: Option<Ip>,
+    ipv6: Option<Ip>,
 }
 
-fn label<'a>(labels: &'a BTreeMap<String, String>, name: &str) -> &'a str {
-    labels.get(name).map(String::as_str).unwrap_or_default()
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct Ip {
+    ip: String,
+}
+
+/// Something of which only the name matters.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Named {
+    pub(crate) name: String,
+}
+
+impl PublicNet {
+    /// The IPv4 address, else the first one of the IPv6 network.
+    fn host(&self) -> Option<String> {
+        let filled = |ip: &&Ip| !ip.ip.is_empty();
+        let first = |ip: &Ip| {
+            let network = ip.ip.split('/').next().unwrap_or_default();
+            if network.ends_with("::") { format!("{network}1") } else { network.to_owned() }
+        };
+        let ipv4 = self.ipv4.as_ref().filter(filled).map(|ip| ip.ip.clone());
+        ipv4.or_else(|| self.ipv6.as_ref().filter(filled).map(first))
+    }
 }
 
 impl Server {
-    /// Whether a name the user typed means this server.
-    pub(crate) fn answers_to(&self, name: &str) -> bool {
-        label(&self.labels, "lease") == name
-            || label(&self.labels, "slug") == name
-            || self.name == name
-            || self.id.to_string() == name
-    }
-
-    /// Whether it is on its way to run, or runs.
-    pub(crate) fn is_alive(&self) -> bool {
-        !matches!(&*self.status, "off" | "stopping" | "deleting")
-    }
-
-    fn state(&self) -> String {
+    pub(crate) fn phase(&self) -> Phase {
         match &*self.status {
-            "running" => match label(&self.labels, "state") {
-                "" => "ready".to_owned(),
-                state => state.to_owned(),
-            },
-            "off" | "stopping" => "expired".to_owned(),
-            "deleting" => "released".to_owned(),
-            _ => "leased".to_owned(),
+            "running" => Phase::Up,
+            "off" | "stopping" => Phase::Down,
+            "deleting" => Phase::Leaving,
+            _ => Phase::Coming,
         }
     }
 
-    /// The lease it is labelled with. How it is reached comes from whoever made it or knows it.
-    pub(crate) fn lease(&self, reached: &Reached<'_>) -> Result<Lease, Failure> {
-        let id = LeaseId::parse(label(&self.labels, "lease")).ok_or_else(|| {
-            Failure::not_found(format!("server {} is labelled with no lease", self.id))
-        })?;
-        Ok(Lease {
-            lease_id: id,
-            slug: label(&self.labels, "slug").to_owned(),
-            name: self.name.clone(),
-            cloud_id: self.id.to_string(),
-            status: self.state(),
-            server_type: self.server_type.name.clone(),
-            labels: self.labels.clone(),
-            work_root: reached.work_root(),
-            ssh: self.public_net.host().map(|host| reached.endpoint(&host)),
-        })
-    }
-}
-
-/// Who says how a server is reached.
-pub(crate) enum Reached<'a> {
-    /// The kernel, when it is made.
-    Made(&'a Bootstrap),
-    /// The kernel, when it knows the lease.
-    Known(Option<&'a Lease>),
-}
-
-impl Reached<'_> {
-    fn work_root(&self) -> Option<String> {
-        match self {
-            Self::Made(bootstrap) => Some(bootstrap.work_root.clone()),
-            Self::Known(known) => known.and_then(|known| known.work_root.clone()),
+    /// Nobody answers at its address before it starts.
+    pub(crate) fn machine(self) -> Machine {
+        Machine {
+            id: self.id.to_string(),
+            machine: self.server_type.name.clone(),
+            place: String::new(),
+            host: self.public_net.host().filter(|_| self.status != "initializing"),
+            phase: self.phase(),
+            name: self.name,
+            labels: self.labels,
+            state: self.status,
         }
     }
+}
 
-    fn endpoint(&self, host: &str) -> SshEndpoint {
-        let known = match self {
-            Self::Made(bootstrap) => return bootstrap.endpoint(host),
-            Self::Known(known) => known.and_then(|known| known.ssh.clone()),
-        };
-        let usual = || SshEndpoint {
-            user: "crabbox".to_owned(),
-            port: 2222,
-            fallback_ports: vec![22],
-            ..SshEndpoint::default()
-        };
-        SshEndpoint { host: host.to_owned(), ..known.unwrap_or_else(usual) }
+/// A public key in the project.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct SshKey {
+    id: u64,
+    pub(crate) name: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+impl SshKey {
+    pub(crate) fn extra(self) -> Extra {
+        let (kind, cloud_id) = ("ssh-key".to_owned(), format!("ssh-key-{}", self.id));
+        let resource = Resource { kind, cloud_id, region: None, billable: false };
+        Extra { resource, name: self.name, labels: self.labels }
     }
-}
-
-/// What is left of a lease when only its key is: enough to give that back.
-pub(crate) fn only_key(key: &SshKey, id: &LeaseId) -> Lease {
-    Lease {
-        lease_id: id.clone(),
-        slug: label(&key.labels, "slug").to_owned(),
-        name: key.name.clone(),
-        cloud_id: format!("ssh-key-{}", key.id),
-        status: "failed".to_owned(),
-        server_type: String::new(),
-        labels: key.labels.clone(),
-        work_root: None,
-        ssh: None,
-    }
-}
-
-/// The labels of a lease's server or key, all fit for Hetzner: what the kernel wants, and what we search by.
-pub(crate) fn labels(params: &AcquireParams, machine: Option<&str>) -> BTreeMap<String, String> {
-    let own = [
-        ("crabbox", "true"),
-        ("provider", "hetzner"),
-        ("lease", params.desired.lease_id.as_str()),
-        ("slug", &params.desired.slug),
-    ];
-    let machine = machine.map(|machine| ("server_type", machine));
-    let given = params.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let all = given.chain(own).chain(machine);
-    all.map(|(name, value)| (name.to_owned(), label_value(value))).collect()
-}
-
-pub(crate) fn server_resource(server: &Server) -> Resource {
-    Resource {
-        kind: "server".to_owned(),
-        cloud_id: server.id.to_string(),
-        region: None,
-        billable: true,
-    }
-}
-
-pub(crate) fn key_resource(key: &SshKey) -> Resource {
-    let cloud_id = format!("ssh-key-{}", key.id);
-    Resource { kind: "ssh-key".to_owned(), cloud_id, region: None, billable: false }
 }

@@ -8,8 +8,11 @@ What is below `/workspace` in a request is below the sandbox's folder here. `POS
 """
 import codecs, json, os, re, shutil, signal, subprocess, sys, threading, time, uuid
 from email.parser import BytesParser
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, unquote, urlsplit
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../tests/fixtures"))
+import service
+from service import asked, lock
 
 FOLDER, KEY = os.path.abspath(sys.argv[1]), sys.argv[2]
 DEFAULTS = {
@@ -19,16 +22,14 @@ DEFAULTS = {
     "session": 600,      # seconds a session lasts
     "cursors": True,     # whether pages have a cursor
     "cut": 0,            # streams that end without their exit event
-    # Answers that are given instead, each as often as it says: on = "METHOD PATH-PATTERN"; `after`: it is done all the same.
-    "faults": [],        # {"on": "POST /sandboxes$", "times": 1, "status": 503, "body": {}, "headers": {}, "after": false}
+    "faults": [],        # answers that are given instead; see `service`
 }
-how, boxes, sessions, execs, asked, lock = dict(DEFAULTS), {}, {}, {}, [], threading.RLock()
+how, boxes, sessions, execs = dict(DEFAULTS), {}, {}, {}
 
 
-class Refused(Exception):
+class Refused(service.Refused):
     def __init__(self, status, code, message, headers=None, **more):
-        self.status, self.headers = status, headers or {}
-        self.body = {"code": code, "message": message, "request_id": "req-%d" % len(asked), **more}
+        super().__init__(status, {"code": code, "message": message, "request_id": "req-%d" % len(asked), **more}, headers)
 
 
 def folder(name):
@@ -121,44 +122,8 @@ def run(process, tell):
     return code if code >= 0 else 128 - code
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-    def answer(self, status, body=None, headers=None):
-        data = b"" if body is None else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in {"content-type": "application/json", **(headers or {})}.items():
-            self.send_header(name, str(value))
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def handle_one(self):
-        url = urlsplit(self.path)
-        self.query = {name: values[0] for name, values in parse_qs(url.query).items()}
-        self.data = self.rfile.read(int(self.headers.get("content-length") or 0))
-        path, what = unquote(url.path), "%s %s" % (self.command, unquote(url.path))
-        if path == "/_fake":
-            return self.told()
-        instead = None
-        with lock:
-            asked.append(what)
-            for fault in how["faults"]:
-                if fault.get("times", 1) > 0 and re.search(fault["on"], what):
-                    fault["times"] = fault.get("times", 1) - 1
-                    instead = fault
-                    break
-        try:
-            if instead and not instead.get("after"):
-                return self.answer(instead["status"], instead.get("body", {}), instead.get("headers"))
-            self.do(path, instead)
-        except Refused as refused:
-            self.answer(refused.status, refused.body, refused.headers)
-
-    do_GET = do_POST = do_DELETE = handle_one
+class Handler(service.Handler):
+    how = how
 
     def told(self):
         with lock:
@@ -176,7 +141,7 @@ class Handler(BaseHTTPRequestHandler):
         if sessions.get(token, 0) < time.time():
             raise Refused(401, "AUTH_TOKEN_INVALID", "no session")
 
-    def do(self, path, instead):
+    def do(self, path, fault):
         parts = path.strip("/").split("/")
         if (self.command, parts) == ("POST", ["auth", "token"]):
             if json.loads(self.data).get("access_key") != KEY:
@@ -193,9 +158,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.stream(name)
         with lock:
             status, body = self.carry_out(name, route)
-        if instead:
-            return self.answer(instead["status"], instead.get("body", {}), instead.get("headers"))
-        self.answer(status, body)
+        self.instead(fault) if fault else self.answer(status, body)
 
     def carry_out(self, name, route):
         if name is None:
@@ -284,11 +247,6 @@ class Handler(BaseHTTPRequestHandler):
             pass
 
 
-server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-server.daemon_threads = True
-server.handle_error = lambda *_: None  # A client that was killed is no fault.
-threading.Thread(target=server.serve_forever, daemon=True).start()
-print(server.server_address[1], flush=True)
-sys.stdin.read()
+service.serve(Handler)
 for known in list(boxes):
     end_all(known)

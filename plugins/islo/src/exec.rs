@@ -6,7 +6,7 @@ use crabbox_plugin_sdk::{Call, ErrorKind, Failure, HttpStream, Next, Outcome, Sa
 use serde_json::{Value, json};
 
 use crate::api::Api;
-use crate::sandbox::path;
+use crate::sandboxes::path;
 
 /// How long a small step of ours may take.
 const STEP: Duration = Duration::from_secs(120);

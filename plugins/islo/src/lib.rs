@@ -6,26 +6,20 @@ mod api;
 mod config;
 mod exec;
 mod run;
-mod sandbox;
+mod sandboxes;
 mod tree;
 
-use std::time::Duration;
-
+use crabbox_plugin_sdk::sandbox::{self, foreign};
 use crabbox_plugin_sdk::{
-    AcquireParams, Attempt, Call, Check, CheckStatus, DelegatedRun, ErrorKind, Failure, Lease,
-    ListParams, ListResult, Outcome, Output, Plugin, Progress, Purpose, ReleaseOutcome,
-    ReleaseParams, Repeat, ResolveParams, RunStartParams, RunStartResult, Woken,
+    AcquireParams, Attempt, Call, Check, CheckStatus, DelegatedRun, Failure, Lease, ListParams,
+    ListResult, Output, Plugin, ReleaseOutcome, ReleaseParams, Repeat, ResolveParams,
+    RunStartParams, RunStartResult, check, judged,
 };
 use serde_json::{Value, json};
 
 use api::Api;
 use config::Config;
-use sandbox::{Sandbox, State, identity, name_of, path, resource};
-
-/// How often a sandbox that comes or goes is looked at.
-const POLL: Duration = Duration::from_secs(2);
-/// How long a deletion that was accepted is watched.
-const WATCHED: u32 = 30;
+use sandboxes::{Ours, Sandbox, identity, name_of};
 
 /// The plugin, ready to serve.
 pub fn plugin() -> Plugin {
@@ -50,16 +44,9 @@ impl DelegatedRun for Islo {
             let planned = Sandbox::planned(&name);
             return planned.lease(call).ok_or_else(|| Failure::internal("no lease is planned"));
         }
-        // Before anything is made: whatever happens from here on, the name leads to it.
-        call.record(&resource(&name))?;
-        sandbox::note_labels(call, &params.desired.lease_id, &params.labels)?;
-        self.create(call, &name)?;
-        match self.awaited(call, &name) {
-            Ok(sandbox) => sandbox.lease(call).ok_or_else(|| {
-                Failure::internal(format!("{} is no sandbox of ours", sandbox.name))
-            }),
-            Err(failure) => Err(self.undone(call, &name, failure)),
-        }
+        let made = self.make(call, &name, &params)?;
+        let strange = || Failure::internal(format!("{name} is no sandbox of ours"));
+        made.lease(call).ok_or_else(strange)
     }
 
     fn run(
@@ -70,32 +57,19 @@ impl DelegatedRun for Islo {
     ) -> Result<RunStartResult, Failure> {
         let ours = identity(&params.lease.cloud_id);
         if ours.is_none_or(|ours| ours.lease_id != params.lease.lease_id) {
-            return Err(foreign(&params.lease.cloud_id, params.lease.lease_id.as_str()));
+            return Err(foreign(&params.lease.cloud_id, &params.lease.lease_id));
         }
         run::run(&self.0, call, &params, output)
     }
 
     fn list(&self, call: &Call, _params: ListParams) -> Result<ListResult, Failure> {
-        let (ours, complete) = self.0.sandboxes(call)?;
-        let leases = ours.iter().filter_map(|sandbox| sandbox.lease(call)).collect();
-        Ok(ListResult { leases, next_cursor: None, complete })
+        sandbox::list(&self.ours(call))
     }
 
-    fn status(&self, call: &Call, params: ResolveParams) -> Result<Lease, Failure> {
-        let known = params.known.as_ref().map(|known| known.cloud_id.clone());
-        let noted = params.resources.iter().map(|resource| resource.cloud_id.clone());
-        let typed = identity(&params.id).map(|_| params.id.clone());
-        for name in known.into_iter().chain(noted).chain(typed).filter(|name| !name.is_empty()) {
-            let found = self.0.sandbox(call, &name)?;
-            if let Some(lease) = found.and_then(|sandbox| sandbox.lease(call)) {
-                return Ok(lease);
-            }
-        }
-        let absent = || Failure::not_found(format!("Islo has no sandbox {}", params.id));
-        if params.known.is_some() && params.purpose != Purpose::Reconcile {
-            return Err(absent());
-        }
-        self.searched(call, &params.id)?.ok_or_else(absent)
+    fn status(&self, call: &Call, mut params: ResolveParams) -> Result<Lease, Failure> {
+        // A sandbox's own name is what the trail would have of it.
+        params.resources.extend(identity(&params.id).map(|_| sandbox::resource(&params.id)));
+        sandbox::status(&self.ours(call), &params)
     }
 
     fn stop(&self, call: &Call, params: ReleaseParams) -> Result<ReleaseOutcome, Failure> {
@@ -103,35 +77,33 @@ impl DelegatedRun for Islo {
         let name = expected.cloud_id.as_deref().unwrap_or(&lease.cloud_id);
         // Islo has no labels: only what the name says and what is claimed here make a sandbox ours.
         let ours = identity(name).is_some_and(|ours| ours.lease_id == expected.lease_id);
-        if !ours || lease.lease_id != expected.lease_id || lease.cloud_id != name {
-            return Err(foreign(name, expected.lease_id.as_str()));
+        if !ours || lease.cloud_id != name {
+            return Err(foreign(name, &expected.lease_id));
         }
-        if self.0.sandbox(call, name)?.is_none() {
-            self.forget(call, name);
-            return Ok(ReleaseOutcome::AlreadyGone);
-        }
-        if call.dry_run() {
-            return Ok(ReleaseOutcome::Retained);
-        }
-        self.delete(call, name)
+        sandbox::stop(&self.ours(call), &params)
     }
 
     fn doctor(&self, call: &Call) -> Result<Vec<Check>, Failure> {
         let key = self.0.session(call);
         let may = key.is_ok().then(|| self.0.sandboxes(call));
-        let mut checks =
-            vec![told("islo.key", key, |_| "the key is good for a session".to_owned())];
+        let good = |_| Ok("the key is good for a session".to_owned());
+        let mut checks = vec![judged("islo.key", key, good)];
+        let id = "islo.sandboxes";
         checks.push(match may {
-            Some(listed) => told("islo.sandboxes", listed, |(ours, _)| {
-                format!("{} of ours at {}", ours.len(), self.0.config.compute())
+            Some(listed) => judged(id, listed, |(ours, _)| {
+                Ok(format!("{} of ours at {}", ours.len(), self.0.config.compute()))
             }),
-            None => check("islo.sandboxes", CheckStatus::Skip, "not asked without a session"),
+            None => check(id, CheckStatus::Skip, "not asked without a session", ""),
         });
         Ok(checks)
     }
 }
 
 impl Islo {
+    fn ours<'a>(&'a self, call: &'a Call) -> Ours<'a> {
+        Ours { api: &self.0, call }
+    }
+
     /// The name of the sandbox; an error when it is asked for what Islo does not have.
     fn wanted(&self, params: &AcquireParams) -> Result<String, Failure> {
         let request = &params.request;
@@ -148,8 +120,9 @@ impl Islo {
         name_of(&params.desired)
     }
 
-    /// Asks for the sandbox. One that exists already is the one: its name holds the lease's id.
-    fn create(&self, call: &Call, name: &str) -> Result<(), Failure> {
+    /// Makes the sandbox, and waits until commands can be run in it.
+    fn make(&self, call: &Call, name: &str, params: &AcquireParams) -> Result<Sandbox, Failure> {
+        let id = &params.desired.lease_id;
         let config = &self.0.config;
         let mut body = json!({
             "name": name, "image": config.image, "workdir": config.tree(), "vcpus": config.vcpus,
@@ -164,133 +137,14 @@ impl Islo {
                 body[member] = Value::from(value);
             }
         }
-        let asked =
-            self.0.ask(call, "POST", "/sandboxes", Repeat::Never, |request| request.json(&body));
-        let Err(failure) = asked else { return Ok(()) };
         let size = config.size();
-        call.attempt(&Attempt {
-            server_type: Some(&size),
-            category: Some(failure.kind()),
-            message: failure.message(),
-            ..Attempt::default()
-        });
-        let there = match failure.kind() {
-            ErrorKind::Conflict
-            | ErrorKind::Transient
-            | ErrorKind::Timeout
-            | ErrorKind::Cancelled => self.0.sandbox(call, name),
-            _ => Ok(None),
-        };
-        match (failure.kind(), there) {
-            (ErrorKind::Cancelled, Ok(Some(_))) => Err(self.undone(call, name, failure)),
-            (_, Ok(Some(_))) => Ok(()),
-            // What was refused outright was not made.
-            (ErrorKind::Transient | ErrorKind::Timeout | ErrorKind::Cancelled, _) | (_, Err(_)) => {
-                Err(failure.outcome(Outcome::Uncertain).left_behind(resource(name)))
-            }
-            _ => {
-                self.forget(call, name);
-                Err(failure.outcome(Outcome::NotStarted))
-            }
-        }
-    }
-
-    /// Waits until commands can be run in it.
-    fn awaited(&self, call: &Call, name: &str) -> Result<Sandbox, Failure> {
-        loop {
-            call.check()?;
-            let sandbox = self.0.sandbox(call, name)?;
-            let sandbox = sandbox.ok_or_else(|| {
-                Failure::bootstrap(format!("the sandbox {name} went away while it was made"))
-            })?;
-            match sandbox.state() {
-                State::Ready => return Ok(sandbox),
-                State::Coming => {}
-                State::Failed | State::Paused | State::Leaving | State::Gone => {
-                    let status = &sandbox.status;
-                    return Err(Failure::bootstrap(format!("Islo says it is {status}: {name}")));
-                }
-            }
-            let phase = sandbox.creation_phase.as_deref().unwrap_or(&sandbox.status);
-            call.progress(&Progress { phase, ..Progress::default() });
-            if call.sleep(POLL)? == Woken::Cancel {
-                call.check()?;
-            }
-        }
-    }
-
-    /// Takes back what was begun.
-    fn undone(&self, call: &Call, name: &str, failure: Failure) -> Failure {
-        match self.delete(call, name) {
-            Ok(ReleaseOutcome::Released | ReleaseOutcome::AlreadyGone) => {
-                failure.outcome(Outcome::RolledBack)
-            }
-            Ok(_) | Err(_) => failure.outcome(Outcome::Uncertain).left_behind(resource(name)),
-        }
-    }
-
-    /// Deletes a sandbox that is ours, and watches until Islo says that it is gone.
-    fn delete(&self, call: &Call, name: &str) -> Result<ReleaseOutcome, Failure> {
-        let asked = self.0.ask(call, "DELETE", &path(name), Repeat::Safe, |request| request);
-        match asked {
-            Err(failure) if failure.kind() == ErrorKind::NotFound => {
-                self.forget(call, name);
-                return Ok(ReleaseOutcome::AlreadyGone);
-            }
-            asked => drop(asked?),
-        }
-        for _ in 0..WATCHED {
-            if self.0.sandbox(call, name)?.is_none() {
-                self.forget(call, name);
-                return Ok(ReleaseOutcome::Released);
-            }
-            if call.sleep(POLL)? == Woken::Cancel {
-                break;
-            }
-        }
-        Ok(ReleaseOutcome::Pending)
-    }
-
-    /// Nothing is left to be found.
-    fn forget(&self, call: &Call, name: &str) {
-        // A trail that still names it leads to nothing, which is no harm.
-        let _ = call.forget(&resource(name));
-        if let Some(desired) = identity(name) {
-            sandbox::forget_labels(call, &desired.lease_id);
-        }
-    }
-
-    /// Looks through all our sandboxes. Only a complete list proves that something is not there.
-    fn searched(&self, call: &Call, id: &str) -> Result<Option<Lease>, Failure> {
-        let (ours, complete) = self.0.sandboxes(call)?;
-        let named = |lease: &Lease| {
-            [lease.lease_id.as_str(), &lease.slug, &lease.name, &lease.cloud_id].contains(&id)
-        };
-        match ours.iter().filter_map(|sandbox| sandbox.lease(call)).find(named) {
-            None if !complete => {
-                let what = format!("{id} was not seen, but the list of sandboxes kept changing");
-                Err(Failure::transient(what).hint("try again"))
-            }
-            found => Ok(found),
-        }
-    }
-}
-
-fn foreign(name: &str, lease: &str) -> Failure {
-    Failure::precondition(format!("{name:?} is not the sandbox of {lease}; nothing was touched"))
-}
-
-fn check(id: &str, status: CheckStatus, message: impl Into<String>) -> Check {
-    Check { id: id.to_owned(), status, message: message.into(), hint: None }
-}
-
-/// How a question went, as a finding.
-fn told<T>(id: &str, asked: Result<T, Failure>, good: impl FnOnce(T) -> String) -> Check {
-    match asked {
-        Ok(answer) => check(id, CheckStatus::Ok, good(answer)),
-        Err(failure) => Check {
-            hint: failure.data().hint.clone(),
-            ..check(id, CheckStatus::Fail, failure.message())
-        },
+        let tried = Attempt { server_type: Some(&size), ..Attempt::default() };
+        sandbox::make(&self.ours(call), name, id, tried, || {
+            sandboxes::note_labels(call, id, &params.labels)?;
+            let asked = self
+                .0
+                .ask(call, "POST", "/sandboxes", Repeat::Never, |request| request.json(&body));
+            asked.map(drop)
+        })
     }
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::api::Api;
 use crate::exec::{Exec, next};
-use crate::sandbox::touch;
+use crate::sandboxes::touch;
 use crate::tree;
 
 pub(crate) fn run(

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use crabbox_plugin_sdk::{Call, ErrorKind, Failure, Level, Part, Repeat, Workspace};
 
 use crate::api::Api;
-use crate::sandbox::path;
+use crate::sandboxes::path;
 
 /// Bytes of the archive in one command, when it has to go that way: an argument has 128 KiB.
 const PIECE: usize = 48 * 1024;

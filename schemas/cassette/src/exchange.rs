@@ -18,6 +18,7 @@ pub(crate) struct Exchange {
     pub(crate) line: Line,
     pub(crate) repeat: bool,
     pub(crate) used: bool,
+    pub(crate) reads: bool,
     when: Option<String>,
     unless: Option<String>,
     pub(crate) sets: Option<String>,
@@ -47,6 +48,8 @@ struct Written {
     messages: Vec<WsMessage>,
     #[serde(default)]
     repeat: bool,
+    #[serde(default)]
+    reads: bool,
     when: Option<String>,
     unless: Option<String>,
     sets: Option<String>,
@@ -129,7 +132,7 @@ impl TryFrom<Written> for Exchange {
     type Error = &'static str;
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let Written { repeat, when, unless, sets, clears, messages, .. } = written;
+        let Written { repeat, reads, when, unless, sets, clears, messages, .. } = written;
         let line = match (written.request, written.exec, written.prompt, written.ws) {
             (Some(request), None, None, None) => {
                 let response = written.response.ok_or("no response")?;
@@ -144,7 +147,7 @@ impl TryFrom<Written> for Exchange {
             (None, None, None, Some(ws)) => Line::Ws { ws, messages },
             _ => return Err("not exactly one of request, exec, prompt and ws"),
         };
-        Ok(Self { line, repeat, used: false, when, unless, sets, clears })
+        Ok(Self { line, repeat, reads, used: false, when, unless, sets, clears })
     }
 }
 
@@ -190,13 +193,15 @@ impl Line {
     }
 }
 
-/// Whether a value is what is written, where `$any` is anything.
+/// Whether a value is what is written, where `$any` is anything, and as a member's name any other members.
 fn alike(written: &Value, value: &Value) -> bool {
     match (written, value) {
         (Value::String(text), _) if text == ANY => true,
         (Value::Object(written), Value::Object(value)) => {
-            written.len() == value.len()
-                && written.iter().all(|(name, w)| value.get(name).is_some_and(|v| alike(w, v)))
+            (written.contains_key(ANY) || written.len() == value.len())
+                && written
+                    .iter()
+                    .all(|(name, w)| name == ANY || value.get(name).is_some_and(|v| alike(w, v)))
         }
         (Value::Array(written), Value::Array(value)) => {
             written.len() == value.len() && written.iter().zip(value).all(|(w, v)| alike(w, v))

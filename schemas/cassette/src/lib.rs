@@ -10,13 +10,15 @@
 //! | `{"ws":"wss://…","messages":[{"text":"…"}]}` | `host/ws.*`: what comes, then the end |
 //!
 //! A request fits when method, URL and body are the same (a body as in `host/http`, JSON compared as JSON), and so are
-//! those of `auth` and `headers` that are written down; `"$any"` in a body, or for it, is anything. A response is a
+//! those of `auth` and `headers` that are written down; `"$any"` in a body, or for it, is anything, and `"$any":"$any"`
+//! in an object any other members. A response is a
 //! result of `host/http`; `events` is what `host/http.read` gives of an open one, and
 //! `{"error":{"kind":"transient","message":"…"}}` fails instead. Each exchange is used once, in any order; with
 //! `"repeat":true` as often as it is asked for.
 //!
 //! A service remembers. `"sets":"server"` says that from this exchange on there is a server, `"clears":"server"` that it is
-//! gone; one with `"when":"server"` or `"unless":"server"` fits only then.
+//! gone; one with `"when":"server"` or `"unless":"server"` fits only then. `"reads":true` says that it changes nothing, of
+//! a service that is asked for everything in the same way.
 
 mod exchange;
 
@@ -40,6 +42,8 @@ pub struct Cassette {
     captured: usize,
     /// What the service has now.
     standing: BTreeSet<String>,
+    /// Whether the last exchange changed nothing by its own word.
+    read: bool,
 }
 
 /// What is left of an open answer.
@@ -71,6 +75,11 @@ impl Cassette {
     /// What the service still has: set, and not cleared.
     pub fn standing(&self) -> impl Iterator<Item = &str> {
         self.standing.iter().map(String::as_str)
+    }
+
+    /// Whether the exchange that was played last says that it changes nothing.
+    pub fn only_read(&self) -> bool {
+        self.read
     }
 
     /// Answers `host/http`.
@@ -172,12 +181,14 @@ impl Cassette {
 
     /// The first exchange that fits now.
     fn play(&mut self, shown: &str, fits: impl Fn(&Line) -> bool) -> Answer<Line> {
+        self.read = false;
         let standing = &mut self.standing;
         let open = |exchange: &&mut Exchange| {
             (!exchange.used || exchange.repeat) && exchange.holds(standing) && fits(&exchange.line)
         };
         let exchange = self.exchanges.iter_mut().find(open).ok_or_else(|| missing(shown))?;
         exchange.used = true;
+        self.read = exchange.reads;
         standing.extend(exchange.sets.clone());
         if let Some(gone) = &exchange.clears {
             standing.remove(gone);

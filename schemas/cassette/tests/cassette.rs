@@ -11,6 +11,7 @@ const TAPE: &str = r#"
 {"request":{"method":"GET","url":"https://a.dev/s","body":"$any"},"response":{"json":[1]},"when":"server","repeat":true}
 {"request":{"method":"GET","url":"https://a.dev/s"},"response":{"json":[]},"unless":"server","repeat":true}
 {"request":{"method":"DELETE","url":"https://a.dev/s"},"response":{"status":204},"when":"server","clears":"server"}
+{"request":{"method":"POST","url":"https://a.dev/s","body":{"json":{"look":"x","$any":"$any"}}},"response":{"json":[]},"reads":true,"repeat":true}
 {"exec":{"tool":"toyctl","args":["ls"]},"result":{"exitCode":3,"stdout":"one"}}
 {"exec":{"tool":"toyctl"},"result":{},"repeat":true}
 {"prompt":{"kind":"text"},"answer":"north"}
@@ -43,6 +44,19 @@ fn a_recorded_service_remembers_what_it_has() {
     assert_eq!(ask(&mut tape, "GET", None), json!([]));
     let other = ask(&mut tape, "POST", Some(json!({"name": "x", "tags": []})));
     assert!(other.is_string(), "a list has its length: {other}");
+}
+
+#[test]
+fn what_is_asked_for_by_one_method_only_says_itself_that_it_reads() {
+    let mut tape = Cassette::parse(TAPE).unwrap();
+    for more in [json!({"look": "x"}), json!({"look": "x", "limit": 7, "after": null})] {
+        assert_eq!(ask(&mut tape, "POST", Some(more)), json!([]));
+        assert!(tape.only_read());
+    }
+    assert!(ask(&mut tape, "POST", Some(json!({"limit": 7}))).is_string(), "it names no look");
+    assert!(!tape.only_read(), "nobody knows what it does");
+    assert_eq!(ask(&mut tape, "POST", Some(json!({"name": "x", "tags": [1]}))), json!(201));
+    assert!(!tape.only_read());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crabbox_tests::{binary, eventually, gone_without, holders};
+use crabbox_tests::{binaries, binary, eventually, gone_without, holders};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -47,10 +47,33 @@ fn the_same_run_goes_through_the_component() {
     let file = sky.room.at("config/crabbox/config.yaml");
     let text = fs::read_to_string(&file).unwrap();
     sky.room.configure(&format!("{text}plugins:\n  runtime: [aws=wasm]\n"));
+    // What was compiled once stays so: on a busy machine that alone takes as long as a plugin may take to say hello.
+    let cache = binaries().join("test-cache").display().to_string();
     let running = sky.crabbox(&["run", "--", "sh", "-c", "cat hello.txt; exit 3"]);
+    let running = running.env("XDG_CACHE_HOME", cache);
     let ran = running.limit(Duration::from_secs(120)).run().expect(3);
     assert_eq!((ran.out(), sky.names()), ("hello\n".to_owned(), vec![]), "{ran}");
     assert_eq!(sky.count("RunInstances"), 1);
+}
+
+#[test]
+fn a_role_is_taken_on_by_whoever_may_and_does_what_it_may() {
+    let Some(sky) = Sky::new() else { return };
+    let [id, key] = &sky.admin;
+    let text = format!(
+        "[profile base]\naws_access_key_id = {id}\naws_secret_access_key = {key}\n\
+         [profile runner]\nrole_arn = arn:aws:iam::123456789012:role/runner\nsource_profile = base\nregion = eu-west-1\n"
+    );
+    let file = sky.room.at("aws-config");
+    fs::write(&file, text).unwrap();
+    let call = |words: &[&str]| {
+        let call = sky.crabbox(words).env("AWS_ACCESS_KEY_ID", "").env("AWS_PROFILE", "runner");
+        let call = call.env("AWS_CONFIG_FILE", file.display().to_string());
+        call.env("AWS_ENDPOINT_URL_STS", sky.url.clone())
+    };
+    let ran = call(&["run", "--", "cat", "hello.txt"]).ok();
+    assert_eq!((ran.out(), sky.names()), ("hello\n".to_owned(), vec![]), "{ran}");
+    assert!(sky.count("AssumeRole") >= 1);
 }
 
 #[test]

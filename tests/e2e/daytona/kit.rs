@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use crabbox_tests::{Room, binaries, gone_without};
+use crabbox_tests::Kit;
 use serde_json::{Value, json};
 
 /// Two secrets are asked for, and one of them is enough: the other is never used.
@@ -120,41 +119,14 @@ fn commands() -> Vec<String> {
     tape.0
 }
 
-fn passes(runtime: &str) {
-    let room = Room::new();
-    let tape = room.at("tape.jsonl");
-    let recorded = fs::read_to_string(top().join("plugins/daytona/tests/cassette.jsonl")).unwrap();
-    fs::write(&tape, format!("{recorded}{}\n", commands().join("\n"))).unwrap();
-    let plugin = top().join("plugins/daytona").display().to_string();
-    let tape = tape.display().to_string();
-    let words = ["plugin", "test", "--json", &plugin, "--cassette", &tape, "--runtime", runtime];
-    let words = words.into_iter().chain([
-        "--patience",
-        "10",
-        "--set",
-        "snapshot=small",
-        "--expect",
-        EXPECTED,
-    ]);
-    let cache = binaries().join("test-cache").display().to_string();
-    let call = room.crabbox(room.path(), words.collect::<Vec<_>>()).env("XDG_CACHE_HOME", cache);
-    let ended = call.limit(Duration::from_secs(300)).run();
-    let report = ended.json();
-    let checks = report["providers"][0]["checks"].as_array().unwrap();
-    let failed: Vec<_> = checks.iter().filter(|check| check["verdict"] == "failed").collect();
-    assert!(failed.iter().all(|check| check["id"] == EXPECTED), "{failed:#?}");
-    assert_eq!(ended.code, 0, "{ended}");
-    assert!(report["providers"][0]["passed"].as_u64().unwrap() >= 55, "{ended}");
-}
-
 #[test]
-fn the_program_passes_the_kit_and_leaves_nothing_after_a_crash_at_any_answer() {
-    passes("stdio");
-}
-
-#[test]
-fn the_component_passes_the_kit_and_leaves_nothing_after_a_crash_at_any_answer() {
-    if !gone_without("CRABBOX_TEST_WASM", "a component of ours") {
-        passes("wasm");
-    }
+fn program_and_component_pass_the_kit_and_leave_nothing_after_a_crash_at_any_answer() {
+    let kit = Kit {
+        provider: "daytona",
+        set: &["snapshot=small"],
+        exchanges: commands(),
+        limits: &[EXPECTED],
+        least: 55,
+    };
+    kit.passes_on_both_runtimes();
 }

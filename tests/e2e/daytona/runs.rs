@@ -4,16 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use crabbox_tests::{Ended, eventually};
+use crabbox_tests::eventually;
+use crabbox_tests::sandboxes::timing;
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{on, stage, warm};
-
-fn timing(ended: &Ended) -> Value {
-    let line = ended.err().lines().rfind(|line| line.starts_with('{')).unwrap().to_owned();
-    serde_json::from_str(&line).unwrap()
-}
 
 #[test]
 fn a_dirty_checkout_runs_in_a_sandbox_that_is_given_back() {

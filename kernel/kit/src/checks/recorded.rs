@@ -167,7 +167,7 @@ fn dry_run(bench: &Bench<'_>) -> Outcome {
         json!({"deadlineMs": 60_000, "graceMs": 5_000, "idem": "kit-dry", "dryRun": true});
     let _ = peer.ask(bench.method("acquire"), wanted)?;
     let sent = "acquire with dryRun";
-    if let Some(asked) = peer.host.service.changes().next() {
+    if let Some(asked) = peer.host.service.changes.first() {
         return fault(sent, "only requests that read", asked);
     }
     match peer.host.journal.is_empty() {

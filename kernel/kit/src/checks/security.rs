@@ -39,7 +39,7 @@ fn doctor(bench: &Bench<'_>) -> Outcome {
     if !peer.host.journal.is_empty() {
         return fault("doctor", "no host/resource.record", "one");
     }
-    let change = peer.host.service.changes().next().cloned();
+    let change = peer.host.service.changes.first().cloned();
     match change {
         None => bench.close(peer),
         Some(asked) => fault("doctor", "only requests that read", asked),

@@ -2,6 +2,7 @@
 
 mod profile;
 mod remote;
+mod role;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,6 +36,8 @@ pub struct Chain {
     chosen: Option<String>,
     /// Runs a command line of the user's.
     print: Arc<dyn Fn(String) -> Printing + Send + Sync>,
+    /// What time it is, in milliseconds since 1970.
+    now_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
     clients: Clients,
     kept: Mutex<Option<(Secret, Option<Instant>)>>,
 }
@@ -52,9 +55,10 @@ impl Chain {
         home: PathBuf,
         chosen: Option<String>,
         print: Arc<dyn Fn(String) -> Printing + Send + Sync>,
+        now_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
     ) -> Self {
         let clients = Clients::new(Vec::new(), None);
-        Self { env, home, chosen, print, clients, kept: Mutex::default() }
+        Self { env, home, chosen, print, now_ms, clients, kept: Mutex::default() }
     }
 
     /// The credentials, as a `credential_process` prints them; none when no place has any.
@@ -87,7 +91,7 @@ impl Chain {
         let wanted = self.chosen.as_deref().or_else(|| self.var("AWS_PROFILE"));
         match profile(self, wanted.unwrap_or("default"))? {
             Some(profile) => {
-                if let Some(found) = self.of_profile(&profile).await? {
+                if let Some(found) = self.of_profile(&profile, 0).await? {
                     return Ok(Some(found));
                 }
             }
@@ -107,9 +111,10 @@ impl Chain {
         Some(document(access, secret, self.var("AWS_SESSION_TOKEN"), None))
     }
 
-    async fn of_profile(&self, profile: &Profile) -> Result<Option<Value>, String> {
+    /// The credentials of a profile that so many roles lead to.
+    async fn of_profile(&self, profile: &Profile, depth: usize) -> Result<Option<Value>, String> {
         if let Some(key) =
-            ["role_arn", "web_identity_token_file"].iter().find(|key| profile.get(key).is_some())
+            ["web_identity_token_file", "mfa_serial"].iter().find(|key| profile.get(key).is_some())
         {
             let name = &profile.name;
             return Err(format!(
@@ -117,13 +122,14 @@ impl Chain {
                  `cmd:aws configure export-credentials --format process --profile {name}` as the credentials"
             ));
         }
+        if let Some(arn) = profile.get("role_arn") {
+            return role::assume(self, profile, arn, depth).await.map(Some);
+        }
         if profile.get("sso_account_id").is_some() {
             return remote::sso(self, profile).await.map(Some);
         }
-        if let (Some(access), Some(secret)) =
-            (profile.get("aws_access_key_id"), profile.get("aws_secret_access_key"))
-        {
-            return Ok(Some(document(access, secret, profile.get("aws_session_token"), None)));
+        if let Some(keys) = profile.keys() {
+            return Ok(Some(keys));
         }
         let Some(command) = profile.get("credential_process") else { return Ok(None) };
         let wrong = |what: &str| format!("the credential_process of {}: {what}", profile.name);

@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use crate::aws::Chain;
+use serde_json::Value;
+
+use crate::aws::{Chain, document};
 
 /// Most bytes of such a file.
 const MOST: u64 = 1 << 20;
@@ -19,6 +21,12 @@ pub(super) struct Profile {
 impl Profile {
     pub(super) fn get(&self, key: &str) -> Option<&str> {
         self.values.get(key).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// The keys that are written down in it.
+    pub(super) fn keys(&self) -> Option<Value> {
+        let (access, secret) = (self.get("aws_access_key_id")?, self.get("aws_secret_access_key")?);
+        Some(document(access, secret, self.get("aws_session_token"), None))
     }
 }
 

@@ -17,13 +17,21 @@ use crate::policy::Reach;
 /// How long the machine's own service may take: on most machines there is none.
 const NEAR: Duration = Duration::from_secs(1);
 /// How long others may take.
-const FAR: Duration = Duration::from_secs(10);
+pub(super) const FAR: Duration = Duration::from_secs(10);
 /// Most bytes of an answer, or of a file with a token.
 const MOST: usize = 64 * 1024;
 /// The service of containers, and the ones of two kinds of clusters.
 const CONTAINER: &str = "http://169.254.170.2";
 const CONTAINERS: &[&str] = &["169.254.170.2", "169.254.170.23", "[fd00:ec2::23]"];
 const MACHINE: &str = "http://169.254.169.254";
+
+/// A region's name, which becomes part of an address.
+pub(super) fn region(name: &str) -> Result<&str, String> {
+    match name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+        true => Ok(name),
+        false => Err(format!("{name:?} is no region")),
+    }
+}
 
 /// Exchanges the token that `aws sso login` left for credentials.
 pub(super) async fn sso(chain: &Chain, profile: &Profile) -> Result<Value, String> {
@@ -41,9 +49,7 @@ pub(super) async fn sso(chain: &Chain, profile: &Profile) -> Result<Value, Strin
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .ok_or_else(login)?;
     let token = cached.get("accessToken").and_then(Value::as_str).ok_or_else(login)?;
-    if !region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
-        return Err(format!("{region:?} is no region"));
-    }
+    let region = self::region(region)?;
     let portal = chain.var("AWS_ENDPOINT_URL_SSO").map(str::to_owned);
     let portal = portal.unwrap_or_else(|| format!("https://portal.sso.{region}.amazonaws.com"));
     let mut url = Url::parse(&format!("{portal}/federation/credentials"))
@@ -153,11 +159,24 @@ async fn ask(
     headers: &[(&str, &str)],
     patience: Duration,
 ) -> Result<(u16, Vec<u8>), String> {
+    post(chain, method, url, headers, String::new(), patience).await
+}
+
+/// The same with a body.
+pub(super) async fn post(
+    chain: &Chain,
+    method: Method,
+    url: Url,
+    headers: &[(&str, &str)],
+    body: String,
+    patience: Duration,
+) -> Result<(u16, Vec<u8>), String> {
     let host = url.host_str().unwrap_or_default().to_owned();
     let client = chain.clients.get(Reach::Anywhere).await.map_err(|error| error.message)?;
     let request = headers
         .iter()
         .fold(client.request(method, url), |request, (name, value)| request.header(*name, *value));
+    let request = if body.is_empty() { request } else { request.body(body) };
     let asking = async {
         let response = request.send().await?;
         let status = response.status().as_u16();

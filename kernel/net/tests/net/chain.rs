@@ -16,7 +16,13 @@ async fn find(home: &Path, chosen: Option<&str>, env: &[(&str, &str)]) -> Result
         let printed = json!({"AccessKeyId": command, "SecretAccessKey": "s", "Expiration": "2099-01-01T00:00:00Z"});
         Box::pin(async move { Ok(printed.to_string()) })
     });
-    let chain = Chain::new(Arc::new(env), home.to_owned(), chosen.map(str::to_owned), print);
+    let chain = Chain::new(
+        Arc::new(env),
+        home.to_owned(),
+        chosen.map(str::to_owned),
+        print,
+        Arc::new(|| 0),
+    );
     match chain.find().await {
         Ok(found) => Ok(found.map_or(Value::Null, |secret| {
             serde_json::from_str::<Value>(secret.expose()).unwrap()["AccessKeyId"].clone()
@@ -26,7 +32,7 @@ async fn find(home: &Path, chosen: Option<&str>, env: &[(&str, &str)]) -> Result
 }
 
 const CONFIG: &str = "[default]\naws_access_key_id = of-default\naws_secret_access_key = s\n[profile tool]\ncredential_process = print me\n\
-[profile role]\nrole_arn = arn:x\n[profile half]\naws_access_key_id = x\n[sso-session corp]\nsso_region = eu-west-1\nsso_start_url = https://x\n\
+[profile role]\nrole_arn = arn:x\n[profile web]\nrole_arn = arn:x\nweb_identity_token_file = x\n[profile half]\naws_access_key_id = x\n[sso-session corp]\nsso_region = eu-west-1\nsso_start_url = https://x\n\
 [profile corp]\nsso_session = corp\nsso_account_id = 1\nsso_role_name = dev\n";
 
 #[tokio::test]
@@ -43,7 +49,8 @@ async fn variables_and_profiles_are_looked_at_in_the_usual_order() {
     assert_eq!(find(at, None, &tool[2..]).await, Ok(json!("print me")));
     assert_eq!(find(at, None, &[]).await, Ok(json!("of-default")));
     for (profile, told) in [
-        ("role", "export-credentials"),
+        ("role", "nothing that has credentials"),
+        ("web", "export-credentials"),
         ("absent", "no profile absent"),
         ("corp", "aws sso login --profile corp"),
     ] {
@@ -102,4 +109,62 @@ async fn services_near_by_and_a_single_sign_on_hand_keys_out() {
         ("AWS_PROFILE", "corp"),
     ];
     assert_eq!(find(at, None, &env).await, Ok(json!("of-sso")));
+}
+
+const ROLES: &str = "[default]\naws_access_key_id = of-default\naws_secret_access_key = s\nregion = eu-west-1\n\
+[profile near]\nrole_arn = arn:near\nsource_profile = default\nregion = eu-west-1\nexternal_id = a b\n\
+[profile far]\nrole_arn = arn:far\nsource_profile = near\nrole_session_name = me\n\
+[profile here]\nrole_arn = arn:here\ncredential_source = Environment\n\
+[profile own]\nrole_arn = arn:own\nsource_profile = own\naws_access_key_id = of-own\naws_secret_access_key = s\n\
+[profile no]\nrole_arn = arn:no\nsource_profile = default\n\
+[profile round]\nrole_arn = arn:x\nsource_profile = about\n[profile about]\nrole_arn = arn:x\nsource_profile = round\n";
+
+#[tokio::test]
+async fn a_role_is_taken_on_with_the_credentials_its_profile_names() {
+    let home = tempfile::tempdir().unwrap();
+    let config = home.path().join("config");
+    fs::write(&config, ROLES).unwrap();
+    let server = Server::start(|asked| {
+        let form = asked.text();
+        let field = |name: &str| form.split('&').find_map(|pair| pair.strip_prefix(name)).unwrap_or("-").to_owned();
+        let signed = asked.header("authorization");
+        let who = signed.split("Credential=").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or("-");
+        match &*field("RoleArn=") {
+            "arn%3Ano" => reply(403, "", "<ErrorResponse><Error><Code>AccessDenied</Code><Message>not for you</Message></Error></ErrorResponse>"),
+            arn => reply(200, "", &format!(
+                "<AssumeRoleResponse><Credentials><AccessKeyId>{who}+{}</AccessKeyId><SecretAccessKey>s</SecretAccessKey>\
+                 <SessionToken>t/{arn}==</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResponse>",
+                arn.replace("%3A", ":")
+            )),
+        }
+    })
+    .await;
+    let url = server.url("/");
+    let env = [
+        ("AWS_CONFIG_FILE", config.to_str().unwrap()),
+        ("AWS_ENDPOINT_URL_STS", &url),
+        ("AWS_ACCESS_KEY_ID", "of-env"),
+        ("AWS_SECRET_ACCESS_KEY", "s"),
+    ];
+    let at = home.path();
+    for (profile, keys) in [
+        ("near", "of-default+arn:near"),
+        ("far", "of-default+arn:near+arn:far"),
+        ("here", "of-env+arn:here"),
+        ("own", "of-own+arn:own"),
+    ] {
+        assert_eq!(find(at, Some(profile), &env).await, Ok(json!(keys)), "{profile}");
+    }
+    let asked = server.asked();
+    let near = asked[0].text();
+    for part in ["Action=AssumeRole", "RoleSessionName=crabbox", "ExternalId=a+b"] {
+        assert!(near.contains(part), "{near}");
+    }
+    assert!(asked[0].header("authorization").contains("/eu-west-1/sts/aws4_request"));
+    assert_eq!(asked[2].header("x-amz-security-token"), "t/arn%3Anear==", "a role's own session");
+    assert!(asked[2].text().contains("RoleSessionName=me"));
+    for (profile, told) in [("no", "not for you"), ("round", "more than 5 roles")] {
+        let error = find(at, Some(profile), &env).await.unwrap_err();
+        assert!(error.contains(told), "{error}");
+    }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crabbox_plugin_sdk::{Call, Desired, ErrorKind, Failure, Lease, LeaseId, Repeat, Resource};
+use crabbox_plugin_sdk::sandbox::{self, Sandboxes, State, in_path};
+use crabbox_plugin_sdk::{Call, Desired, Failure, Lease, LeaseId, Repeat, found, touched_labels};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -11,8 +12,6 @@ use crate::config::size;
 
 /// What the names of our sandboxes begin with.
 pub(crate) const PREFIX: &str = "crabbox-";
-/// Longest name that is asked for.
-const NAME: usize = 63;
 /// Sandboxes on one page, and pages looked at.
 const PAGE: usize = 100;
 const PAGES: usize = 100;
@@ -48,27 +47,13 @@ struct Page {
     next_cursor: Option<String>,
 }
 
-/// How far a sandbox is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum State {
-    Coming,
-    Ready,
-    Paused,
-    Failed,
-    /// Being deleted: until it is gone it may cost money.
-    Leaving,
-    Gone,
-}
-
-/// The name of a lease's sandbox: the machine's name, and the lease's id.
+/// The name of a lease's sandbox.
 pub(crate) fn name_of(desired: &Desired) -> Result<String, Failure> {
-    let id = desired.lease_id.as_str().trim_start_matches("cbx_");
-    let name = format!("{}-{id}", desired.name);
-    if name.len() > NAME || !desired.name.starts_with(PREFIX) {
-        let what = format!("{name} is no name for a sandbox: {NAME} characters at most");
-        return Err(Failure::invalid_request(what).hint("choose a shorter --slug"));
+    let name = sandbox::name_of(desired)?;
+    match desired.name.starts_with(PREFIX) {
+        true => Ok(name),
+        false => Err(Failure::invalid_request(format!("{name} is no name for a sandbox of ours"))),
     }
-    Ok(name)
 }
 
 /// The identity a sandbox's name holds; none when it is not ours.
@@ -84,12 +69,6 @@ pub(crate) fn identity(name: &str) -> Option<Desired> {
     Some(Desired { lease_id, slug: slug.to_owned(), name: machine.to_owned() })
 }
 
-/// What the trail remembers of a sandbox.
-pub(crate) fn resource(name: &str) -> Resource {
-    let (kind, cloud_id) = ("sandbox".to_owned(), name.to_owned());
-    Resource { kind, cloud_id, region: None, billable: true }
-}
-
 impl Sandbox {
     /// One that would be made.
     pub(crate) fn planned(name: &str) -> Self {
@@ -102,7 +81,7 @@ impl Sandbox {
         match &*self.status.to_ascii_lowercase() {
             _ if self.deleted_at.is_some() => State::Gone,
             "ready" | "running" | "started" | "active" => State::Ready,
-            "paused" | "stopped" | "pausing" | "stopping" => State::Paused,
+            "paused" | "stopped" | "pausing" | "stopping" => State::Asleep,
             "failed" | "error" => State::Failed,
             "deleting" | "terminating" => State::Leaving,
             "deleted" | "terminated" => State::Gone,
@@ -117,13 +96,6 @@ impl Sandbox {
     /// The lease it belongs to; none when it is not ours.
     pub(crate) fn lease(&self, call: &Call) -> Option<Lease> {
         let Desired { lease_id, slug, name } = identity(&self.name)?;
-        let status = match self.state() {
-            State::Ready => "ready",
-            State::Coming => "leased",
-            State::Paused => "paused",
-            State::Failed => "failed",
-            State::Leaving | State::Gone => "released",
-        };
         let own = [
             ("crabbox", "true"),
             ("created_by", "crabbox"),
@@ -141,7 +113,7 @@ impl Sandbox {
             slug,
             name,
             cloud_id: self.name.clone(),
-            status: status.to_owned(),
+            status: self.state().status().to_owned(),
             server_type: self.spec.as_ref().map_or(String::new(), |s| size(s.vcpus, s.memory_mb)),
             labels,
             work_root: None,
@@ -166,45 +138,70 @@ pub(crate) fn note_labels(
 
 /// Notes that a lease is in use: a box in use is not cleaned up as an idle one.
 pub(crate) fn touch(call: &Call, lease: &LeaseId, state: &str, now: u64) {
-    let mut labels = labels(call, lease);
-    let number = |name: &str| labels.get(name).and_then(|text| text.parse::<u64>().ok());
-    let (idle, created) = (number("idle_timeout_secs"), number("created_at"));
-    let (Some(idle), Some(created), Some(ttl)) = (idle, created, number("ttl_secs")) else {
-        return;
-    };
-    let expires = (now + idle).min(created + ttl).to_string();
-    let news = [
-        ("state", state.to_owned()),
-        ("last_touched_at", now.to_string()),
-        ("expires_at", expires),
-    ];
-    labels.extend(news.map(|(name, value)| (name.to_owned(), value)));
-    // A box that looks idle too early is at worst asked about by whoever cleans up.
-    let _ = note_labels(call, lease, &labels);
-}
-
-pub(crate) fn forget_labels(call: &Call, lease: &LeaseId) {
-    // What is left is found by no sandbox.
-    let _ = call.kv_delete(&note(lease));
+    let labels = labels(call, lease);
+    if labels.contains_key("created_at") {
+        // A box that looks idle too early is at worst asked about by whoever cleans up.
+        let _ = note_labels(call, lease, &touched_labels(&labels, state, Some(now)));
+    }
 }
 
 fn note(lease: &LeaseId) -> String {
     format!("labels/{lease}")
 }
 
-impl Api {
-    /// A sandbox by its name; none when Islo says that there is none.
-    pub(crate) fn sandbox(&self, call: &Call, name: &str) -> Result<Option<Sandbox>, Failure> {
-        let found = self.ask(call, "GET", &path(name), Repeat::Safe, |request| request);
-        match found {
-            Err(failure) if failure.kind() == ErrorKind::NotFound => Ok(None),
-            found => {
-                let sandbox: Sandbox = found?.json()?;
-                Ok(Some(sandbox).filter(|sandbox| sandbox.state() != State::Gone))
-            }
-        }
+/// Islo's sandboxes, as one call sees them.
+pub(crate) struct Ours<'a> {
+    pub(crate) api: &'a Api,
+    pub(crate) call: &'a Call,
+}
+
+impl Sandboxes for Ours<'_> {
+    type Sandbox = Sandbox;
+    const SERVICE: &'static str = "Islo";
+
+    fn call(&self) -> &Call {
+        self.call
     }
 
+    fn find(&self, name: &str) -> Result<Option<Sandbox>, Failure> {
+        let asked = self.api.ask(self.call, "GET", &path(name), Repeat::Safe, |request| request);
+        let Some(reply) = found(asked)? else { return Ok(None) };
+        let sandbox: Sandbox = reply.json()?;
+        Ok(Some(sandbox).filter(|sandbox| sandbox.state() != State::Gone))
+    }
+
+    fn all(&self) -> Result<(Vec<Sandbox>, bool), Failure> {
+        self.api.sandboxes(self.call)
+    }
+
+    fn delete(&self, name: &str) -> Result<(), Failure> {
+        self.api.ask(self.call, "DELETE", &path(name), Repeat::Safe, |request| request).map(drop)
+    }
+
+    fn lease(&self, sandbox: &Sandbox) -> Option<Lease> {
+        sandbox.lease(self.call)
+    }
+
+    fn is_of(&self, sandbox: &Sandbox, id: &LeaseId) -> bool {
+        identity(&sandbox.name).is_some_and(|ours| ours.lease_id == *id)
+    }
+
+    fn state(&self, sandbox: &Sandbox) -> State {
+        sandbox.state()
+    }
+
+    fn word<'a>(&self, sandbox: &'a Sandbox) -> (&'a str, Option<&'a str>) {
+        let coming = sandbox.creation_phase.as_deref();
+        (coming.filter(|_| sandbox.state() == State::Coming).unwrap_or(&sandbox.status), None)
+    }
+
+    fn dropped(&self, id: &LeaseId) {
+        // What is left is found by no sandbox.
+        let _ = self.call.kv_delete(&note(id));
+    }
+}
+
+impl Api {
     /// All our sandboxes, and whether none can be missing.
     pub(crate) fn sandboxes(&self, call: &Call) -> Result<(Vec<Sandbox>, bool), Failure> {
         let (mut ours, mut seen, mut total, mut steady) = (Vec::new(), 0, None, true);
@@ -231,11 +228,9 @@ impl Api {
     }
 }
 
-/// The path of a sandbox. Names of ours need no escape; others are asked for only as they were recorded.
+/// The path of a sandbox.
 pub(crate) fn path(name: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    let name: String = name.chars().filter(|c| plain(*c)).collect();
-    format!("/sandboxes/{name}")
+    format!("/sandboxes/{}", in_path(name))
 }
 
 #[cfg(test)]
