@@ -89,6 +89,12 @@ impl Chain {
             return Ok(Some(found));
         }
         let wanted = self.chosen.as_deref().or_else(|| self.var("AWS_PROFILE"));
+        if wanted.is_none() && self.var("AWS_WEB_IDENTITY_TOKEN_FILE").is_some() {
+            // Going on would find somebody else: the machine's own role.
+            return Err("AWS_WEB_IDENTITY_TOKEN_FILE is set, which crabbox does not follow; let the vendor's \
+                 tool do it: `cmd:aws configure export-credentials --format process` as the credentials"
+                .to_owned());
+        }
         match profile(self, wanted.unwrap_or("default"))? {
             Some(profile) => {
                 if let Some(found) = self.of_profile(&profile, 0).await? {

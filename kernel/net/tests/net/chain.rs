@@ -48,6 +48,9 @@ async fn variables_and_profiles_are_looked_at_in_the_usual_order() {
     assert_eq!(find(at, Some("tool"), &keys).await, Ok(json!("print me")), "a choice goes first");
     assert_eq!(find(at, None, &tool[2..]).await, Ok(json!("print me")));
     assert_eq!(find(at, None, &[]).await, Ok(json!("of-default")));
+    let federated = [("AWS_WEB_IDENTITY_TOKEN_FILE", "/token"), ("AWS_ROLE_ARN", "arn:x")];
+    let error = find(at, None, &federated).await.unwrap_err();
+    assert!(error.contains("export-credentials"), "another identity is no way on: {error}");
     for (profile, told) in [
         ("role", "nothing that has credentials"),
         ("web", "export-credentials"),
