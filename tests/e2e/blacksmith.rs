@@ -67,7 +67,7 @@ pub(crate) fn warm(room: &Room, repo: &Path) -> (String, String) {
 
 #[test]
 fn a_watch_sees_changes_that_the_tool_sends() {
-    let (room, _smith, repo) = stage(2);
+    let (_smith, room, repo) = stage(2);
     let words = ["watch", "--debounce", "100ms", "--", "cat", "hello.txt"];
     let running = call(&room, &repo, &words).start();
     running.prints("changed");
