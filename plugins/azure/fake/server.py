@@ -30,7 +30,7 @@ how = {
     "broken": False,     # machines are set up in vain
     "impostor": False,   # somebody else answers at the addresses of machines
     "blocked": {},       # sizes this subscription may not have, and why
-    "state": "Enabled",
+    "accept": None,      # a token that does too
     # Refusals that are given instead: on = a method and a kind, with = a part of the body; `later`: only the operation
     # fails; `lose`: no answer ever comes, though it is done; `delay`: seconds before anything is done.
     "faults": [],        # {"on": "PUT virtualMachines", "with": "", "times": 1, "status": 409, "code": "X", "message": "x"}
@@ -141,7 +141,7 @@ def delete(thing):
             if body["storageProfile"]["osDisk"].get("deleteOption") == "Delete":
                 follow(disk_of(thing))
         elif kind == "networkInterfaces":
-            for one in thing["properties"]["ipConfigurations"]:
+            for one in thing["properties"].get("ipConfigurations", []):
                 public = one["properties"].get("publicIPAddress", {})
                 if public.get("properties", {}).get("deleteOption") == "Delete":
                     follow(public["id"])
@@ -379,6 +379,8 @@ def arm(method, path, query, body, error):
         allow("Microsoft.Authorization/permissions/read", path)
         return 200, {"value": [{"actions": ROLE["Actions"], "notActions": ROLE.get("NotActions", [])}]}, {}
     if rest[0] == "providers":
+        if rest[2] == "locations" and rest[3] not in LOCATIONS:
+            raise Refusal(400, "NoRegisteredProviderFound", "No registered resource provider found for location '%s'." % rest[3])
         allow("Microsoft.Compute/" + "/".join(part for n, part in enumerate(rest[2:]) if n % 2 == 0 or len(rest) < 5) + "/read", path)
         if rest[2] == "skus":
             location = re.fullmatch(r"location eq '(\w+)'", query["$filter"][0])[1]
@@ -523,7 +525,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             with lock:
                 pass_time()
-                if self.headers.get("authorization", "").removeprefix("Bearer ") not in tokens:
+                if self.headers.get("authorization", "").removeprefix("Bearer ") not in list(tokens) + [how["accept"]]:
                     raise Refusal(401, "InvalidAuthenticationToken", "The access token is invalid.")
                 if error and not rule.get("later"):
                     raise Refusal(rule.get("status", 409), rule["code"], rule.get("message", ""), rule.get("headers", {}))

@@ -1,6 +1,8 @@
 //! Machines of Azure, from a cloud on loopback whose machines are real SSH servers.
 
+mod kills;
 mod lease;
+mod walk;
 
 use std::fs;
 use std::io::{Read, Write};

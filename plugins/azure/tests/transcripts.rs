@@ -1,0 +1,1 @@
+//! Golden transcripts, in process and against the real program.
