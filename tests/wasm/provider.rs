@@ -21,6 +21,7 @@ fn the_same_transcripts_hold_for_the_program_and_the_component() {
     for (provider, powers, least) in [
         ("ssh", &[][..], 12),
         ("aws", http, 4),
+        ("azure", http, 7),
         ("hetzner", http, 6),
         ("islo", http, 10),
         ("blacksmith", exec, 7),

@@ -358,7 +358,9 @@ def arm(method, path, query, body, error):
     provider = provider or next((one for one in ("microsoft.authorization", "microsoft.network", "microsoft.compute") if "/%s/" % one in low), "")
     provider = provider or ("locations" if low.endswith("/locations") else "")
     polled = "/operations/" in low or "/operationresults/" in low
-    if query.get("api-version", [""])[0] != VERSIONS[provider] and not polled:
+    version = query.get("api-version", [""])[0]
+    # Newer ones are for the second client, which brings its own.
+    if not polled and not (re.fullmatch(r"20\d\d-\d\d-\d\d", version) and version >= VERSIONS[provider]):
         raise Refusal(400, "InvalidApiVersionParameter" if query.get("api-version") else "MissingApiVersionParameter", "The api-version is not valid.")
     if len(parts) < 2 or parts[1] != SUB:
         raise Refusal(404, "SubscriptionNotFound", "The subscription '%s' could not be found." % parts[1])

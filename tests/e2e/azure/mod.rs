@@ -1,6 +1,8 @@
 //! Machines of Azure, from a cloud on loopback whose machines are real SSH servers.
 
+mod client;
 mod kills;
+mod kit;
 mod lease;
 mod walk;
 
