@@ -241,6 +241,7 @@ fn broker(
         home: options.user.home.clone().into(),
         found: tokio::sync::Mutex::default(),
         aws: tokio::sync::OnceCell::new(),
+        now_ms: Arc::clone(&options.now_ms),
     };
     let granted = crabbox_plugins::programs(&options.entry, &options.config);
     let net = Net::new(crabbox_net::Options {

@@ -41,7 +41,7 @@ lock, numbers = threading.RLock(), itertools.count(1)
 
 def size(name, cpus, memory, places="", nvme=False, spot=True, arm=False):
     said = {"vCPUs": cpus, "MemoryGB": memory, "CpuArchitectureType": "Arm64" if arm else "x64", "LowPriorityCapable": spot,
-            "EphemeralOSDiskSupported": bool(places), "SupportedEphemeralOSDiskPlacements": places, "HyperVGenerations": "V1,V2",
+            "AcceleratedNetworkingEnabled": cpus > 2, "EphemeralOSDiskSupported": bool(places), "SupportedEphemeralOSDiskPlacements": places, "HyperVGenerations": "V1,V2",
             "DiskControllerTypes": "NVMe" if nvme else "SCSI"}
     return {"name": "Standard_" + name, "said": {key: str(value) for key, value in said.items() if value != ""}}
 
@@ -207,6 +207,8 @@ def check_machine(id, body, location):
         invalid("a machine needs a network interface")
     door = known(doors[0]["id"], id)
     allow("Microsoft.Network/networkInterfaces/join/action", door["id"])
+    if door["properties"].get("enableAcceleratedNetworking") and row["said"]["AcceleratedNetworkingEnabled"] != "True":
+        invalid("The VM size %s is not permitted to enable accelerated networking on it." % wanted, "VMSizeIsNotPermittedToEnableAcceleratedNetworking")
     if door["location"] != location:
         invalid("the interface is in another location", "InvalidResourceReference")
     for user in users(door["id"]):

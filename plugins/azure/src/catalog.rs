@@ -31,6 +31,8 @@ pub(crate) struct Size {
     arm: bool,
     pub(crate) spot: bool,
     pub(crate) only_nvme: bool,
+    /// Its interface can go around the host.
+    pub(crate) fast_net: bool,
     /// Its own disk can hold the system, at this place when that has a name.
     pub(crate) local: Option<String>,
     /// Why this subscription cannot have it.
@@ -84,6 +86,7 @@ impl From<Sku> for Size {
             arm: said("CpuArchitectureType").eq_ignore_ascii_case("arm64"),
             spot: is("LowPriorityCapable"),
             only_nvme: controllers.contains("NVMe") && !controllers.contains("SCSI"),
+            fast_net: is("AcceleratedNetworkingEnabled"),
             local: is("EphemeralOSDiskSupported")
                 .then(|| place.map(|place| (*place).to_owned()).unwrap_or_default()),
             blocked: everywhere.map(|one| one.reason_code.clone()),

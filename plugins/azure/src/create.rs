@@ -13,7 +13,7 @@ use crate::api::{Api, Thing};
 use crate::catalog::{self, Size};
 use crate::config::{Market, machines};
 use crate::machine::{Kind, Reached, tags};
-use crate::site::{self, Look, Site};
+use crate::site::{self, Look, Site, is_same};
 
 /// Who Azure thinks will log in; the box has a user of its own instead.
 const ADMIN: &str = "crabadmin";
@@ -171,7 +171,7 @@ impl Order<'_> {
     ) -> Result<Lease, Failure> {
         let (interface, host) = match &spot.door {
             Some(door) => door.clone(),
-            None => spot.door.insert(self.door(&spot.site)?).clone(),
+            None => spot.door.insert(self.door(spot)?).clone(),
         };
         let id = self.id(Kind::Machine);
         self.record(Kind::Machine)?;
@@ -188,8 +188,12 @@ impl Order<'_> {
         self.api.call.record(&kind.resource(&self.id(kind)))
     }
 
-    /// The address and the interface of a lease.
-    fn door(&self, site: &Site<'_>) -> Result<(String, String), Failure> {
+    /// The address and the interface of a lease, which must do for every size that may be tried.
+    fn door(&self, Spot { site, sizes, .. }: &Spot<'_>) -> Result<(String, String), Failure> {
+        let wanted = machines(&self.params.request);
+        let is_wanted = |size: &&Size| wanted.iter().any(|machine| is_same(&size.name, machine));
+        let mut there = sizes.iter().flatten().filter(is_wanted).peekable();
+        let fast = there.peek().is_some() && there.all(|size| size.fast_net);
         let tags = tags(self.params, None, None);
         let make = |kind: Kind, body: Value| {
             self.record(kind)?;
@@ -206,7 +210,7 @@ impl Order<'_> {
         let interface = make(
             Kind::Interface,
             json!({"properties": {
-                "networkSecurityGroup": {"id": site.guard},
+                "networkSecurityGroup": {"id": site.guard}, "enableAcceleratedNetworking": fast,
                 "ipConfigurations": [{"name": "box", "properties": {
                     "subnet": {"id": site.subnet}, "privateIPAllocationMethod": "Dynamic",
                     "publicIPAddress": public,
@@ -322,7 +326,7 @@ impl Spot<'_> {
     fn size(&self, candidate: Candidate<'_>) -> Result<Option<&Size>, Failure> {
         let Some(sizes) = &self.sizes else { return Ok(None) };
         let Candidate { machine, location, market } = candidate;
-        let known = sizes.iter().find(|size| size.name.eq_ignore_ascii_case(machine));
+        let known = sizes.iter().find(|size| is_same(&size.name, machine));
         match known {
             None => Err(Failure::capacity(format!("{location} has no size {machine}"))),
             Some(Size { blocked: Some(why), .. }) => Err(Failure::capacity(format!(

@@ -18,6 +18,7 @@ const SUBNET: &str = "10.42.0.0/24";
 const PRIORITIES: std::ops::Range<u64> = 100..4097;
 /// How often a number for a rule is looked for that nobody else takes meanwhile.
 const RULES: usize = 5;
+const AGAIN: Duration = Duration::from_secs(1);
 /// How long the service may take that tells our own address.
 const ADDRESS: Duration = Duration::from_secs(5);
 
@@ -99,10 +100,9 @@ impl<'a> Look<'a> {
             api.put(&settings.group(), &shared(json!({})))?;
         }
         let guard = match self.guard.there {
-            Some(there) => there,
-            None => api.put(&self.guard.id, &shared(json!({})))?,
+            Some(there) => Some(there),
+            None => api.put(&self.guard.id, &shared(json!({}))).map(|_| None)?,
         };
-        open(api, guard, ports, &self.cidrs)?;
         let part = json!({"addressPrefix": SUBNET});
         let subnet = format!("{}/subnets/{}", self.network.id, settings.subnet);
         match self.network.there {
@@ -117,6 +117,14 @@ impl<'a> Look<'a> {
             }
             Some(_) => {}
         }
+        let guard = match guard {
+            Some(there) => there,
+            // Whoever makes it at the same time takes rules away; late is when nobody does any more.
+            None => api.settled(&self.guard.id)?.ok_or_else(|| {
+                Failure::transient(format!("{} is gone again", name_of(&self.guard.id)))
+            })?,
+        };
+        open(api, guard, ports, &self.cidrs)?;
         Ok(Site { location, subnet, guard: self.guard.id })
     }
 }
@@ -144,7 +152,8 @@ fn open(api: &Api<'_>, mut guard: Thing, ports: &[u16], cidrs: &[String]) -> Res
             match api.put(&format!("{}/securityRules/{name}", guard.id), &body) {
                 // Somebody else took the number.
                 Err(failure) if turn == RULES || !is_taken(&failure) => return Err(failure),
-                _ => {}
+                Err(_) => drop(api.call.sleep(AGAIN)?),
+                Ok(_) => {}
             }
             let now = api.get::<Thing>(&guard.id)?;
             guard = now.map_or(guard, |(now, _)| now);

@@ -12,13 +12,13 @@ const EXPECTED: &str = "M5";
 fn passes(runtime: &str) {
     let room = Room::new();
     let id = "00000001-0000-4000-8000-000000000000";
-    let set = ["subscription-id", "tenant-id", "client-id"].map(|name| format!("{name}={id}"));
-    let set = set.iter().flat_map(|set| ["--set", set]);
     let folder = plugin().display().to_string();
     let cassette = plugin().join("tests/cassette.jsonl").display().to_string();
-    let words = ["plugin", "test", "--json", &folder, "--runtime", runtime, "--patience", "10"];
-    let more = ["--cassette", &cassette, "--expect", EXPECTED];
-    let words = words.into_iter().chain(more).chain(set);
+    let set = ["subscription-id", "tenant-id", "client-id"].map(|name| format!("{name}={id}"));
+    let mut words =
+        vec!["plugin", "test", "--json", &folder, "--runtime", runtime, "--patience", "10"];
+    words.extend(["--cassette", &cassette, "--expect", EXPECTED]);
+    words.extend(set.iter().flat_map(|set| ["--set", set]));
     let ended = room.crabbox(room.path(), words).limit(Duration::from_secs(300)).run().expect(0);
     let passed = ended.json()["providers"][0]["passed"].as_u64().unwrap();
     assert!(passed >= 50, "only {passed} checks passed: {ended}");

@@ -101,6 +101,8 @@ fn a_kept_machine_is_found_listed_touched_used_and_stopped() {
         made["networkProfile"]["networkInterfaces"][0]["properties"]["deleteOption"],
         "Delete"
     );
+    let door = &sky.all("networkInterfaces")[0]["properties"];
+    assert_eq!(door["enableAcceleratedNetworking"], true);
     for name in ["first", &lease, &name, &id] {
         let _ = sky.crabbox(&["status", name]).ok();
     }
