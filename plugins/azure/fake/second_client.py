@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Microsoft's own client against the cloud of these tests: what it sees of ours, and a machine of its own.
+"""Microsoft's own clients against the cloud of these tests: what they see of ours, a machine of their own, and whether
+everything the cloud was asked and answers is in their models.
 
     second_client.py URL SUBSCRIPTION TENANT CLIENT SECRET
 """
-import json, sys, urllib.parse, urllib.request
+import json, re, sys, urllib.parse, urllib.request
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import HttpResponseError
 from azure.core.pipeline.policies import SansIOHTTPPolicy
-from azure.mgmt.compute import ComputeManagementClient
-from azure.mgmt.network import NetworkManagementClient
+from azure.mgmt.compute import ComputeManagementClient, models as machines
+from azure.mgmt.network import NetworkManagementClient, models as networks
 
 url, subscription, tenant, client, secret = sys.argv[1:]
 GROUP = "crabbox-leases"
@@ -29,6 +30,36 @@ class Bearer(SansIOHTTPPolicy):
 
 
 more = {"authentication_policy": Bearer(), "polling_interval": 0}
+def strange(models, model, value, path):
+    """Members that Microsoft's own model does not have, and words that its lists of words do not have."""
+    fields, hints = model()._attr_to_rest_field, {}
+    for base in reversed(model.__mro__):
+        hints.update(getattr(base, "__annotations__", {}))
+    kinds = {field._rest_name: re.findall(r"_models\.(\w+)", str(hints.get(name, ""))) for name, field in fields.items()}
+    for name, inner in value.items():
+        at = "%s/%s" % (path, name)
+        if name not in kinds:
+            yield at
+        # The list of sizes is an old one.
+        for kind in [getattr(models, kind) for kind in kinds.get(name, []) if kind != "VirtualMachineSizeTypes"]:
+            for one in inner if isinstance(inner, list) else [inner]:
+                if isinstance(one, dict):
+                    yield from strange(models, kind, one, at)
+                elif hasattr(kind, "__members__") and one not in [word.value for word in kind]:
+                    yield "%s=%s" % (at, one)
+
+
+KINDS = {"virtualMachines": (machines, machines.VirtualMachine), "disks": (machines, machines.Disk),
+         "networkInterfaces": (networks, networks.NetworkInterface), "publicIPAddresses": (networks, networks.PublicIPAddress),
+         "networkSecurityGroups": (networks, networks.NetworkSecurityGroup), "virtualNetworks": (networks, networks.VirtualNetwork)}
+with urllib.request.urlopen(url + "/_fake", b"{}") as answer:
+    things = [thing for thing in json.load(answer)["things"] if thing["kind"] in KINDS]
+odd = []
+for thing in things:
+    answered = {name: value for name, value in thing.items() if name not in ("kind", "asked")}
+    for body in (answered, json.loads(thing.get("asked", "{}"))):
+        odd.extend(strange(*KINDS[thing["kind"]], body, thing["kind"]))
+
 compute = ComputeManagementClient(Credential(), subscription, base_url=url, api_version="2024-07-01", **more)
 network = NetworkManagementClient(Credential(), subscription, base_url=url, api_version="2024-05-01", **more)
 ours = [one.tags["slug"] for one in compute.virtual_machines.list(GROUP) if (one.tags or {}).get("crabbox") == "true"]
@@ -63,4 +94,5 @@ try:
     error = None
 except HttpResponseError as refused:
     error = refused.error.code
-print(json.dumps({"ours": ours, "power": power, "state": made.provisioning_state, "address": public.ip_address, "held": held, "error": error}))
+print(json.dumps({"ours": ours, "power": power, "state": made.provisioning_state, "address": public.ip_address, "held": held, "error": error,
+                  "judged": sorted({thing["kind"] for thing in things}), "strange": odd}))

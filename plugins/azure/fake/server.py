@@ -127,8 +127,8 @@ def delete(thing):
     if kind == "publicIPAddresses":
         for user in users(key):
             raise Refusal(400, "PublicIPAddressCannotBeDeleted", "Public IP address %s can not be deleted since it is still allocated to resource %s." % (thing["id"], user["id"]))
-    if kind == "disks" and thing["properties"].get("managedBy", "").lower() in things:
-        raise Refusal(409, "OperationNotAllowed", "Disk %s is attached to VM %s." % (thing["name"], thing["properties"]["managedBy"]))
+    if kind == "disks" and thing.get("managedBy", "").lower() in things:
+        raise Refusal(409, "OperationNotAllowed", "Disk %s is attached to VM %s." % (thing["name"], thing["managedBy"]))
     thing["properties"]["provisioningState"] = "Deleting"
     def gone(_):
         things.pop(key, None)
@@ -282,7 +282,7 @@ def put(id, kind, name, body, error):
         data = p["osProfile"].pop("customData", "")
         p["vmId"] = "%08d-vm" % next(numbers)
         disk = {"id": disk_of(thing), "name": p["storageProfile"]["osDisk"]["name"], "kind": "disks", "location": location, "tags": dict(thing["tags"]),
-                "properties": {"managedBy": id, "provisioningState": "Succeeded", "local": "diffDiskSettings" in p["storageProfile"]["osDisk"]}}
+                "managedBy": id, "properties": {"provisioningState": "Succeeded", "diskState": "Attached"}}
         things[disk["id"].lower()] = disk
         also = lambda: boot(thing, base64.b64decode(data))
     if kind == "publicIPAddresses" and "ipAddress" not in p:
