@@ -21,9 +21,9 @@ fn the_same_transcripts_hold_for_the_program_and_the_component() {
     for (provider, powers, least) in [
         ("ssh", &[][..], 12),
         ("aws", http, 4),
-        ("azure", http, 7),
         ("hetzner", http, 6),
         ("islo", http, 10),
+        ("azure", http, 7),
         ("blacksmith", exec, 7),
     ] {
         if let Some(count) = replayed(provider, powers) {

@@ -11,7 +11,6 @@ use std::time::Duration;
 use crabbox_net::{Chain, Printing, Secret, Source};
 use crabbox_schemas::error::{ErrorKind, RpcError};
 use crabbox_schemas::manifest::{SecretChain, SecretGrant};
-use crabbox_wire::payload;
 use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{Mutex, OnceCell};
@@ -226,7 +225,8 @@ fn lasts(token: &str, now: Duration) -> Option<Duration> {
     let [_, claims, _] = token.split('.').collect::<Vec<_>>().try_into().ok()?;
     let plain = claims.replace('-', "+").replace('_', "/");
     let padded = format!("{plain}{}", "=".repeat((4 - plain.len() % 4) % 4));
-    let claims: Value = serde_json::from_slice(&payload::from_b64(&padded).ok()?).ok()?;
+    let claims: Value =
+        serde_json::from_slice(&crabbox_wire::payload::from_b64(&padded).ok()?).ok()?;
     let end = Duration::from_secs(claims.get("exp")?.as_u64()?);
     Some(end.saturating_sub(now + EARLY).max(LEAST))
 }
@@ -294,7 +294,7 @@ mod tests {
             home: home.to_owned(),
             found: Mutex::default(),
             aws: OnceCell::new(),
-            now_ms: Arc::new(|| 1_000_000_000),
+            now_ms: Arc::new(|| 0),
         })
     }
 
