@@ -126,7 +126,16 @@ impl<'a> Api<'a> {
             }
             Err(failure) => return Err(failure),
         };
+        let lease = body.pointer("/tags/lease").and_then(Value::as_str).unwrap_or_default();
+        let is_it = |thing: &Thing| {
+            let place = body.get("location").and_then(Value::as_str);
+            thing.tag("lease") == lease && place.is_none_or(|place| is_same(&thing.location, place))
+        };
         match self.settled(path)? {
+            Some(thing) if !is_it(&thing) => Err(Failure::conflict(format!(
+                "{} is there already, for something else",
+                thing.name
+            ))),
             Some(thing) if thing.provisioning() != "Failed" => Ok(thing),
             made => Err(lost.unwrap_or_else(|| {
                 let state = made.map_or("gone", |_| "failed");
@@ -202,6 +211,11 @@ fn cancelled() -> Failure {
     Failure::cancelled("cancelled", Outcome::Uncertain)
 }
 
+/// Whether two words mean one place or size: `East US` is `eastus`.
+pub(crate) fn is_same(one: &str, other: &str) -> bool {
+    one.replace(' ', "").eq_ignore_ascii_case(other)
+}
+
 /// The last part of an id.
 pub(crate) fn name_of(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or_default()
@@ -222,6 +236,7 @@ const CODES: &[(&str, ErrorKind, &str)] = &[
     ("OverconstrainedAllocationRequest", ErrorKind::Capacity, ""),
     ("OverconstrainedZonalAllocationRequest", ErrorKind::Capacity, ""),
     ("VMSizeNotSupported", ErrorKind::Capacity, ""),
+    ("RequestDisallowedByAzure", ErrorKind::Capacity, ""),
     ("QuotaExceeded", ErrorKind::Quota, LIMIT),
     (".LimitReached", ErrorKind::Quota, LIMIT),
     ("TooManyRequests", ErrorKind::RateLimited, ""),
@@ -262,6 +277,9 @@ const CODES: &[(&str, ErrorKind, &str)] = &[
     ("AnotherOperationInProgress", ErrorKind::Conflict, ""),
     ("OperationNotAllowed", ErrorKind::Conflict, ""),
     ("AttachDiskWhileBeingDetached", ErrorKind::Conflict, ""),
+    ("OSProvisioningTimedOut", ErrorKind::Bootstrap, ""),
+    ("OSProvisioningClientError", ErrorKind::Bootstrap, ""),
+    ("VMStartTimedOut", ErrorKind::Bootstrap, ""),
     ("RetryableError", ErrorKind::Transient, ""),
     ("OperationPreempted", ErrorKind::Transient, ""),
     ("ServerTimeout", ErrorKind::Transient, ""),

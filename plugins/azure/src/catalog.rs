@@ -8,9 +8,8 @@ use crabbox_plugin_sdk::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::api::{Api, Thing, name_of};
+use crate::api::{Api, Thing, is_same, name_of};
 use crate::config::{self, all_machines};
-use crate::site::is_same;
 
 /// How long a list of offers may be kept.
 const KEEP_MS: u64 = 3_600_000;

@@ -9,11 +9,11 @@ use crabbox_plugin_sdk::{
 };
 use serde_json::{Value, json};
 
-use crate::api::{Api, Thing};
+use crate::api::{Api, Thing, is_same};
 use crate::catalog::{self, Size};
 use crate::config::{Market, machines};
 use crate::machine::{Kind, Reached, tags};
-use crate::site::{self, Look, Site, is_same};
+use crate::site::{self, Look, Site};
 
 /// Who Azure thinks will log in; the box has a user of its own instead.
 const ADMIN: &str = "crabadmin";

@@ -8,33 +8,8 @@ use crate::api::Api;
 use crate::catalog;
 use crate::site;
 
-/// What a lease does, as Azure's roles name it.
-const RIGHTS: &[&str] = &[
-    "Microsoft.Resources/subscriptions/resourceGroups/read",
-    "Microsoft.Resources/subscriptions/resourceGroups/write",
-    "Microsoft.Network/virtualNetworks/read",
-    "Microsoft.Network/virtualNetworks/write",
-    "Microsoft.Network/virtualNetworks/subnets/write",
-    "Microsoft.Network/virtualNetworks/subnets/join/action",
-    "Microsoft.Network/networkSecurityGroups/read",
-    "Microsoft.Network/networkSecurityGroups/write",
-    "Microsoft.Network/networkSecurityGroups/join/action",
-    "Microsoft.Network/networkSecurityGroups/securityRules/write",
-    "Microsoft.Network/publicIPAddresses/read",
-    "Microsoft.Network/publicIPAddresses/write",
-    "Microsoft.Network/publicIPAddresses/delete",
-    "Microsoft.Network/publicIPAddresses/join/action",
-    "Microsoft.Network/networkInterfaces/read",
-    "Microsoft.Network/networkInterfaces/write",
-    "Microsoft.Network/networkInterfaces/delete",
-    "Microsoft.Network/networkInterfaces/join/action",
-    "Microsoft.Compute/virtualMachines/read",
-    "Microsoft.Compute/virtualMachines/write",
-    "Microsoft.Compute/virtualMachines/delete",
-    "Microsoft.Compute/disks/read",
-    "Microsoft.Compute/disks/write",
-    "Microsoft.Compute/disks/delete",
-];
+/// The role that is enough, as the provider's page has it.
+const ROLE: &str = include_str!("../role.json");
 
 pub(crate) fn checks(api: &Api<'_>) -> Result<Vec<Check>, Failure> {
     let settings = api.settings;
@@ -88,7 +63,7 @@ fn refused(id: &str, failure: &Failure) -> Result<Check, Failure> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Role {
-    #[serde(default)]
+    #[serde(default, alias = "Actions")]
     actions: Vec<String>,
     #[serde(default)]
     not_actions: Vec<String>,
@@ -110,13 +85,15 @@ fn rights(api: &Api<'_>, checks: &mut Vec<Check>) -> Result<(), Failure> {
         }
         Err(failure) => return Err(failure),
     };
-    let has = |right: &&&str| {
+    let enough: Role = serde_json::from_str(ROLE)
+        .map_err(|error| Failure::internal("the role is broken").because(&error))?;
+    let has = |right: &&String| {
         roles.iter().any(|role| {
             role.actions.iter().any(|action| fits(action, right))
                 && !role.not_actions.iter().any(|action| fits(action, right))
         })
     };
-    let (had, lacking): (Vec<&&str>, Vec<&&str>) = RIGHTS.iter().partition(has);
+    let (had, lacking): (Vec<_>, Vec<_>) = enough.actions.iter().partition(has);
     for right in &lacking {
         let hint =
             format!("allow {right}; the whole role is on crabbox's page about the azure provider");

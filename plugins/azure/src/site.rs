@@ -7,7 +7,7 @@ use std::time::Duration;
 use crabbox_plugin_sdk::{ErrorKind, Failure};
 use serde_json::{Value, json};
 
-use crate::api::{Api, Thing, name_of};
+use crate::api::{Api, Thing, is_same, name_of};
 
 /// The tag of what crabbox made for all leases.
 const MANAGED: (&str, &str) = ("managed_by", "crabbox");
@@ -84,11 +84,6 @@ fn place(
     }
     let id = id(&format!("{name}-{location}"));
     Ok(Place { there: ours(api, &id, key)?, id })
-}
-
-/// `East US` is `eastus`.
-pub(crate) fn is_same(one: &str, other: &str) -> bool {
-    one.replace(' ', "").eq_ignore_ascii_case(other)
 }
 
 impl<'a> Look<'a> {

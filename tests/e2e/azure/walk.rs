@@ -163,6 +163,8 @@ fn a_service_that_is_busy_is_asked_later() {
 #[test]
 fn wrong_secrets_missing_rights_and_wrong_settings_are_told_before_anything_is_made() {
     let mut role = super::role();
+    let known = std::fs::read_to_string(super::plugin().join("role.json")).unwrap();
+    assert_eq!(role, known.parse::<Value>().unwrap(), "the page has the role the doctor knows");
     let lacking = "Microsoft.Compute/virtualMachines/write";
     role["Actions"].as_array_mut().unwrap().retain(|action| action != lacking);
     let sky = Sky::with(&role);
