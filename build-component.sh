@@ -65,7 +65,7 @@ compile module --manifest-path tests/fixtures/wasi-stdio/Cargo.toml
 put wasi-stdio-guest.wasm wasi-module-guest.wasm
 compile crt1-command --manifest-path tests/fixtures/wasi-stdio/Cargo.toml
 put wasi-stdio-guest.wasm wasi-stdio-guest.wasm
-for provider in aws blacksmith daytona hetzner islo ssh; do
+for provider in aws azure blacksmith daytona hetzner islo ssh; do
   compile crt1-reactor --package "crabbox-provider-$provider" --lib --crate-type cdylib
   put "crabbox_provider_$provider.wasm" "crabbox-provider-$provider.wasm"
 done

@@ -78,10 +78,13 @@ clients=${CARGO_TARGET_DIR:-$PWD/target}/clients
 # An EC2 of others, and Amazon's own client.
 "$clients/bin/python" -c "import boto3, moto.ec2" 2>/dev/null ||
   "$clients/bin/python" -m pip install --quiet --disable-pip-version-check 'moto[server,ec2,sts,iam]==5.2.5' boto3==1.44.8 || true
+# Microsoft's own clients.
+"$clients/bin/python" -c "import azure.mgmt.compute, azure.mgmt.network" 2>/dev/null ||
+  "$clients/bin/python" -m pip install --quiet --disable-pip-version-check azure-mgmt-compute==39.0.0 azure-mgmt-network==33.1.0 || true
 if ! "$clients/bin/python" -c "import boto3, moto.ec2" 2>/dev/null; then
   export CRABBOX_TEST_MOTO=0
 fi
-if "$clients/bin/python" -c "import daytona, hcloud, islo" 2>/dev/null; then
+if "$clients/bin/python" -c "import azure.mgmt.compute, azure.mgmt.network, daytona, hcloud, islo" 2>/dev/null; then
   export CRABBOX_TEST_HCLOUD_PYTHON=$clients/bin/python
 else
   export CRABBOX_TEST_SDK=0

@@ -21,7 +21,7 @@ fn unknown_commands_flags_and_providers_are_named() {
     let _ = fails(&room, &repo, &["run", "--nonsense", "--", "true"], 2).says(&["--nonsense"]);
     let _ = fails(&room, &repo, &["run", "--provider", "moon", "--", "true"], 2).says(&[
         "moon",
-        "known providers: aws, blacksmith-testbox, container, daytona, example-python, external, hetzner, islo, local, ssh",
+        "known providers: aws, azure, blacksmith-testbox, container, daytona, example-python, external, hetzner, islo, local, ssh",
     ]);
     let _ = fails(&room, &repo, &["run"], 2).says(&["no command"]);
     let _ = fails(&room, &repo, &["run", "--", ""], 2);

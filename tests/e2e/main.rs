@@ -4,6 +4,8 @@
 
 #[cfg(target_os = "linux")]
 mod aws;
+#[cfg(target_os = "linux")]
+mod azure;
 mod bad_days;
 mod base_ref;
 mod blacksmith;

@@ -31,6 +31,7 @@ impl Room {
     pub fn new() -> Self {
         for provider in [
             "crabbox-provider-aws",
+            "crabbox-provider-azure",
             "crabbox-provider-blacksmith",
             "crabbox-provider-container",
             "crabbox-provider-daytona",

@@ -32,6 +32,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ),
     ("crabbox-box-server", &[]),
     ("crabbox-provider-aws", &["crabbox-plugin-sdk"]),
+    ("crabbox-provider-azure", &["crabbox-plugin-sdk"]),
     ("crabbox-provider-container", &["crabbox-plugin-sdk"]),
     ("crabbox-provider-daytona", &["crabbox-plugin-sdk"]),
     ("crabbox-provider-external", &["crabbox-plugin-sdk"]),

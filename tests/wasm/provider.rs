@@ -23,6 +23,7 @@ fn the_same_transcripts_hold_for_the_program_and_the_component() {
         ("aws", http, 5),
         ("hetzner", http, 6),
         ("islo", http, 10),
+        ("azure", http, 7),
         ("blacksmith", exec, 7),
     ] {
         if let Some(count) = replayed(provider, powers) {

@@ -28,6 +28,9 @@ const MOST: u64 = 64 * 1024;
 
 /// How long credentials that end some day are used before their place is asked again.
 const KEEP: Duration = Duration::from_secs(240);
+/// How long before a token's own end its place is asked again, and the least time between two questions.
+const EARLY: Duration = Duration::from_secs(300);
+const LEAST: Duration = Duration::from_secs(30);
 
 /// The secrets of one session, each looked up once.
 pub(crate) struct Secrets {
@@ -75,7 +78,9 @@ impl Secrets {
         };
         if let Some(secret) = &secret {
             let ends = chain.is_some() && secret.expose().contains("\"Expiration\"");
-            let until = ends.then(|| Instant::now() + KEEP);
+            let now = Duration::from_millis((self.now_ms)());
+            let keep = if ends { Some(KEEP) } else { lasts(secret.expose(), now) };
+            let until = keep.map(|keep| Instant::now() + keep);
             found.insert(name.to_owned(), (secret.clone(), until));
         }
         Ok(secret)
@@ -216,6 +221,17 @@ impl Secrets {
     }
 }
 
+/// How long a token that says when it ends (a JWT) is used before its place is asked again.
+fn lasts(token: &str, now: Duration) -> Option<Duration> {
+    let [_, claims, _] = token.split('.').collect::<Vec<_>>().try_into().ok()?;
+    let plain = claims.replace('-', "+").replace('_', "/");
+    let padded = format!("{plain}{}", "=".repeat((4 - plain.len() % 4) % 4));
+    let claims: Value =
+        serde_json::from_slice(&crabbox_wire::payload::from_b64(&padded).ok()?).ok()?;
+    let end = Duration::from_secs(claims.get("exp")?.as_u64()?);
+    Some(end.saturating_sub(now + EARLY).max(LEAST))
+}
+
 /// A text in a document: names joined by dots, an entry of a list by what the document says of one of its members.
 fn picked(document: &Value, path: &str) -> Option<String> {
     let mut place = document;
@@ -310,6 +326,18 @@ mod tests {
             ("unknown", "none"),
         ] {
             assert_eq!(find(&secrets, name).await, value, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_says_when_it_ends_is_asked_for_again_shortly_before() {
+        let now = Duration::from_secs(1_000_000);
+        // {"exp":1003600,"x":"~~?"} and {"exp":999000}, in the alphabet of URLs and without padding.
+        let soon = "e30.eyJleHAiOjEwMDM2MDAsIngiOiJ-fj8ifQ.c2ln";
+        assert_eq!(lasts(soon, now), Some(Duration::from_secs(3300)));
+        assert_eq!(lasts("e30.eyJleHAiOjk5OTAwMH0.c2ln", now), Some(LEAST));
+        for other in ["token", "a.b.c", "e30.e30.c2ln", ""] {
+            assert_eq!(lasts(other, now), None, "{other}");
         }
     }
 

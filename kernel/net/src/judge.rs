@@ -12,16 +12,29 @@ use crate::vault::CAPTURED;
 impl Net {
     /// Whether the grants allow a request and every secret it carries; where it goes, and those secrets.
     pub async fn judge(&self, params: &HttpParams) -> Result<(Origin, Vec<String>), RpcError> {
-        let url = Url::parse(&params.url).map_err(|e| {
-            RpcError::of(ErrorKind::InvalidRequest, format!("{:?} is no URL: {e}", params.url))
-        })?;
-        let (origin, _) = self.policy.check(&params.method.to_ascii_uppercase(), &url)?;
+        let origin = self.allowed(&params.method, &params.url)?;
+        let mut named: Vec<_> =
+            handles(params).into_iter().map(|handle| (handle, origin.clone())).collect();
+        if let Some(HttpAuth::Oauth2(oauth)) = &params.auth {
+            // What a client proves itself with goes to the server of its tokens and nowhere else.
+            let server = self.allowed("POST", &oauth.token_url)?;
+            let client = secret(&oauth.client_id).chain([&*oauth.client_secret]);
+            named.extend(client.map(|handle| (handle, server.clone())));
+        }
         let mut secrets = Vec::new();
-        for handle in handles(params).into_iter().filter(|handle| !handle.starts_with(CAPTURED)) {
-            self.vault.inject(handle, &origin).await?;
-            secrets.push(handle.to_owned());
+        for (handle, origin) in named.iter().filter(|(handle, _)| !handle.starts_with(CAPTURED)) {
+            self.vault.inject(handle, origin).await?;
+            secrets.push((*handle).to_owned());
         }
         Ok((origin, secrets))
+    }
+
+    /// Where a request goes, when the grants allow it.
+    fn allowed(&self, method: &str, url: &str) -> Result<Origin, RpcError> {
+        let parsed = Url::parse(url).map_err(|e| {
+            RpcError::of(ErrorKind::InvalidRequest, format!("{url:?} is no URL: {e}"))
+        })?;
+        Ok(self.policy.check(&method.to_ascii_uppercase(), &parsed)?.0)
     }
 }
 
@@ -37,9 +50,8 @@ fn handles(params: &HttpParams) -> Vec<&str> {
             let keys = [&*aws.access_key, &*aws.secret_key].into_iter();
             keys.filter(|handle| !handle.is_empty()).chain(more.into_iter().flatten()).collect()
         }
-        Some(HttpAuth::Oauth2(oauth)) => {
-            secret(&oauth.client_id).chain([&*oauth.client_secret]).collect()
-        }
+        // Those of a client do not go along with its requests.
+        Some(HttpAuth::Oauth2(_)) => vec![],
     };
     found.extend(params.query.values().flat_map(secret));
     match &params.body {

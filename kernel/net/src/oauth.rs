@@ -20,6 +20,9 @@ const EARLY: Duration = Duration::from_secs(30);
 /// Most bytes of a token server's answer.
 const MOST: usize = 256 * 1024;
 
+/// Most characters of a token server's own words.
+const WORDS: usize = 200;
+
 /// The tokens of one session.
 #[derive(Default)]
 pub(crate) struct Tokens(Mutex<HashMap<Key, Token>>);
@@ -91,8 +94,12 @@ async fn fetch(net: &Net, auth: &Oauth2Auth, gate: &Gate<'_>) -> Result<Token, R
     if !status.is_success() {
         let why = answer.get("error").and_then(Value::as_str).unwrap_or("no reason given");
         let kind = if status.is_server_error() { ErrorKind::Transient } else { ErrorKind::Auth };
-        let message = format!("no token: its server answered {} ({why})", status.as_u16());
-        return Err(RpcError::of(kind, net.vault.redactor().text(&message)));
+        let more = answer.get("error_description").and_then(Value::as_str);
+        let more = more.and_then(|text| text.lines().next()).unwrap_or_default();
+        let more = more.chars().take(WORDS).collect::<String>();
+        let message = format!("no token: its server answered {} ({why}) {more}", status.as_u16());
+        let message = message.trim_end();
+        return Err(RpcError::of(kind, net.vault.redactor().text(message)));
     }
     let token = answer.get("access_token").and_then(Value::as_str);
     let token = token.ok_or_else(|| {

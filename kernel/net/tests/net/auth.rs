@@ -83,7 +83,10 @@ async fn service(valid: Arc<AtomicUsize>, life: u64) -> Server {
                 &json!({"access_token": format!("access-{n}"), "expires_in": life}).to_string(),
             )
         }
-        "/token" => answer(401, r#"{"error":"invalid_client"}"#),
+        "/token" => answer(
+            401,
+            r#"{"error":"invalid_client","error_description":"E7: it is wrong.\r\nTrace: x"}"#,
+        ),
         _ => {
             let n = asked
                 .header("authorization")
@@ -142,6 +145,19 @@ async fn an_oauth2_token_is_fetched_once_kept_and_renewed_when_it_is_refused() {
 }
 
 #[tokio::test]
+async fn a_clients_secret_is_judged_by_the_server_of_its_tokens() {
+    let server = service(Arc::default(), 3600).await;
+    let stage = Stage::for_server(&server);
+    let (_, secrets) = stage.net.judge(&oauth(&server, "token")).await.unwrap();
+    assert_eq!(secrets, ["id", "token"]);
+    let mut elsewhere = oauth(&server, "token");
+    let Some(HttpAuth::Oauth2(oauth)) = &mut elsewhere.auth else { panic!("it was made so") };
+    oauth.token_url = "https://elsewhere.example.dev/token".to_owned();
+    let refused = stage.net.judge(&elsewhere).await.unwrap_err();
+    assert_eq!(refused.data.unwrap().kind, ErrorKind::GrantDenied);
+}
+
+#[tokio::test]
 async fn a_token_past_its_time_is_fetched_again_and_a_wrong_client_is_an_auth_failure() {
     let server = service(Arc::default(), 0).await;
     let stage = Stage::for_server(&server);
@@ -150,5 +166,5 @@ async fn a_token_past_its_time_is_fetched_again_and_a_wrong_client_is_an_auth_fa
     assert_eq!(tokens_asked(&server), 2);
     let (kind, told) = stage.refused(oauth(&server, "id")).await;
     assert_eq!(kind, ErrorKind::Auth);
-    assert!(told.contains("401 (invalid_client)"), "{told}");
+    assert!(told.contains("401 (invalid_client) E7: it is wrong.\""), "{told}");
 }
