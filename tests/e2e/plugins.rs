@@ -254,7 +254,7 @@ fn a_repository_can_require_a_plugin_and_lock_it_but_not_bring_it() {
 fn a_stored_plugin_that_was_changed_is_neither_run_nor_agreed_to_anew() {
     let (room, repo, folder) = made("python", "rack");
     let source = folder.display().to_string();
-    let refused = run(&room, &repo, &["plugin", "install", &source]).expect(2);
+    let refused = run(&room, &repo, &["plugin", "install", "--json", &source]).expect(2);
     let grants = agreement(&refused).pop().unwrap();
     ends(&room, &repo, &["plugin", "install", &source, "--grants", &grants], 0);
     let shelf = PathBuf::from(run(&room, &repo, &["plugin", "path"]).expect(0).out().trim());
