@@ -5,7 +5,7 @@ use std::fs;
 
 /// Some eighty of them are the WebAssembly engine and compiler, and twenty the layout checks of libraries: only the
 /// runners link them.
-const BUDGET: usize = 610;
+const BUDGET: usize = 612;
 
 /// Package, and why it must not come in by a side door.
 const NEVER: &[(&str, &str)] = &[

@@ -151,8 +151,8 @@ fn a_service_that_is_busy_is_asked_later() {
     let _ = sky.crabbox(&["run", "--", "true"]).ok();
     assert_eq!(sky.names(), [""; 0]);
     // What still holds something is waited for.
-    sky.faults(json!([{"on": "DELETE networkInterfaces", "times": 1, "status": 400, "code": "NicReservedForAnotherVm", "message": "reserved for 180 seconds"}]));
-    sky.faults(json!([full("")]));
+    let held = json!({"on": "DELETE networkInterfaces", "times": 1, "status": 400, "code": "NicReservedForAnotherVm", "message": "reserved for 180 seconds"});
+    sky.faults(json!([held, full("")]));
     let _ = sky.crabbox(RUN).run().expect(4);
     assert_eq!(sky.names(), [""; 0]);
     sky.faults(json!([{"on": "GET virtualMachines", "status": 429, "code": "TooManyRequests", "message": "slow down", "headers": {"retry-after": "600"}}]));
