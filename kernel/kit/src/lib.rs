@@ -22,8 +22,9 @@ pub fn check_cassette(text: &str) -> Result<(), String> {
     crabbox_cassette::Cassette::parse(text).map(drop)
 }
 
-/// Runs every check, or only those whose id begins with one of these; tells each finding as it comes.
-pub fn test(subject: &Subject, only: &[String], mut told: impl FnMut(&Finding)) -> Report {
+/// Runs every check, or only those whose id begins with one of these; tells each finding as it comes. False from
+/// `told` ends it early.
+pub fn test(subject: &Subject, only: &[String], mut told: impl FnMut(&Finding) -> bool) -> Report {
     let mut findings = Vec::new();
     for check in all() {
         let wanted = only.is_empty() || only.iter().any(|id| check.id.starts_with(id.as_str()));
@@ -31,8 +32,11 @@ pub fn test(subject: &Subject, only: &[String], mut told: impl FnMut(&Finding)) 
             continue;
         }
         let finding = Finding::of(check, subject);
-        told(&finding);
+        let goes_on = told(&finding);
         findings.push(finding);
+        if !goes_on {
+            break;
+        }
     }
     Report { findings }
 }

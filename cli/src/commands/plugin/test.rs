@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::ports::Urgency;
 use crabbox_kernel::state::failed;
 use crabbox_kit::{Report, Subject, junit};
 use crabbox_plugins::{Entry, FlagKind, Libraries, Place, check_settings, load, passes};
@@ -80,6 +81,9 @@ pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
     let (mut broken, mut documents, mut suites) = (0, Vec::new(), Vec::new());
     for entry in &entries {
         let report = test(ctx, args, entry)?;
+        if ctx.stop.urgency() > Urgency::None {
+            return Err(KernelError::new(ErrorCode::Cancelled, "interrupted"));
+        }
         let unexpected = report.findings.iter().filter(|finding| {
             finding.is_broken() && !args.expect.iter().any(|id| id == finding.id)
         });
@@ -165,6 +169,7 @@ fn test(ctx: &Context, args: &Args, entry: &Entry) -> Result<Report> {
         if !ctx.global.json {
             finding.lines().iter().for_each(|line| ctx.terminal.out(line));
         }
+        ctx.stop.urgency() == Urgency::None
     };
     let known = |id: &&String| crabbox_kit::all().any(|check| check.id.starts_with(id.as_str()));
     if let Some(unknown) = args.only.iter().find(|id| !known(id)) {
