@@ -189,7 +189,7 @@ fn empty_values_are_not_set_and_empty_lists_are() {
 
 #[test]
 fn a_repository_names_variables_one_by_one_and_none_that_sounds_like_a_secret() {
-    let mut room = Room::new();
+    let room = Room::new();
     room.write("repo/crabbox.yaml", "env:\n  allow: [CI, RUST_LOG]\n");
     assert_eq!(room.get("env.allow"), json!(["CI", "RUST_LOG"]));
     for named in ["'*'", "NODE_*", "GITHUB_TOKEN", "aws_secret_access_key", "DEPLOY_PASSWORD"] {
