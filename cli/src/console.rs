@@ -4,8 +4,12 @@ use std::io::Read;
 use std::os::fd::AsFd;
 
 use bytes::Bytes;
+use crabbox_kernel::plan::Supply;
 use crabbox_kernel::ports::Pty;
 use crabbox_kernel::run::process::Console;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, fstat, tell};
+use rustix::io::ioctl_fionread;
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -13,6 +17,30 @@ use tokio::sync::{mpsc, watch};
 /// Whether standard input is a terminal.
 pub(crate) fn stdin_is_terminal() -> bool {
     isatty(std::io::stdin())
+}
+
+/// What standard input has for a command, looked at without reading it or waiting.
+pub(crate) fn supply() -> Supply {
+    let input = std::io::stdin();
+    let Ok(facts) = fstat(&input) else { return Supply::Nothing };
+    match FileType::from_raw_mode(facts.st_mode) {
+        FileType::RegularFile => {
+            let at = tell(&input).unwrap_or(0);
+            let left = u64::try_from(facts.st_size).is_ok_and(|size| size > at);
+            if left { Supply::Bytes } else { Supply::Nothing }
+        }
+        FileType::Fifo | FileType::Socket => {
+            let mut polled = [PollFd::new(&input, PollFlags::IN)];
+            let _ = poll(&mut polled, Some(&Timespec::default()));
+            let is_over = polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR);
+            match ioctl_fionread(&input) {
+                Ok(1..) => Supply::Bytes,
+                _ if is_over || polled[0].revents().contains(PollFlags::IN) => Supply::Nothing,
+                _ => Supply::Silent,
+            }
+        }
+        _ => Supply::Nothing,
+    }
 }
 
 /// Forwards standard input from now on. Reading happens on a thread of its own, since a read cannot be

@@ -79,7 +79,11 @@ async fn run() -> ExitCode {
         // A command that was stopped because nobody reads it ends as a broken pipe ends a program.
         let stopped = ended.as_ref().map_or_else(|e| e.code.exit_status(), |status| *status);
         let interrupted = stopped == ErrorCode::Cancelled.exit_status();
-        if interrupted && ctx.terminal.is_unread() { Ok(UNREAD) } else { ended }
+        match ctx.terminal.loss() {
+            _ if interrupted && ctx.terminal.is_unread() => Ok(UNREAD),
+            Some(loss) if stopped == 0 => Err(loss),
+            _ => ended,
+        }
     }
     .await;
     terminal.settle();

@@ -15,6 +15,7 @@ use crabbox_kernel::run::record::{Recorder, RunEnd};
 use crabbox_kernel::time::rfc3339;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::event::RunEvent;
+use crabbox_schemas::exit::UNREAD;
 use crabbox_schemas::run::{RunRecord, Timing};
 
 use crate::context::Context;
@@ -142,6 +143,27 @@ impl<'a> Screen<'a> {
         }
     }
 
+    /// The outcome as whoever reads our standard output has it: stopped since nobody does, or failed since it cannot be
+    /// written, whatever the command made of it.
+    pub(crate) fn judge(&self, mut outcome: Outcome) -> Outcome {
+        let terminal = &self.ctx.terminal;
+        match &outcome.error {
+            Some(error) if error.code == ErrorCode::Cancelled && terminal.is_unread() => {
+                outcome.exit_code = UNREAD;
+            }
+            None if outcome.exit_code == 0 => {
+                if let Some(loss) = terminal.loss() {
+                    outcome.exit_code = loss.code.exit_status();
+                    outcome.timing.by = "crabbox".to_owned();
+                    outcome.error = Some(loss);
+                }
+            }
+            _ => {}
+        }
+        outcome.timing.exit_code = outcome.exit_code;
+        outcome
+    }
+
     /// The run is over: record it, summarise it, print the JSON document.
     pub(crate) fn finish_run(&mut self, outcome: &Outcome) {
         self.ctx.terminal.settle();
@@ -247,6 +269,9 @@ impl EventSink for Screen<'_> {
             }
             Event::Failed { .. } => {}
             Event::Warning { message } => self.ctx.terminal.warn(message),
+            Event::Gap { stream, from, to } => {
+                self.ctx.terminal.warn(&human::missing(*stream, *from, *to));
+            }
             Event::Debug { message } => {
                 if self.ctx.terminal.debug {
                     self.ctx.terminal.err(&format!("debug: {message}"));

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -26,8 +27,8 @@ pub(crate) struct Terminal {
     progress: Option<ProgressBar>,
     /// That line is shown now.
     busy: AtomicBool,
-    /// Output of the command could not be printed, and the user knows.
-    lossy: AtomicBool,
+    /// Why standard output could not be written.
+    lossy: OnceLock<String>,
     /// Nobody reads standard output any more.
     unread: AtomicBool,
 }
@@ -49,16 +50,18 @@ impl Terminal {
             colour: terminal && !no_colour,
             progress,
             busy: AtomicBool::new(false),
-            lossy: AtomicBool::new(false),
+            lossy: OnceLock::new(),
             unread: AtomicBool::new(false),
         }
     }
 
     /// A line of data.
     pub(crate) fn out(&self, line: &str) {
-        self.aside(|| {
-            let _ = writeln!(std::io::stdout().lock(), "{line}");
-        });
+        let mut printed = Ok(());
+        self.aside(|| printed = writeln!(std::io::stdout().lock(), "{line}"));
+        if let Err(error) = printed {
+            self.lose(&error);
+        }
     }
 
     /// A table of data: as wide as it needs to be, or as the terminal is.
@@ -119,10 +122,22 @@ impl Terminal {
             self.unread.fetch_or(!to_stderr, Ordering::Relaxed);
             return to_stderr;
         }
-        if !self.lossy.swap(true, Ordering::Relaxed) {
+        if !to_stderr && self.lose(&error) {
             self.warn(&format!("output is lost here ({error}); `crabbox logs` has it"));
         }
         true
+    }
+
+    /// Notes that standard output could not be written; true when that is news. That nobody reads it is no failure.
+    fn lose(&self, error: &std::io::Error) -> bool {
+        error.kind() != std::io::ErrorKind::BrokenPipe && self.lossy.set(error.to_string()).is_ok()
+    }
+
+    /// The error for output that could not be written, if there is such.
+    pub(crate) fn loss(&self) -> Option<KernelError> {
+        let why = self.lossy.get()?;
+        let error = KernelError::new(ErrorCode::State, "cannot write standard output");
+        Some(KernelError { causes: vec![why.clone()], ..error })
     }
 
     /// Whether the reader of standard output went away.

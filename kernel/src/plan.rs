@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::error::{ErrorCode, Outcome};
 use crabbox_schemas::ids::RunId;
 
-use crate::error::KernelError;
+use crate::error::{KernelError, Result};
 use crate::lease::Ask;
 use crate::lease::lock::Patience;
 use crate::run::collect::Download;
 use crate::run::command::Command;
+use crate::sync::commits::Commits;
 use crate::sync::{LocalTree, SyncRules};
 use crate::time::format_duration;
 
@@ -33,6 +34,10 @@ pub struct Plan {
     pub sync: Sync,
     /// What is run; `None` with `--sync-only`.
     pub command: Option<Command>,
+    /// With `sync.baseRef`, what git on the box shall know; an error where that cannot be said.
+    pub commits: Result<Option<Commits>>,
+    /// What standard input has for the command.
+    pub input: Supply,
     /// Give the command to the box and do not wait for it.
     pub detach: bool,
     /// Run it in a private copy of the tree.
@@ -55,6 +60,16 @@ pub struct Plan {
     pub label: Option<String>,
 }
 
+impl Sync {
+    /// With `sync.baseRef` the tree is a git checkout when the command sees it.
+    pub fn commits(&self) -> Result<Option<Commits>> {
+        let Sync::Tree { tree, rules } = self else { return Ok(None) };
+        let base = rules.base_ref.as_ref();
+        let commits = base.map(|base| Commits::look(&tree.root, base)).transpose();
+        commits.map_err(|e| e.outcome(Outcome::NotStarted).at("sync"))
+    }
+}
+
 impl Plan {
     /// The error for a command that ran out of its time and was stopped.
     pub(crate) fn out_of_time(&self) -> KernelError {
@@ -63,6 +78,17 @@ impl Plan {
         KernelError::new(ErrorCode::CommandTimeout, what)
             .hint("a longer --timeout gives it more time")
     }
+}
+
+/// What is known of standard input before it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Supply {
+    /// Nothing that could get lost: a terminal, `/dev/null`, an empty file, a pipe that was closed.
+    Nothing,
+    /// A pipe that says nothing so far.
+    Silent,
+    /// A file with content, or a pipe with bytes in it.
+    Bytes,
 }
 
 /// Whether and how the tree is sent.

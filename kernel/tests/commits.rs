@@ -204,9 +204,50 @@ fn an_unknown_base_says_how_to_get_it() {
     repository(dir.path());
     let error = Commits::look(dir.path(), "nowhere").unwrap_err();
     assert!(error.message.contains("nowhere") && error.hint.unwrap().contains("git fetch origin"));
-    assert!(Commits::look(dir.path(), "--upload-pack=x").is_err());
-    git(dir.path(), &["tag", "v1", "HEAD~1"]);
-    assert_eq!(Commits::look(dir.path(), "v1").unwrap().base_branch, None);
+    for odd in ["--upload-pack=x", "-x", "two words", "a\tb"] {
+        let error = Commits::look(dir.path(), odd).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Config, "{odd}");
+        assert!(!error.hint.unwrap().contains("fetch"), "{odd}");
+    }
+}
+
+#[tokio::test]
+async fn a_base_has_its_name_on_the_box_or_is_what_git_makes_of_the_words() {
+    let rig = Rig::new();
+    git(&rig.repo(), &["tag", "-a", "-m", "a tag", "v1", "HEAD~1"]);
+    // As in a clone, where the origin's HEAD is a name too.
+    git(&rig.repo(), &["symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/main"]);
+    let parent = git(&rig.repo(), &["rev-parse", "HEAD~1"]);
+    for (base, name) in [
+        ("v1", "v1"),
+        ("refs/tags/v1", "refs/tags/v1"),
+        ("HEAD~1", "HEAD~1"),
+        (parent.as_str(), parent.as_str()),
+        ("topic~1", "refs/crabbox/base"),
+    ] {
+        let commits = Commits::look(&rig.repo(), base).unwrap();
+        assert_eq!(commits.base, parent, "{base}");
+        rig.deliver(&commits).await;
+        rig.checkout(&commits).await;
+        assert_eq!(rig.git(&format!("rev-parse {name}^{{commit}}")).await, parent, "{base}");
+        assert_eq!(rig.git(&format!("diff --name-only {name} HEAD")).await, "new", "{base}");
+    }
+}
+
+#[tokio::test]
+async fn a_repository_of_sha256_objects_is_one_on_the_box() {
+    let rig = Rig::new();
+    std::fs::remove_dir_all(rig.repo().join(".git")).unwrap();
+    git(&rig.repo(), &["init", "-q", "-b", "main", "--object-format=sha256"]);
+    commit(&rig.repo(), "a", "one");
+    git(&rig.repo(), &["checkout", "-q", "-b", "topic"]);
+    commit(&rig.repo(), "b", "two");
+    let commits = rig.commits();
+    assert_eq!(commits.head.len(), 64);
+    assert!(rig.deliver(&commits).await);
+    rig.checkout(&commits).await;
+    assert_eq!(rig.git("diff --name-only main HEAD").await, "b");
+    assert_ne!(commits.store("/l", "r"), "/l/.crabbox/git/r", "beside one of the other kind");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crabbox_kernel::event::Event;
 use crabbox_kernel::lease::lock::{Patience, lock};
 use crabbox_kernel::lease::{Ask, Fate};
-use crabbox_kernel::plan::{Plan, Sync};
+use crabbox_kernel::plan::{Plan, Supply, Sync};
 use crabbox_kernel::ports::{Clock, EventSink, Stop, Urgency};
 use crabbox_kernel::run::collect::Download;
 use crabbox_kernel::run::command::{Action, Command};
@@ -48,6 +48,8 @@ fn plan(text: &str) -> Plan {
         repo_name: "app".into(),
         sync: Sync::Off,
         command: script(text),
+        commits: Ok(None),
+        input: Supply::Nothing,
         detach: false,
         isolate: false,
         reconnect: Duration::ZERO,
@@ -180,14 +182,18 @@ async fn evidence_comes_back_also_after_a_failed_command() {
 async fn evidence_that_cannot_be_had_is_a_warning_and_changes_no_status() {
     for code in [0, 5] {
         let room = Room::new();
-        let mut plan = plan(&format!("echo '<broken' >bad.xml; exit {code}"));
+        let mut plan = plan(&format!("echo '<broken' >bad.xml; mkfifo pipe; exit {code}"));
         plan.junit = vec!["*.xml".into(), "none/*.xml".into()];
         let local: PathBuf = room.dir.path().join("got");
-        plan.downloads = vec![Download { remote: "missing".into(), local: local.clone() }];
+        let wanted = |remote: &str| Download { remote: remote.into(), local: local.clone() };
+        plan.downloads = ["missing", "pipe", "."].map(wanted).to_vec();
         let (outcome, events) = go(&room, &plan).await;
         assert_eq!((outcome.exit_code, outcome.timing.by.as_str()), (code, "remote"));
         let warnings = warnings(&events);
-        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert_eq!(warnings.len(), 4, "{warnings:?}");
+        for warning in &warnings[2..] {
+            assert!(warning.contains("not a regular file"), "{warnings:?}");
+        }
         assert!(warnings[1].contains("missing"), "{warnings:?}");
         assert!(!local.exists());
     }

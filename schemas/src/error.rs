@@ -359,7 +359,17 @@ pub struct Resource {
     pub billable: bool,
 }
 
-/// A failure as `--json` prints it, under the key `error`.
+/// What `--json` prints when crabbox failed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FailureDocument {
+    /// Version of this document.
+    pub schema_version: u32,
+    /// The failure.
+    pub error: Failure,
+}
+
+/// A failure, as programs read it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {

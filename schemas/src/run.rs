@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::error::Failure;
+
 /// `runs/<runID>/run.json` and an element of `history --json`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -77,6 +79,9 @@ pub struct RunRecord {
     pub ended_at: Option<String>,
     /// How many events were recorded.
     pub event_count: u64,
+    /// Why crabbox failed; only in what `run --json` prints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
 }
 
 /// Summary of JUnit files.

@@ -25,7 +25,7 @@ fn documents() -> Vec<(&'static str, Value)> {
         ("run", one::<run::RunRecord>()),
         ("timing", one::<run::Timing>()),
         ("lease-handle", one::<run::LeaseHandle>()),
-        ("failure", one::<error::Failure>()),
+        ("failure", one::<error::FailureDocument>()),
         ("claim", one::<claim::Claim>()),
         ("journal", one::<journal::TrailLine>()),
         ("status", one::<view::StatusView>()),

@@ -91,6 +91,7 @@ fn a_run_beyond_the_hard_limit_ends_and_leaves_nothing() {
     let repo = room.repo("app");
     let ended = room.crabbox(&repo, ["run", "--ttl", "3s", "--", "sh", "-c", "sleep 305"]).run();
     assert!(matches!(ended.code, 7 | 8), "{ended}");
+    assert!(!ended.err().contains("trying for"), "a box that has ended is not sought: {ended}");
     let _ = room.crabbox(&repo, ["cleanup"]).ok();
     room.assert_nothing_left();
 }
@@ -144,6 +145,8 @@ fn a_reader_that_goes_away_does_not_leave_a_box_behind() {
     );
     let ended = room.call("sh").dir(&repo).args(["-c", &line]).run();
     assert!(ended.err().contains("status 141") && !ended.err().contains("error"), "{ended}");
+    let run = &room.crabbox(&repo, ["history", "--json"]).ok().json()[0];
+    assert_eq!(run["exitCode"], 141, "{run}");
     room.assert_nothing_left();
 }
 

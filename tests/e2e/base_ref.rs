@@ -61,6 +61,23 @@ fn the_box_knows_what_changed_whatever_was_done_there_and_here() {
 }
 
 #[test]
+fn without_a_base_the_checkout_on_the_box_goes_and_only_ours() {
+    let bench = Bench::new();
+    let _ = bench.changed();
+    let look = "[ -e .git ] && echo there || echo gone";
+    assert_eq!(bench.run(look).ok().out(), "there\n");
+    let config = bench.sshd.config();
+    bench.room.configure(&config);
+    assert_eq!(bench.run(look).ok().out(), "gone\n");
+    let _ = bench.run("git init -q .").ok();
+    assert_eq!(bench.run(look).ok().out(), "there\n", "it is somebody else's");
+    bench.room.configure(&format!("{config}sync:\n  baseRef: nowhere\n"));
+    let ended = bench.room.crabbox(&bench.repo, ["run", "--", "true"]).run().expect(6);
+    assert!(!ended.err().contains("lease"), "nothing was leased: {ended}");
+    let _ = bench.room.crabbox(&bench.repo, ["stop", "127-0-0-1"]).ok();
+}
+
+#[test]
 fn runs_beside_each_other_each_see_their_own_commits() {
     let bench = Bench::new();
     let look = "git rev-parse HEAD; git diff --name-only main | xargs";

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crabbox_tests::{Room, Sshd};
+use crabbox_tests::{Room, Sshd, eventually};
 use rustix::process::Signal;
 
 use crate::local::warm;
@@ -67,6 +67,31 @@ fn a_detached_run_on_a_new_box_keeps_it_and_json_says_which() {
 }
 
 #[test]
+fn a_box_that_is_given_back_tells_first_how_its_runs_ended() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    let slug = warm(&room, &repo);
+    let over = detach(&room, &repo, &slug, "echo said; exit 4");
+    let id = over.as_str();
+    eventually("the run has ended", Duration::from_secs(20), || {
+        let run = room.crabbox(&repo, ["history", "--json"]).ok().json()[0].clone();
+        let base = std::path::PathBuf::from(run["workdir"].as_str().unwrap());
+        base.parent().unwrap().join(".crabbox/run").join(id).join("exit.json").exists()
+    });
+    let going = detach(&room, &repo, &slug, "exec sleep 300");
+    let _ = room.crabbox(&repo, ["stop", &slug]).ok();
+    let runs = room.crabbox(&repo, ["history", "--json"]).ok().json();
+    let (last, first) = (&runs[0], &runs[1]);
+    assert_eq!((&first["state"], &first["exitCode"]), (&"failed".into(), &4.into()), "{first}");
+    assert_eq!((&first["by"], &last["state"]), (&"remote".into(), &"failed".into()), "{last}");
+    assert_eq!(last["errorKind"], "lease_expired", "{last}");
+    let _ = room.crabbox(&repo, ["wait", id]).run().expect(4);
+    assert_eq!(room.crabbox(&repo, ["logs", id]).ok().out(), "said\n");
+    let _ = room.crabbox(&repo, ["wait", &going]).run().expect(8).says(&["given back"]);
+    room.assert_nothing_left();
+}
+
+#[test]
 fn ctrl_c_in_attach_leaves_the_run_alone() {
     let room = Room::new();
     let repo = room.repo("app");
@@ -96,7 +121,7 @@ fn a_run_whose_client_was_killed_goes_on_and_is_taken_up_byte_for_byte() {
     client.signal(Signal::KILL);
     let _ = client.wait();
     let run = room.crabbox(&repo, ["history", "--json"]).ok().json()[0].clone();
-    assert_eq!(run["state"], "lost", "{run}");
+    assert_eq!((&run["state"], &run["started"]), (&"running".into(), &"yes".into()), "{run}");
     let id = run["id"].as_str().unwrap();
     let workdir = std::path::PathBuf::from(run["workdir"].as_str().unwrap());
     let attached = room.crabbox(&repo, ["attach", id]).start();

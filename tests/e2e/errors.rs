@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use crabbox_tests::{Ended, Room};
 
@@ -150,6 +151,22 @@ fn a_file_that_cannot_be_read_is_named() {
     if !readable {
         let _ = ended.says(&["not-a-file"]);
     }
+    room.assert_nothing_left();
+}
+
+#[test]
+fn an_ignore_file_that_is_a_pipe_is_named_and_never_waited_for() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    for name in [".crabboxignore", ".gitignore"] {
+        let _ = room.call("mkfifo").arg(repo.join(name)).ok();
+        let call = room.crabbox(&repo, ["run", "--", "true"]).limit(Duration::from_secs(20));
+        let _ = call.run().expect(6).says(&[name, "not a regular file"]);
+        fs::remove_file(repo.join(name)).unwrap();
+    }
+    let _ = room.call("mkfifo").arg(repo.join(".crabbox.yaml")).ok();
+    let call = room.crabbox(&repo, ["run", "--", "true"]).limit(Duration::from_secs(20));
+    let _ = call.run();
     room.assert_nothing_left();
 }
 

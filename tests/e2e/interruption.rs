@@ -72,6 +72,32 @@ fn sigterm_is_as_good_as_ctrl_c() {
 }
 
 #[test]
+fn a_signal_that_was_ignored_from_the_start_stays_ignored() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    let go = room.at("go");
+    let script =
+        format!("echo begun; while [ ! -e {} ]; do sleep 0.05; done; exit 5", go.display());
+    // What nohup does, and a shell without job control for what it starts with an ampersand.
+    let nohup = ["-c", "trap '' HUP INT; exec \"$@\"", "sh"];
+    let call = room.crabbox(&repo, ["run", "--local-isolation", "none", "--", "sh", "-c", &script]);
+    let running = call.clone().through("sh", nohup).start();
+    running.prints("begun");
+    for signal in [Signal::HUP, Signal::INT, Signal::HUP] {
+        running.signal(signal);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    fs::write(&go, "").unwrap();
+    let _ = running.wait().expect(5);
+    fs::remove_file(&go).unwrap();
+    let running = call.through("sh", nohup).start();
+    running.prints("begun");
+    running.signal(Signal::TERM);
+    let _ = running.wait().expect(130);
+    room.assert_nothing_left();
+}
+
+#[test]
 fn killed_at_any_moment_a_run_leaves_nothing_that_cleanup_does_not_finish() {
     let room = Room::new();
     let repo = room.repo("app");

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crabbox_tests::{Ended, Room, Sshd, eventually, tree};
 
@@ -130,6 +130,24 @@ fn a_command_prints_more_than_the_disk_holds_while_somebody_reads() {
     let ended = small.field.run(&[], "head -c 20000000 /dev/zero; exit 4").run();
     assert_eq!((ended.code, ended.stdout.len()), (4, 20_000_000), "{}", ended.err());
     fs::remove_file(ballast).unwrap();
+    small.field.close();
+}
+
+#[test]
+fn a_command_that_fills_the_disk_ends_soon_with_all_it_said() {
+    let small = Small::new(false, 8);
+    let fill = small.root.join("fill");
+    // It stands where the next tree does not disturb it.
+    let script = format!("cat /dev/zero >{} 2>/dev/null; echo it is full; exit 4", fill.display());
+    let _ = small.field.run(&[], "true").ok();
+    let began = Instant::now();
+    let ended = small.field.run(&["-q"], &script).run();
+    assert_eq!((ended.code, ended.out().as_str()), (4, "it is full\n"), "{ended}");
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}\n{ended}", began.elapsed());
+    let ended = small.field.run(&["--no-sync"], "true").run();
+    assert!(ended.code == 0 || ended.err().contains("crabbox connect"), "{ended}");
+    fs::remove_file(fill).unwrap();
+    let _ = small.field.run(&[], "true").ok();
     small.field.close();
 }
 

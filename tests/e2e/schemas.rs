@@ -121,13 +121,18 @@ fn failures_are_documents_too() {
         (&["status", "--id", "nobody"][..], 4),
         (&["results"], 4),
         (&["run", "--provider", "moon", "--", "true"], 2),
+        (&["stop"], 2),
         (&["no-such-command"], 2),
     ] {
         let ended =
             room.crabbox(&repo, ["--json"].iter().chain(words).copied()).run().expect(status);
         let document = ended.json();
         versioned(&words.join(" "), &document);
-        fits("failure", &document["error"]);
+        fits("failure", &document);
         assert_eq!(document["error"]["exitCode"], status, "{document:#}");
     }
+    let call = ["--json", "run", "--timeout", "1s", "--", "sleep", "60"];
+    let run = room.crabbox(&repo, call).run().expect(124).json();
+    fits("run", &run);
+    assert_eq!(run["error"]["errorKind"], "command_timeout", "{run:#}");
 }

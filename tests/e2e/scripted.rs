@@ -76,6 +76,25 @@ fn a_delegated_provider_gets_the_tree_and_runs_the_command_itself() {
 }
 
 #[test]
+fn input_that_a_delegated_provider_would_drop_is_refused_before_anything_is_spent() {
+    let (room, repo) = scripted("");
+    room.configure("provider: scripted-delegated\n");
+    let call = || room.crabbox(&repo, ["run", "--", "sh", "-c", "cat hello.txt"]);
+    let refused = ["cannot do piped standard input", "</dev/null"];
+    let file = ["-c", "exec \"$@\" <hello.txt", "sh"];
+    let _ = call().through("sh", file).run().expect(2).says(&refused);
+    let _ = call().stdin("for the command\n").run().expect(2).says(&refused);
+    // An empty pipe that ended, and one that never ends and says nothing.
+    assert_eq!(call().stdin("").ok().out(), "hello\n");
+    let _ = room.call("mkfifo").arg(room.at("silent")).ok();
+    let open = ["-c", "p=$1; shift; exec 3<>\"$p\"; exec \"$@\" <&3", "sh"];
+    let open = open.map(Into::into).into_iter().chain([room.at("silent").into_os_string()]);
+    let ended = call().through("sh", open).ok().says(&["runs commands without input"]);
+    assert_eq!(ended.out(), "hello\n");
+    room.assert_no_claims();
+}
+
+#[test]
 fn a_leased_box_of_any_provider_is_used_like_every_other() {
     let (room, repo) = scripted("");
     let sshd = Sshd::start(&room);

@@ -170,6 +170,21 @@ fn what_is_typed_arrives_once_and_whole_over_a_broken_link() {
 }
 
 #[test]
+fn output_that_the_box_could_not_keep_is_told_also_to_who_wants_quiet() {
+    let room = Room::new();
+    room.configure("history:\n  maxBytes: 300KiB\n");
+    let repo = room.repo("app");
+    let slug = crate::local::warm(&room, &repo);
+    let script = "seq 1 400000; exit 3";
+    let call = ["run", "--id", &slug, "--detach", "--", "sh", "-c", script];
+    let run = room.crabbox(&repo, call).ok().out();
+    let ended = room.crabbox(&repo, ["attach", "-q", run.trim()]).run().expect(3);
+    assert!(ended.out().ends_with("400000\n"), "{}", ended.err());
+    let _ = ended.says(&["warning: ", "of stdout are missing"]);
+    let _ = room.crabbox(&repo, ["stop", &slug]).ok();
+}
+
+#[test]
 fn a_box_that_stays_away_is_given_up_in_time_and_the_run_is_lost() {
     for (patience, most) in [("0", 10), ("2s", 15)] {
         let far = Far::new();

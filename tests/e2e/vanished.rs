@@ -64,5 +64,10 @@ fn output_that_cannot_be_written_is_not_lost_in_silence() {
     let repo = room.repo("app");
     let crabbox = crabbox_tests::binary("crabbox-under-test");
     let script = format!("exec '{}' run -- echo hi >/dev/full", crabbox.display());
-    let _ = room.call("sh").dir(&repo).args(["-c", &script]).ok().says(&["output is lost here"]);
+    let said = room.call("sh").dir(&repo).args(["-c", &script]).run().expect(1);
+    let _ = said.says(&["output is lost here", "cannot write standard output"]);
+    let run = &room.crabbox(&repo, ["history", "--json"]).ok().json()[0];
+    assert_eq!((&run["exitCode"], &run["by"]), (&1.into(), &"crabbox".into()), "{run}");
+    let script = format!("exec '{}' history >/dev/full", crabbox.display());
+    let _ = room.call("sh").dir(&repo).args(["-c", &script]).run().expect(1);
 }

@@ -8,12 +8,12 @@ use crabbox_kernel::event::{Event, Stream};
 use crabbox_kernel::lease::{adopt, in_use};
 use crabbox_kernel::ports::{Clock, Urgency};
 use crabbox_kernel::run::attach::{End, Seen, Wanted, attach as take_up};
-use crabbox_kernel::run::record::{Follow, Followed, Recorder, RunEnd};
+use crabbox_kernel::run::record::{Filter, Follow, Followed, Recorder, RunEnd};
 use crabbox_kernel::time::{parse_instant, rfc3339};
 use crabbox_schemas::claim::Claim;
 use crabbox_schemas::error::{ErrorCode, Outcome};
 use crabbox_schemas::helper::RunExit;
-use crabbox_schemas::ids::RunId;
+use crabbox_schemas::ids::{LeaseId, RunId};
 use crabbox_schemas::run::{RunRecord, Timing};
 
 use crate::commands::runs::{find, id_of};
@@ -22,6 +22,10 @@ use crate::screen::Screen;
 
 /// Silence of the box after which everything it has was seen.
 const HUSH: Duration = Duration::from_millis(500);
+
+/// How long a box may take to tell of one run before it is given back, and of how many it is asked.
+const LAST_LOOK: Duration = Duration::from_secs(5);
+const MOST_LOOKS: usize = 16;
 
 /// How long a box remembers runs at least.
 const KEPT_MS: u64 = 23 * 3600 * 1000;
@@ -112,6 +116,11 @@ fn told(ctx: &Context, run: &RunRecord) -> Result<i32> {
         return Err(KernelError::new(ErrorCode::ConnectionLost, what)
             .hint("`crabbox cleanup` finishes what it left"));
     }
+    if run.state == "running" {
+        let what = format!("the crabbox that followed {} died; the run goes on", run.id);
+        return Err(KernelError::new(ErrorCode::ConnectionLost, what)
+            .hint(format!("`crabbox attach {}` takes it up", run.id)));
+    }
     match ctx.global.json {
         true => ctx.terminal.out_json(run),
         false if run.by.as_deref() == Some("crabbox") => say_why(ctx, run),
@@ -144,6 +153,45 @@ pub(crate) async fn end(ctx: &Context, which: &RunOnBox) -> Result<(RunRecord, &
     let seen = look_at(ctx, run, on, Sight::Silent, Until::Stopped, foreign).await;
     let run = if foreign { known_there(ctx, &id, seen) } else { seen }?;
     Ok((run, "stopped"))
+}
+
+/// Runs of a lease that go on by themselves, before their box is given back: what it has of them is recorded. Which
+/// still run comes back, and whether the box said so.
+pub(crate) async fn last_look(ctx: &Context, lease: &LeaseId) -> Vec<(RunRecord, bool)> {
+    let mut going = Vec::new();
+    for run in alone(ctx, lease) {
+        let which = RunOnBox::new(&run.id, None);
+        let seen = tokio::select! {
+            seen = see(ctx, &which, Sight::Silent, Until::Now) => seen.ok(),
+            () = ctx.clock.sleep(LAST_LOOK) => None,
+        };
+        let told = seen.is_some();
+        going.push((seen.unwrap_or(run), told));
+    }
+    going.retain(|(run, _)| run.state == "running");
+    going
+}
+
+/// What was still running when its box was given back has ended with it.
+pub(crate) fn end_with_box(ctx: &Context, going: Vec<(RunRecord, bool)>) {
+    for (run, told) in going {
+        let now = ctx.clock.now_ms();
+        let resumed = Recorder::resume(&ctx.state, run, ctx.record_limits(), now);
+        let Ok(Some((mut recorder, _))) = resumed else { continue };
+        let what = "its box was given back while it ran";
+        let doubt = if told { Outcome::Completed } else { Outcome::Uncertain };
+        let error = KernelError::new(ErrorCode::LeaseExpired, what).outcome(doubt);
+        let _ = recorder.take(&Event::Failed { error: error.clone() }, now);
+        let _ = recorder.finish(&RunEnd::failed(Some(error)), now);
+    }
+}
+
+/// The newest runs of a lease that nobody follows.
+fn alone(ctx: &Context, lease: &LeaseId) -> Vec<RunRecord> {
+    let (lease, state) = (Some(lease.to_string()), Some("running".to_owned()));
+    let mut runs = ctx.runs().list(&Filter { lease, state, limit: Some(MOST_LOOKS) });
+    runs.retain(|run| id_of(run).is_ok_and(|id| !ctx.runs().is_live(&id)));
+    runs
 }
 
 /// Looks at a run: what is recorded here first, then what the box has of it. Returns its record as it is then.
@@ -318,9 +366,7 @@ fn close(
         }
         Err(error) if !run.detached => {
             // Nothing new was learnt of a run whose crabbox died; and nothing was ended.
-            let deaf = error.code == ErrorCode::Unsupported
-                && run.state == "lost"
-                && until != Until::Stopped;
+            let deaf = error.code == ErrorCode::Unsupported && until != Until::Stopped;
             return if deaf { Ok(run) } else { Err(error.clone()) };
         }
         Ok(_) | Err(_) => {

@@ -12,7 +12,7 @@ use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::lease::Ask;
 use crabbox_kernel::lease::acquire::random;
 use crabbox_kernel::lease::lock::Patience;
-use crabbox_kernel::plan::{Plan, Sync};
+use crabbox_kernel::plan::{Plan, Supply, Sync};
 use crabbox_kernel::ports::Stop;
 use crabbox_kernel::run::collect::Download;
 use crabbox_kernel::run::command::{Action, Command, choose, is_env_name};
@@ -183,11 +183,14 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
         true => warm::look(ctx, &checkout::find(ctx)?.root).await,
         false => (Known::default(), None),
     };
-    let plan = plan(ctx, &provider, &args, &known)?;
+    let mut plan = plan(ctx, &provider, &args, &known)?;
     if let Some(sight) = sight {
         sight.scanned(&plan).await;
     }
     let hears = !(args.command.script_stdin || args.detach);
+    if hears {
+        plan.input = console::supply();
+    }
     let outcome = carry_out(ctx, &provider, &args, &plan, hears, &ctx.stop).await?;
     Ok(outcome.exit_code)
 }
@@ -230,6 +233,7 @@ pub(crate) async fn carry_out(
         }
     };
     drop(raw);
+    let outcome = screen.judge(outcome);
     screen.finish_run(&outcome);
     if args.evidence.timing_json {
         ctx.terminal.err_json(&outcome.timing);
@@ -292,8 +296,10 @@ pub(crate) fn plan(ctx: &Context, provider: &str, args: &Args, known: &Known) ->
         keep_on_failure: args.keep_on_failure,
         repo_name: place.name(),
         repo_root: place.root,
+        commits: sync.commits(),
         sync,
         command,
+        input: Supply::Nothing,
         detach: args.detach,
         isolate: args.isolate,
         reconnect: values.reconnect,

@@ -12,7 +12,7 @@ use crabbox_schemas::lease::ReleaseOutcome;
 use crabbox_schemas::plugin::Purpose;
 use serde::Serialize;
 
-use crate::commands::attach::{RunOnBox, end};
+use crate::commands::attach::{RunOnBox, end, end_with_box, last_look};
 use crate::context::Context;
 
 /// Give boxes back and forget them, or end runs
@@ -140,8 +140,13 @@ async fn stop_at(
     let claim = ctx.claims().find(name)?;
     match adopt::find(&bench, name, Purpose::Release).await {
         Ok((lease, _)) => {
+            let going = last_look(ctx, &lease.lease_id).await;
             let trail = Trail::adopt(&ctx.state.journal(), &lease.lease_id)?;
-            let outcome = word(release(&bench, &lease, trail).await?);
+            let outcome = release(&bench, &lease, trail).await?;
+            if outcome != ReleaseOutcome::Retained {
+                end_with_box(ctx, going);
+            }
+            let outcome = word(outcome);
             let line = human::released(&lease, outcome);
             Ok(Stopped {
                 name: name.to_owned(),

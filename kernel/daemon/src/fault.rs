@@ -32,6 +32,13 @@ pub(crate) fn heard(failure: Failure) -> KernelError {
     }
 }
 
+/// The connection that the daemon kept has ended, with the box or the helper there; the daemon itself lives.
+pub(crate) fn cut() -> KernelError {
+    KernelError::new(ErrorCode::ConnectionLost, "the connection to the box broke")
+        .at("connection")
+        .outcome(Outcome::Uncertain)
+}
+
 /// The daemon went away while work went through it. The next dial does without it, or starts another.
 pub(crate) fn gone(why: &std::io::Error) -> KernelError {
     KernelError::new(ErrorCode::ConnectionLost, "the warm daemon went away")

@@ -20,7 +20,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::client::{Caller, Client};
-use crate::fault::{gone, heard};
+use crate::fault::{cut, gone, heard};
 use crate::line::{Reader, Writer, typed};
 
 /// How long the daemon may take to start a process or a helper: longer than the box may.
@@ -29,6 +29,8 @@ const ANSWER: Duration = Duration::from_secs(400);
 const PULSE: Duration = Duration::from_secs(1);
 /// How long it may take for one.
 const PONG: Duration = Duration::from_secs(2);
+/// How soon it is noticed here that it died.
+const SHOCK: Duration = Duration::from_millis(100);
 
 /// A connection the daemon keeps.
 pub struct KeptRemote {
@@ -62,7 +64,10 @@ impl Hold {
         let watching = tokio::spawn(async move {
             let _life = life;
             loop {
-                sleep(PULSE).await;
+                tokio::select! {
+                    () = sleep(PULSE) => {}
+                    _ = client.from.next() => return,
+                }
                 let nothing = json!({});
                 let asked = client.call::<Value>(method::PING, &nothing, |_, _| {});
                 if !matches!(timeout(PONG, asked).await, Ok(Ok(Ok(_)))) {
@@ -253,7 +258,15 @@ impl ProcessOutput for KeptOutput {
             said = read => said,
             _ = alive.changed() => Err(io::ErrorKind::TimedOut.into()),
         };
-        match said.map_err(|error| gone(&error))? {
+        let said = match said {
+            Err(error) if self.raw.is_some() && error.kind() == io::ErrorKind::UnexpectedEof => {
+                // With the daemon this and the way to it end together.
+                let died = timeout(SHOCK, self.alive.changed()).await.is_ok();
+                return Err(if died { gone(&error) } else { cut() });
+            }
+            said => said.map_err(|error| gone(&error))?,
+        };
+        match said {
             Said::Bytes(data) => Ok(Piece::Data(Stream::Stdout, data)),
             Said::Packet(packet) => self.piece(packet),
         }

@@ -270,7 +270,9 @@ fn when_the_helper_dies_its_clients_know_and_the_next_dial_starts_anew() {
         let mut one = Session::open(&remote).await;
         let heart = town.hearts.borrow_mut().pop().unwrap();
         heart.send(Piece::Exited(Exit { code: 1, signal: None })).unwrap();
-        assert_eq!(one.next().await.err().map(|e| e.code), Some(ErrorCode::ConnectionLost));
+        let error = one.next().await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::ConnectionLost);
+        assert!(error.message.contains("connection to the box"), "the daemon lives: {error}");
         let remote = warm(&caller, &town, "a").await;
         let mut again = Session::open(&remote).await;
         again.say("hi").await;

@@ -20,14 +20,20 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// How much of what it says is kept for an error.
 const SAID: u64 = 4 << 10;
 
-/// Runs the script of a flight, if it has one, to its end or until the flight is called off.
+/// What marks a checkout as one that such a script made.
+const OURS: &str = ".git/crabbox";
+
+/// Runs the script of a flight, if it has one, to its end or until the flight is called off. A checkout that an earlier
+/// one made would grow old with a tree that is sent without: it goes.
 pub(crate) fn make(
     serve: &Serve,
     line: &Line,
     params: &FlightParams,
     workdir: &Path,
 ) -> Result<(), Fault> {
-    let Some(script) = &params.checkout else { return Ok(()) };
+    let Some(script) = &params.checkout else {
+        return if params.tree.is_some() { forget(workdir) } else { Ok(()) };
+    };
     let login = serve.logins.get();
     let mut child = program::program(OsStr::new("sh"))
         .args(["-c", script])
@@ -49,6 +55,15 @@ pub(crate) fn make(
     Err(Fault::new(ErrorKind::Internal, "cannot make the tree on the box a git checkout")
         .cause(said.trim())
         .hint("see that git on the box works and that .git there is crabbox's own, or leave sync.baseRef unset"))
+}
+
+fn forget(workdir: &Path) -> Result<(), Fault> {
+    if !workdir.join(OURS).exists() {
+        return Ok(());
+    }
+    let git = workdir.join(".git");
+    std::fs::remove_dir_all(&git)
+        .map_err(|e| Fault::io(format!("cannot remove {}", git.display()), e))
 }
 
 fn wait(child: &mut Child, line: &Line) -> Result<ExitStatus, Fault> {

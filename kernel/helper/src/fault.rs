@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use rustix::io::Errno;
+
 use crabbox_schemas::error::{ErrorData, ErrorKind, Outcome, RpcError};
 
 /// A failure with everything an answer needs.
@@ -23,7 +25,13 @@ impl Fault {
 
     /// A system call that failed while `what` was tried: "cannot write /a/b".
     pub fn io(what: impl Into<String>, error: impl Into<io::Error>) -> Self {
-        Self::new(ErrorKind::Internal, what).cause(error.into())
+        let error = error.into();
+        let fault = Self::new(ErrorKind::Internal, what).cause(&error);
+        match Errno::from_io_error(&error) {
+            Some(Errno::NOSPC | Errno::DQUOT) => fault
+                .hint("the disk of the box is full: `crabbox connect BOX` opens a shell there to make room"),
+            _ => fault,
+        }
     }
 
     /// The request does not make sense.

@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use crabbox_schemas::error::{ErrorKind, Outcome};
 use crabbox_schemas::helper::{Action, Blob, RunExit, RunState};
 use crabbox_schemas::ids::RunId;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::process::Pid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,10 @@ use crate::{clock, processes};
 const OLD: u64 = 24 * 60 * 60 * 1000;
 /// More ended runs than this are forgotten, oldest first.
 const MANY: usize = 64;
+/// What a run keeps in reserve, so that its last words and its end find room on a disk that its command filled; and
+/// what of it is for the end alone.
+const SPARE: u32 = 128 << 10;
+pub(crate) const SPARE_FOR_END: u32 = 16 << 10;
 /// What marks a run that was forgotten.
 const FORGOTTEN: &str = "forgotten";
 
@@ -236,6 +240,7 @@ impl RunDir {
         let meta = Meta { command: Vec::new(), spool_bytes: 0, boot: boot(), made_ms };
         let Prepared { dir, keeper } = self.prepare(&meta, None)?;
         drop(keeper);
+        spend_reserve(&dir, 0);
         let named = std::fs::rename(&dir, &self.path);
         if named.is_err() {
             let _ = std::fs::remove_dir_all(&dir);
@@ -397,7 +402,18 @@ fn fill(dir: &Path, meta: &Meta, script: Option<&[u8]>) -> io::Result<OwnedFd> {
     }
     let keeper = write(&dir.join("keeper"), 0o600, b"")?;
     flock(&keeper, FlockOperation::NonBlockingLockExclusive)?;
+    // A disk without even that much room may still do.
+    let _ = fallocate(&keeper, FallocateFlags::empty(), 0, SPARE.into());
     Ok(keeper.into())
+}
+
+/// Gives back what a run keeps in reserve for a full disk, except so much; true when that made room.
+pub(crate) fn spend_reserve(dir: &Path, but: u32) -> bool {
+    let keeper = OpenOptions::new().write(true).open(dir.join("keeper"));
+    keeper.is_ok_and(|file| {
+        file.metadata().is_ok_and(|meta| meta.len() > but.into())
+            && file.set_len(but.into()).is_ok()
+    })
 }
 
 fn write(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<File> {

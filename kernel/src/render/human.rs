@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::text::{count, plain, plain_lines, size, took, user};
 use crate::error::KernelError;
-use crate::event::Event;
+use crate::event::{Event, Stream};
 use crate::time::{format_duration, parse_instant, rfc3339};
 
 /// The lines an event prints to stderr; none for events that are shown in another way.
@@ -29,11 +29,9 @@ pub fn lines(event: &Event) -> Vec<String> {
             vec![format!("running on {} {}", plain(host), plain(command))]
         }
         Event::ConnectionLost { .. } | Event::Reconnected { .. } => vec![connection_line(event)],
-        Event::Gap { stream, from, to } => vec![format!(
-            "warning: {} of {} are missing: the box could not keep them",
-            size(to - from),
-            stream.word()
-        )],
+        Event::Gap { stream, from, to } => {
+            vec![format!("warning: {}", missing(*stream, *from, *to))]
+        }
         Event::Detached { run_id, lease } => detached(run_id, lease),
         Event::ResultsCollected { results } => vec![test_results(results)],
         Event::Warning { message } => vec![format!("warning: {}", plain(message))],
@@ -59,6 +57,12 @@ fn usage(secs: Option<u64>, micros: Option<u64>, currency: Option<&str>) -> Stri
     });
     let said: Vec<_> = secs.into_iter().chain(cost).collect();
     format!("the provider bills {}", said.join(", "))
+}
+
+/// Bytes that will never come.
+pub fn missing(stream: Stream, from: u64, to: u64) -> String {
+    let (size, stream) = (size(to - from), stream.word());
+    format!("{size} of {stream} are missing: the box could not keep them")
 }
 
 fn connection_line(event: &Event) -> String {

@@ -1,5 +1,6 @@
 //! Documents and lines for programs.
 
+use crabbox_schemas::error::{Failure, FailureDocument};
 use crabbox_schemas::event::RunEvent;
 use crabbox_schemas::lease::Desired;
 use crabbox_schemas::run::RunRecord;
@@ -9,17 +10,13 @@ use crate::error::KernelError;
 
 /// A failure as `--json` prints it: one document with the key `error`.
 pub fn failure(error: &KernelError, lease: Option<&Desired>) -> Value {
-    let failure = crabbox_schemas::error::Failure { lease: lease.cloned(), ..error.to_failure() };
-    json!({ "schemaVersion": failure.schema_version, "error": failure })
+    let failure = Failure { lease: lease.cloned(), ..error.to_failure() };
+    json!(FailureDocument { schema_version: failure.schema_version, error: failure })
 }
 
 /// A run as `run --json` prints it: its record, and the failure if crabbox failed.
 pub fn run_document(record: &RunRecord, error: Option<&KernelError>) -> Value {
-    let mut document = json!(record);
-    if let (Some(error), Some(fields)) = (error, document.as_object_mut()) {
-        fields.insert("error".to_owned(), json!(error.to_failure()));
-    }
-    document
+    json!(RunRecord { error: error.map(KernelError::to_failure), ..record.clone() })
 }
 
 /// One line of `events.jsonl` or `--events jsonl`, without its newline.

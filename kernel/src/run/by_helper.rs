@@ -109,8 +109,7 @@ impl<P: Provider, D: Dialer, C: Clock> Trip<'_, P, D, C> {
         };
         let wait_ms = u64::try_from(plan.patience.0.as_millis()).unwrap_or(u64::MAX);
         let lock = LockAsk { owner: plan.owner.clone(), wait_ms };
-        let commits = self.job.commits().map_err(|e| e.outcome(Outcome::NotStarted).at("sync"))?;
-        let checkout = commits.as_ref().map(|commits| commits.checkout(&self.job.commit_store()));
+        let checkout = self.job.checkout();
         let flight = Flight {
             place: &place,
             tree: self.job.tree(),
@@ -124,10 +123,8 @@ impl<P: Provider, D: Dialer, C: Clock> Trip<'_, P, D, C> {
             flights += 1;
             let Line { remote, helper, .. } = &mut self.line;
             let flown = async {
-                if let Some(commits) = &commits {
-                    let delivered = self.job.deliver(commits, remote, stop).await;
-                    delivered.map_err(|e| e.outcome(Outcome::NotStarted))?;
-                }
+                let delivered = self.job.deliver(remote, stop).await;
+                delivered.map_err(|e| e.outcome(Outcome::NotStarted))?;
                 fly(helper, &flight, bench.state, events, stop, bench.clock).await
             };
             let error = match flown.await {

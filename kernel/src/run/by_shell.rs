@@ -18,7 +18,7 @@ use crate::run::reach::explain;
 use crate::run::ssh_lease::{Job, sync_ended, sync_starts};
 use crate::run::{Ended, collect};
 use crate::shell::{self, quote};
-use crate::sync::commits::judge;
+use crate::sync::commits::{FORGET, judge};
 use crate::sync::known;
 use crate::sync::push::{PushSpec, push_after};
 
@@ -75,10 +75,9 @@ async fn sync<P: Provider, D: Dialer, C: Clock>(
     let noted = known::noted(bench.state, &held.lease.lease_id, &plan.repo_name);
     let pushed = push_after(remote, tree, &spec, &noted, events, stop, clock).await?;
     sync_ended(pushed, clock.monotonic_ms() - from, timing, events);
-    let Some(commits) = job.commits()? else { return Ok(()) };
-    job.deliver(&commits, remote, stop).await?;
-    let checkout =
-        format!("cd {} && {}", quote(&job.places.workdir), commits.checkout(&job.commit_store()));
+    job.deliver(remote, stop).await?;
+    let checkout = job.checkout().unwrap_or_else(|| FORGET.to_owned());
+    let checkout = format!("cd {} && {checkout}", quote(&job.places.workdir));
     let checkout = format!("exec sh -c {}", quote(&checkout));
     let done = job.in_time(capture(remote, &checkout, Bytes::new()), stop).await?;
     judge(done.code, &String::from_utf8_lossy(&done.stderr))

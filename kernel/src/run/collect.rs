@@ -25,6 +25,8 @@ pub struct Download {
     pub local: PathBuf,
 }
 
+/// Prints one file. Nothing else is opened: a pipe may never end.
+const DOWNLOAD: &str = r#"cd "$0" || exit; if [ -e "$1" ] && [ ! -f "$1" ]; then echo "it is not a regular file" >&2; exit 1; fi; exec cat -- "$1""#;
 /// How long evidence may take to come back.
 const COLLECT_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// How much of a complaint is kept.
@@ -117,11 +119,8 @@ fn untar(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>> {
 
 /// Copies one file from the box; it appears here whole or not at all.
 pub async fn download<R: Remote>(remote: &R, workdir: &str, wanted: &Download) -> Result<u64> {
-    let command = format!(
-        "exec sh -c 'cd \"$0\" && exec cat -- \"$1\"' {} {}",
-        quote(workdir),
-        quote(&wanted.remote)
-    );
+    let command =
+        format!("exec sh -c {} {} {}", quote(DOWNLOAD), quote(workdir), quote(&wanted.remote));
     let (mut input, mut output) = remote.start(&command, None).await?;
     input.finish().await?;
     let dir = wanted

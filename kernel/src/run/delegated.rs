@@ -13,7 +13,7 @@ use crate::error::{KernelError, Result};
 use crate::event::Event;
 use crate::lease::lock::lock;
 use crate::lease::{Bench, Held};
-use crate::plan::{Plan, Sync};
+use crate::plan::{Plan, Supply, Sync};
 use crate::ports::{
     Clock, DelegatedRun, Dialer, EventSink, Exit, Provider, Stop, Urgency, Workspace,
 };
@@ -46,6 +46,7 @@ pub(super) fn check(plan: &Plan, provider: &str, events: &mut dyn EventSink) -> 
         ("--pty", command.is_some_and(|c| c.pty.is_some()), "its commands have no terminal"),
         ("--script", command.is_some_and(script), "it takes no files but the tree"),
         ("--download", !plan.downloads.is_empty(), "it hands back no files"),
+        ("piped standard input", plan.input == Supply::Bytes, "its commands read nothing"),
     ];
     let of_sync: &[&str] = match &plan.sync {
         Sync::Own { asked } => asked,
@@ -63,9 +64,15 @@ pub(super) fn check(plan: &Plan, provider: &str, events: &mut dyn EventSink) -> 
     if let Some((option, _, why)) = asked.find(|(_, asked, _)| *asked) {
         let what = format!("{provider} runs commands itself and cannot do {option}: {why}");
         return Err(KernelError::new(ErrorCode::Unsupported, what)
-            .hint("leave it out, or choose a provider whose boxes are reached over SSH")
+            .hint("leave it out (`</dev/null` for input), or choose a provider whose boxes are reached over SSH")
             .outcome(Outcome::NotStarted)
             .at("plan"));
+    }
+    if plan.input == Supply::Silent {
+        let message = format!(
+            "{provider} runs commands without input: what comes through the pipe is not read"
+        );
+        events.emit(Event::Warning { message });
     }
     if !plan.junit.is_empty() {
         let message = format!("{provider} hands back no files: JUnit reports stay on the box");

@@ -1,5 +1,6 @@
 //! A line that broke is opened again, with growing pauses, until the user's patience is over.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use crabbox_schemas::error::{ErrorCode, Outcome};
@@ -21,6 +22,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long one attempt may wait for the box to answer.
 const ATTEMPT: Duration = Duration::from_secs(10);
+/// For so long nobody is told that the box is sought: it may show that there is none any more.
+const HUNCH: Duration = Duration::from_secs(3);
 /// A line that breaks again sooner than this was none: the outage goes on.
 const PROVEN: Duration = Duration::from_secs(5);
 
@@ -31,12 +34,14 @@ pub(super) struct Reconnect {
     began: u64,
     opened: Option<u64>,
     pause: Duration,
+    /// The news of the outage, until it is told.
+    untold: Option<Event>,
 }
 
 impl Reconnect {
     /// With this much patience for each outage; none at all when it is zero.
     pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, began: 0, opened: None, pause: FIRST_PAUSE }
+        Self { limit, began: 0, opened: None, pause: FIRST_PAUSE, untold: None }
     }
 
     /// A new line in place of the one that broke for this reason. What ran there goes on meanwhile.
@@ -85,7 +90,8 @@ impl Reconnect {
         let flaps = self.opened.is_some_and(|opened| now - opened < PROVEN.as_millis() as u64);
         if !flaps {
             (self.began, self.pause) = (now, FIRST_PAUSE);
-            events.emit(Event::ConnectionLost { reason: cause.to_string(), limit: self.limit });
+            self.untold =
+                Some(Event::ConnectionLost { reason: cause.to_string(), limit: self.limit });
         }
         let mut last = None;
         if flaps {
@@ -96,7 +102,8 @@ impl Reconnect {
             if left.is_zero() {
                 return Err(gave_up(self.limit, cause, last));
             }
-            match self.attempt(bench, held, left, stop, &cause).await.and_then(&taken) {
+            let tried = self.told_attempt(bench, held, left, stop, &cause, events).await;
+            match tried.and_then(&taken) {
                 Ok(way) => {
                     let now = bench.clock.monotonic_ms();
                     self.opened = Some(now);
@@ -158,6 +165,40 @@ impl Reconnect {
     fn left<P: Provider, D: Dialer, C: Clock>(&self, bench: &Bench<'_, P, D, C>) -> Duration {
         let passed = bench.clock.monotonic_ms().saturating_sub(self.began);
         self.limit.saturating_sub(Duration::from_millis(passed))
+    }
+
+    /// An attempt; when none led to anything for a while, or this one does, the news of the outage is told.
+    async fn told_attempt<P: Provider, D: Dialer, C: Clock>(
+        &mut self,
+        bench: &Bench<'_, P, D, C>,
+        held: &Held,
+        left: Duration,
+        stop: &Stop,
+        cause: &KernelError,
+        events: &mut dyn EventSink,
+    ) -> Result<Way<D::Remote>> {
+        let passed = bench.clock.monotonic_ms().saturating_sub(self.began);
+        let hunch = HUNCH.saturating_sub(Duration::from_millis(passed));
+        let mut untold = self.untold.take();
+        let tried = {
+            let mut attempt = pin!(self.attempt(bench, held, left, stop, cause));
+            let soon = tokio::select! {
+                tried = &mut attempt => Some(tried),
+                () = bench.clock.sleep(hunch), if untold.is_some() => None,
+            };
+            match soon {
+                Some(tried) => tried,
+                None => {
+                    untold.take().into_iter().for_each(|lost| events.emit(lost));
+                    attempt.await
+                }
+            }
+        };
+        if tried.is_ok() {
+            untold.take().into_iter().for_each(|lost| events.emit(lost));
+        }
+        self.untold = untold;
+        tried
     }
 
     /// One attempt, in silence: what matters is told by its end.

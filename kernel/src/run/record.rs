@@ -75,14 +75,18 @@ impl Started {
 
     /// What an event adds to the knowledge.
     fn after(self, event: &RunEvent) -> Self {
-        let acknowledged = || event.data.as_ref().is_some_and(|data| data["acknowledged"] == true);
         match &*event.kind {
             "stdout" | "stderr" | "command.finished" => Started::Yes,
-            "command.started" if acknowledged() => Started::Yes,
+            "command.started" if acknowledged(event) => Started::Yes,
             "command.sent" | "command.started" if self == Started::No => Started::Maybe,
             _ => self,
         }
     }
+}
+
+/// Whether the box said that it has the command, which goes on there by itself.
+fn acknowledged(event: &RunEvent) -> bool {
+    event.data.as_ref().is_some_and(|data| data["acknowledged"] == true)
 }
 
 /// Writes the journal of one live run; the run counts as live while this value exists.

@@ -128,15 +128,12 @@ pub(super) fn sync_ended(pushed: Pushed, ms: u64, timing: &mut Timing, events: &
 }
 
 impl<P, D, C: Clock> Job<'_, P, D, C> {
-    /// Brings the commits to the box, in the time a sync may take.
-    pub(super) async fn deliver<R: Remote>(
-        &self,
-        commits: &Commits,
-        remote: &R,
-        stop: &Stop,
-    ) -> Result<()> {
-        let Some((tree, _)) = self.tree() else { return Ok(()) };
-        let store = self.commit_store();
+    /// Brings the commits to the box, if it shall have any, in the time a sync may take.
+    pub(super) async fn deliver<R: Remote>(&self, remote: &R, stop: &Stop) -> Result<()> {
+        let (Some((tree, _)), Some(commits)) = (self.tree(), self.commits()) else {
+            return Ok(());
+        };
+        let store = self.commit_store().unwrap_or_default();
         self.in_time(commits.deliver(remote, &tree.root, &store), stop).await.map(drop)
     }
 
@@ -166,14 +163,18 @@ impl<P, D, C> Job<'_, P, D, C> {
     }
 
     /// With `sync.baseRef` the tree is a git checkout when the command sees it.
-    pub(super) fn commits(&self) -> Result<Option<Commits>> {
-        let Some((tree, rules)) = self.tree() else { return Ok(None) };
-        rules.base_ref.as_ref().map(|base| Commits::look(&tree.root, base)).transpose()
+    pub(super) fn commits(&self) -> Option<&Commits> {
+        self.plan.commits.as_ref().ok()?.as_ref()
+    }
+
+    /// The script that makes it one.
+    pub(super) fn checkout(&self) -> Option<String> {
+        Some(self.commits()?.checkout(&self.commit_store()?))
     }
 
     /// Where the box keeps commits, beside the trees that show them.
-    pub(super) fn commit_store(&self) -> String {
-        format!("{}/.crabbox/git/{}", self.places.base, self.plan.repo_name)
+    fn commit_store(&self) -> Option<String> {
+        Some(self.commits()?.store(&self.places.base, &self.plan.repo_name))
     }
 
     /// The command with the names of its lease and run in its environment.

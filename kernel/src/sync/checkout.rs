@@ -9,10 +9,12 @@ use std::process::{Child, Output, Stdio};
 use crabbox_schemas::error::ErrorCode;
 
 use crate::error::{KernelError, Result};
-use crate::sync::excludes::{Excludes, LeftOut};
+use crate::sync::excludes::{Excludes, LeftOut, refuse_special};
 use crate::sync::manifest::{bytes_of, unreadable};
 use crate::sync::{SyncRules, TreeKind, git};
 
+/// What git leaves out.
+const GITIGNORE: &str = ".gitignore";
 /// How deep repositories inside repositories are followed.
 const MAX_NESTING: usize = 16;
 
@@ -209,6 +211,8 @@ impl Search {
                 format!("{} nests too deeply", dir.display()),
             ));
         }
+        // Git waits for whoever would write to a pipe of this name.
+        refuse_special(&dir.join(GITIGNORE), &base.join(GITIGNORE).to_string_lossy())?;
         // All at once: each of them looks at every file.
         let tracked = List::ask(&dir, &["ls-files", "--cached", "--stage", "-z"])?;
         let others = List::ask(&dir, &["ls-files", "--others", "--exclude-standard", "-z"])?;

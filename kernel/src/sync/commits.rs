@@ -36,8 +36,8 @@ pub struct Commits {
     pub branch: Option<String>,
     /// The commit to compare with.
     pub base: String,
-    /// Its branch, without the remote's name; `None` for a bare commit id or a tag.
-    pub base_branch: Option<String>,
+    /// Its names on the box, as references.
+    pub names: Vec<String>,
     /// Where history is cut.
     pub edge: Vec<String>,
 }
@@ -45,43 +45,34 @@ pub struct Commits {
 impl Commits {
     /// Asks git here for the checkout's commit, the base and where they meet.
     pub fn look(root: &Path, base_ref: &str) -> Result<Self> {
-        let head = ask(root, &["rev-parse", "--verify", "--quiet", "HEAD^{commit}"])?.ok_or_else(
-            || {
-                KernelError::new(
-                    ErrorCode::SyncRead,
-                    "sync.baseRef is set, but nothing is committed here",
-                )
-            },
-        )?;
-        let name = base_ref.strip_prefix("origin/").unwrap_or(base_ref);
-        let mut found = None;
-        for candidate in [
-            format!("refs/remotes/origin/{name}"),
-            format!("refs/heads/{name}"),
-            base_ref.to_owned(),
-        ] {
-            let commit = format!("{candidate}^{{commit}}");
-            if let Some(oid) =
-                ask(root, &["rev-parse", "--verify", "--quiet", "--end-of-options", &commit])?
-            {
-                found = Some((oid, candidate.starts_with("refs/").then(|| name.to_owned())));
-                break;
-            }
-        }
-        let (base, base_branch) = found.ok_or_else(|| {
-            KernelError::new(
-                ErrorCode::SyncRead,
-                format!("sync.baseRef: no commit here is called {base_ref:?}"),
-            )
-            .hint(format!("git fetch origin {}", quote(name)))
-        })?;
+        refuse_odd(base_ref)?;
+        let head = commit(root, "HEAD")?
+            .ok_or_else(|| failed("sync.baseRef is set, but nothing is committed here"))?;
+        let (base, mut names) = find(root, base_ref)?.ok_or_else(|| unknown(base_ref))?;
         let meet = ask(root, &["merge-base", "--all", &head, &base])?.unwrap_or_default();
         let mut edge: Vec<String> = meet.lines().map(str::to_owned).collect();
         if edge.is_empty() {
             edge = vec![head.clone(), base.clone()];
         }
         let branch = ask(root, &["symbolic-ref", "--quiet", "--short", "HEAD"])?;
-        Ok(Self { head, branch, base, base_branch, edge })
+        // The branch that is checked out is where the checkout says.
+        names.retain(|name| name.strip_prefix("refs/heads/") != branch.as_deref());
+        Ok(Self { head, branch, base, names, edge })
+    }
+
+    /// Where the box keeps the commits of the repository of this name below a lease's folder.
+    pub fn store(&self, base_dir: &str, repo: &str) -> String {
+        let format = if self.is_sha256() { "-sha256" } else { "" };
+        format!("{base_dir}/.crabbox/git{format}/{repo}")
+    }
+
+    fn is_sha256(&self) -> bool {
+        self.head.len() == 64
+    }
+
+    /// `git init` for repositories like the one here.
+    fn init(&self) -> &'static str {
+        if self.is_sha256() { "git init -q --object-format=sha256" } else { "git init -q" }
     }
 
     /// Sends the commits into a store beside the tree, unless the box says that it holds them. Any number of runs may
@@ -115,12 +106,13 @@ impl Commits {
         let script = format!(
             "umask 077\ns={store}\ncommand -v git >/dev/null || exit {NO_GIT}\n\
              [ -e \"$s/held/{key}\" ] && {{ touch \"$s/held/{key}\"; exit 0; }}\n\
-             if [ ! -e \"$s\" ]; then git init -q --bare --template= \"$s.$$\" && mkdir \"$s.$$/held\" && mv \"$s.$$\" \"$s\" || exit; fi\n\
+             if [ ! -e \"$s\" ]; then {init} --bare --template= \"$s.$$\" && mkdir \"$s.$$/held\" && mv \"$s.$$\" \"$s\" || exit; fi\n\
              echo {WANT}\ncd \"$s\" && git index-pack --stdin >{key}.$$ && mv {key}.$$ held/{key} || {{ c=$?; rm -f {key}.$$; exit $c; }}\n\
              find objects/pack -name 'tmp_*' -mmin +1440 -exec rm -f {{}} +\n\
              ls -t held | tail -n +{more} | while read -r k; do read -r word p <\"held/$k\"; rm -f \"held/$k\"\n\
              [ -z \"$p\" ] || grep -qs \"$p\" held/* || rm -f \"objects/pack/pack-$p\".*; done\n",
             store = quote(store),
+            init = self.init(),
             key = self.key(),
             more = KEPT + 1,
         );
@@ -137,16 +129,7 @@ impl Commits {
     /// The script for sh that makes the folder it runs in the checkout: references, index and edge, whatever a command
     /// did to them. The objects come out of the store; what was built anew is not compared with what was there.
     pub fn checkout(&self, store: &str) -> String {
-        let mut refs = Vec::new();
-        match &self.base_branch {
-            Some(name) => {
-                refs.push((format!("refs/remotes/origin/{name}"), &self.base));
-                if self.branch.as_ref() != Some(name) {
-                    refs.push((format!("refs/heads/{name}"), &self.base));
-                }
-            }
-            None => refs.push(("refs/crabbox/base".to_owned(), &self.base)),
-        }
+        let mut refs: Vec<_> = self.names.iter().map(|name| (name.clone(), &self.base)).collect();
         let head = match &self.branch {
             Some(branch) => {
                 let full = format!("refs/heads/{branch}");
@@ -163,16 +146,64 @@ impl Commits {
             "command -v git >/dev/null || {{ echo 'there is no git on the box' >&2; exit {NO_GIT}; }}\n\
              if [ -e .git ] && [ ! -e .git/crabbox ]; then echo {FOREIGN_WORDS} >&2; exit {FOREIGN}; fi\n\
              e={edge}\n[ \"$(cat .git/shallow 2>/dev/null)\" = \"$e\" ] || rm -rf .git\n\
-             m() {{ {{ [ -e .git/HEAD ] || {{ mkdir -p .git && : >.git/crabbox && git init -q --template= . && git config gc.auto 0; }}; }} && \
+             m() {{ {{ [ -e .git/HEAD ] || {{ mkdir -p .git && : >.git/crabbox && {init} --template= . && git config gc.auto 0; }}; }} && \
              rm -f .git/*.lock && mkdir -p .git/objects/info && printf '%s\\n' {objects} >.git/objects/info/alternates && \
              echo \"$e\" >.git/shallow && {refs}{head} && git read-tree --reset {oid}; }}\n\
              m 2>/dev/null || {{ rm -rf .git && m; }}\n",
             FOREIGN_WORDS = quote(FOREIGN_WORDS),
+            init = self.init(),
             edge = quote(&self.edge.join("\n")),
             objects = quote(&format!("{store}/objects")),
             oid = self.head,
         )
     }
+}
+
+/// Removes the checkout that we made in the folder a script runs in: it would grow old.
+pub(crate) const FORGET: &str = "if [ -e .git/crabbox ]; then rm -rf .git; fi";
+
+/// Refuses what names no commit and might mean something else to git, or to a shell that a hint is pasted into.
+fn refuse_odd(base_ref: &str) -> Result<()> {
+    let odd =
+        base_ref.starts_with('-') || base_ref.chars().any(|c| c.is_whitespace() || c.is_control());
+    if !odd {
+        return Ok(());
+    }
+    let what = format!("sync.baseRef: {base_ref:?} is no name of a commit");
+    Err(KernelError::new(ErrorCode::Config, what).hint("name a branch, a tag or a commit"))
+}
+
+fn unknown(base_ref: &str) -> KernelError {
+    let name = base_ref.strip_prefix("origin/").unwrap_or(base_ref);
+    failed(&format!("sync.baseRef: no commit here is called {base_ref:?}"))
+        .hint(format!("git fetch origin {}", quote(name)))
+}
+
+/// The base, and what it shall be called on the box: a branch also as the one of the origin, as in a clone; a tag as
+/// that; anything else, such as `HEAD~1`, has no name of its own.
+fn find(root: &Path, base_ref: &str) -> Result<Option<(String, Vec<String>)>> {
+    let name = base_ref.strip_prefix("origin/").unwrap_or(base_ref);
+    let branch = [format!("refs/remotes/origin/{name}"), format!("refs/heads/{name}")];
+    let tag = format!("refs/tags/{}", base_ref.strip_prefix("refs/tags/").unwrap_or(base_ref));
+    let is_name = name != "HEAD"
+        && name != "@"
+        && git::command(root, &["check-ref-format", &branch[1]])
+            .status()
+            .is_ok_and(|status| status.success());
+    let known =
+        [(&branch[0], &branch[..]), (&branch[1], &branch[..]), (&tag, std::slice::from_ref(&tag))];
+    for (full, names) in known.into_iter().filter(|_| is_name) {
+        if let Some(oid) = commit(root, full)? {
+            return Ok(Some((oid, names.to_vec())));
+        }
+    }
+    Ok(commit(root, base_ref)?.map(|oid| (oid, vec!["refs/crabbox/base".to_owned()])))
+}
+
+/// The commit of this name.
+fn commit(root: &Path, name: &str) -> Result<Option<String>> {
+    let commit = format!("{name}^{{commit}}");
+    ask(root, &["rev-parse", "--verify", "--quiet", "--end-of-options", &commit])
 }
 
 /// Statuses of the scripts, outside what git uses.

@@ -175,9 +175,23 @@ pub(super) fn fingerprint(root: &Path, rules: &SyncRules) -> Result<crabbox_tree
 }
 
 fn ignore_file(root: &Path) -> Result<Vec<u8>> {
-    match std::fs::read(root.join(IGNORE_FILE)) {
+    let file = root.join(IGNORE_FILE);
+    refuse_special(&file, IGNORE_FILE)?;
+    match std::fs::read(file) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         read => read.map_err(|e| super::manifest::unreadable(Path::new(IGNORE_FILE)).because(&e)),
+    }
+}
+
+/// Refuses what is no file: whoever opens a pipe waits for somebody to write to it.
+pub(super) fn refuse_special(file: &Path, name: &str) -> Result<()> {
+    match file.metadata() {
+        Ok(meta) if !meta.is_file() => Err(KernelError::new(
+            ErrorCode::SyncRead,
+            format!("{name} is not a regular file, and cannot be read"),
+        )
+        .hint("remove it, or put a file of patterns in its place")),
+        _ => Ok(()),
     }
 }
 
@@ -226,6 +240,15 @@ mod tests {
         assert_eq!(rule("big/x"), Some(Rule::Config));
         assert_eq!(excludes.rule(Path::new("target/wanted/x"), false, false), None);
         assert_eq!(excludes.rule(Path::new("target/other"), false, false), Some(Rule::Default));
+    }
+
+    #[test]
+    fn an_ignore_file_that_is_a_pipe_is_refused_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join(IGNORE_FILE), 0o600.into()).unwrap();
+        let error = fingerprint(dir.path(), &rules(&[], &[])).unwrap_err();
+        assert_eq!(error.code, ErrorCode::SyncRead);
+        assert!(error.message.contains(IGNORE_FILE), "{error}");
     }
 
     #[test]

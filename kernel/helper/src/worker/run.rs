@@ -11,12 +11,12 @@ use crabbox_schemas::helper::{RunExit, Usage};
 use rustix::process::Pid;
 use wait4::{ResourceUsage, Wait4};
 
-use crate::clock;
 use crate::link::Start;
 use crate::spool::{Writer, replace};
 use crate::worker::command::{self, Command};
 use crate::worker::input::Input;
 use crate::worker::peer::Progress;
+use crate::{clock, runs};
 
 /// How long processes that outlive the command may hold its pipes.
 const GRACE: Duration = Duration::from_millis(100);
@@ -184,6 +184,7 @@ impl Run {
         for (stream, needed) in self.streams.iter_mut().zip(needs) {
             stream.spool.give_way(needed);
         }
+        runs::spend_reserve(Path::new(&self.dir), runs::SPARE_FOR_END);
     }
 
     /// A door opened. Fails when nobody will ever know how the command ended.
@@ -260,8 +261,14 @@ impl Run {
     /// Writes down how it ended. On a full disk output makes way for it, what nobody waits for first; where nothing
     /// helps, the run is lost, since its lock must not wait for ever.
     pub(super) fn record(&mut self, exit: &RunExit, needs: [u64; 2]) -> io::Result<()> {
-        let written = self.write_end(exit);
-        if written.is_err() {
+        let dir = Path::new(&self.dir);
+        let mut written = self.write_end(exit);
+        if written.is_err() && runs::spend_reserve(dir, 0) {
+            written = self.write_end(exit);
+        }
+        if written.is_ok() {
+            runs::spend_reserve(dir, 0);
+        } else {
             let waited = self.full_since.get_or_insert_with(Instant::now).elapsed();
             if waited > PATIENCE * 3 {
                 return Ok(());

@@ -7,12 +7,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::event::RunEvent;
-use crabbox_schemas::ids::RunId;
+use crabbox_schemas::ids::{LeaseId, RunId};
 use crabbox_schemas::run::RunRecord;
 
-use super::Started;
+use super::{Started, acknowledged};
 use crate::error::{KernelError, Result};
 use crate::event::Stream;
+use crate::lease::claim::Claims;
 use crate::state::{State, failed};
 use crate::time::parse_instant;
 
@@ -40,15 +41,16 @@ pub struct Retention {
 }
 
 /// The journals of all runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RunStore {
     dir: PathBuf,
+    claims: Claims,
 }
 
 impl RunStore {
     /// The runs of this user.
     pub fn new(state: &State) -> Self {
-        Self { dir: state.runs() }
+        Self { dir: state.runs(), claims: Claims::new(state.claims()) }
     }
 
     /// Runs that pass the filter, newest first.
@@ -165,12 +167,14 @@ impl RunStore {
         Some(run)
     }
 
-    /// Tells what is known of a run whose crabbox died.
+    /// Tells what is known of a run whose crabbox died. One that the box has taken over goes on there while that box is
+    /// on record; what became of any other nobody can know.
     fn bury(&self, id: &RunId, run: &mut RunRecord) {
-        let mut started = Started::No;
+        let (mut started, mut taken_over) = (Started::No, false);
         if let Ok(file) = File::open(self.folder(id).join("events.jsonl")) {
             for event in lines(file) {
                 started = started.after(&event);
+                taken_over |= event.kind == "command.started" && acknowledged(&event);
                 run.event_count = event.seq;
                 run.ended_at = Some(event.created_at);
                 if !event.phase.is_empty() {
@@ -182,8 +186,17 @@ impl RunStore {
             fs::metadata(self.folder(id).join(stream.word())).map_or(0, |meta| meta.len())
         };
         run.log_bytes = size(Stream::Stdout) + size(Stream::Stderr);
-        run.state = "lost".to_owned();
         run.started = Some(started.word().to_owned());
+        if taken_over && self.has_box(run) {
+            run.ended_at = None;
+        } else {
+            run.state = "lost".to_owned();
+        }
+    }
+
+    fn has_box(&self, run: &RunRecord) -> bool {
+        let lease = LeaseId::parse(&run.lease_id);
+        lease.is_some_and(|lease| matches!(self.claims.get(&lease), Ok(Some(_)) | Err(_)))
     }
 
     fn is_stillborn(&self, id: &RunId, now: SystemTime) -> bool {

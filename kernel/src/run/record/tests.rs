@@ -198,6 +198,26 @@ fn a_dead_writer_leaves_a_lost_run_that_knows_whether_it_started() {
 }
 
 #[test]
+fn a_run_that_its_box_took_over_is_lost_with_the_box_and_not_with_its_crabbox() {
+    let room = room();
+    let lease = crabbox_schemas::ids::LeaseId::parse("cbx_abcdef123456").unwrap();
+    let mut run = room.begin(1, 100, NOW);
+    let Event::CommandStarted { host, workdir, command, .. } = started() else { panic!() };
+    let event = Event::CommandStarted { host, workdir, command, acknowledged: true };
+    run.take(&event, NOW);
+    drop(run);
+    let state = || room.store().find(id(1).as_str()).unwrap().state;
+    assert_eq!(state(), "lost", "its box is not on record");
+    let claims = crate::lease::claim::Claims::new(room.state.claims());
+    let claim = json!({"leaseID": lease, "repoRoot": "", "claimedAt": "", "lastUsedAt": ""});
+    std::fs::create_dir_all(room.state.claims()).unwrap();
+    claims.put(&serde_json::from_value(claim).unwrap()).unwrap();
+    assert_eq!(state(), "running");
+    claims.remove(&lease).unwrap();
+    assert_eq!(state(), "lost");
+}
+
+#[test]
 fn an_uncertain_end_is_lost_and_a_certain_one_is_failed() {
     let room = room();
     for (n, outcome, state, word) in
