@@ -152,7 +152,9 @@ fn without_a_reader_the_oldest_output_is_dropped_and_the_gap_is_told() {
     eventually("it is not held back", || on.workdir().join("printed").exists());
     let spooled: u64 = std::fs::read_dir(on.run_dir(&run_id(1)))
         .unwrap()
-        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .map(Result::unwrap)
+        .filter(|entry| entry.file_name() != "keeper") // what it holds is room in reserve
+        .map(|entry| entry.metadata().unwrap().len())
         .sum();
     assert!(spooled < 310_000, "{spooled} bytes are kept");
     let mut channel = Channel::open(&on);
