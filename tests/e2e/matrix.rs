@@ -245,8 +245,9 @@ impl Field {
             let count = Count { starts: starts.clone() };
             assert!(count.started() <= 1, "{} in {}", count.started(), starts.display());
         }
-        let _ = self.crabbox(&["daemon", "stop"]).run();
         let _ = self.crabbox(&["stop", &self.slug]).ok();
+        // Whoever asks a box for the ends of its runs may have begun one.
+        let _ = self.crabbox(&["daemon", "stop"]).run();
     }
 }
 
