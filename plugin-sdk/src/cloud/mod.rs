@@ -2,9 +2,9 @@
 //! leases is here, the same for all of them.
 //!
 //! A provider says what is its own in [`Cloud`] and [`Site`], and its [`SshLease`](crate::SshLease) passes on to
-//! [`acquire`], [`resolve`], [`list`], [`release`] and [`touch`]. Machines and what is made beside them carry the labels
-//! of their lease from the request on that makes them, so that they are found whatever was lost; nothing that is
-//! labelled for another lease is touched.
+//! [`acquire()`], [`resolve`], [`list`], [`release`] and [`touch`]. Machines and what is made beside them carry the
+//! labels of their lease from the request on that makes them, so that they are found whatever was lost; nothing that
+//! is labelled for another lease is touched.
 
 mod acquire;
 mod class;
