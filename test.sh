@@ -48,8 +48,9 @@ case "$(uname -s)" in
     [ ${#missing[@]} = 0 ] || { echo "missing: ${missing[*]}; run xcode-select --install"; exit 1; } ;;
 esac
 command -v cargo >/dev/null || { echo "Rust is missing: see https://rustup.rs"; exit 1; }
-# Where rustup cannot add the target of our components, Debian has a compiler that can build them.
-[ -d "$(rustc --print sysroot)/lib/rustlib/wasm32-wasip2" ] || rustup target add wasm32-wasip2 >/dev/null 2>&1 ||
+# Where rustup cannot add the targets of our guests, Debian has a compiler that can build them.
+[ "$(ls -d "$(rustc --print sysroot)"/lib/rustlib/wasm32-wasip[12] 2>/dev/null | wc -l)" = 2 ] ||
+  rustup target add wasm32-wasip1 wasm32-wasip2 >/dev/null 2>&1 ||
   ! command -v apt-get >/dev/null || as_root env DEBIAN_FRONTEND=noninteractive \
   apt-get install -q -y --no-install-recommends rustc-web rust-web-src wasi-libc || true
 
