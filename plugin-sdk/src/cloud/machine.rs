@@ -154,7 +154,8 @@ pub(super) fn planned(
 }
 
 /// Who says how a machine is reached.
-pub(super) enum Reached<'a> {
+#[derive(Debug, Clone, Copy)]
+pub enum Reached<'a> {
     /// The kernel, when it is made.
     Made(&'a Bootstrap),
     /// The kernel, when it knows the lease.
@@ -162,14 +163,16 @@ pub(super) enum Reached<'a> {
 }
 
 impl Reached<'_> {
-    fn work_root(&self) -> Option<String> {
+    /// The folder that holds work directories on it.
+    pub fn work_root(&self) -> Option<String> {
         match self {
             Self::Made(bootstrap) => Some(bootstrap.work_root.clone()),
             Self::Known(known) => known.and_then(|known| known.work_root.clone()),
         }
     }
 
-    fn endpoint(&self, host: &str) -> SshEndpoint {
+    /// How it is reached at this host name or address.
+    pub fn endpoint(&self, host: &str) -> SshEndpoint {
         let known = match self {
             Self::Made(bootstrap) => return bootstrap.endpoint(host),
             Self::Known(known) => known.and_then(|known| known.ssh.clone()),

@@ -10,12 +10,14 @@ mod acquire;
 mod class;
 mod find;
 mod machine;
+mod network;
 mod remove;
 
 pub use acquire::{Order, acquire};
 pub use class::{Classes, distinct};
 pub use find::{list, resolve, touch};
-pub use machine::{Extra, Machine, Phase, is_of, key_name};
+pub use machine::{Extra, Machine, Phase, Reached, is_of, key_name};
+pub use network::is_network;
 pub use remove::release;
 
 use std::collections::BTreeMap;

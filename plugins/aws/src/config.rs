@@ -1,8 +1,6 @@
 //! The settings as the user writes them, what must be true of them, and which machines a class means.
 
-use std::net::IpAddr;
-
-use crabbox_plugin_sdk::cloud::{Classes, distinct};
+use crabbox_plugin_sdk::cloud::{Classes, distinct, is_network};
 use crabbox_plugin_sdk::{BoxRequest, Failure};
 use serde::Deserialize;
 
@@ -145,17 +143,6 @@ impl Settings {
             (true, true) => &[Market::Spot, Market::OnDemand],
         }
     }
-}
-
-fn is_network(cidr: &str) -> bool {
-    cidr.split_once('/').is_some_and(|(address, bits)| {
-        let most = match address.parse() {
-            Ok(IpAddr::V4(_)) => 32,
-            Ok(IpAddr::V6(_)) => 128,
-            Err(_) => return false,
-        };
-        bits.parse::<u8>().is_ok_and(|bits| bits <= most)
-    })
 }
 
 /// The vCPUs of a type whose family is counted in the account's standard limit; none where that is not known.

@@ -4,6 +4,7 @@ use std::io;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use crabbox_plugin_sdk::cloud::Reached;
 use crabbox_plugin_sdk::{
     AcquireParams, Attempt, Bootstrap, ErrorKind, Failure, Lease, Outcome, Progress, ReleaseOutcome,
 };
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use crate::api::{Api, Thing, is_same};
 use crate::catalog::{self, Size};
 use crate::config::{Market, machines};
-use crate::machine::{Kind, Reached, tags};
+use crate::machine::{Kind, tags};
 use crate::site::{self, Look, Site};
 
 /// Who Azure thinks will log in; the box has a user of its own instead.

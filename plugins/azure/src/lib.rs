@@ -15,6 +15,7 @@ mod site;
 
 use std::collections::BTreeSet;
 
+use crabbox_plugin_sdk::cloud::Reached;
 use crabbox_plugin_sdk::{
     AcquireParams, Call, CatalogParams, CatalogResult, Check, EvidenceParams, EvidenceResult,
     Failure, Lease, LeaseId, ListParams, ListResult, Plugin, Purpose, QuoteParams, QuoteResult,
@@ -25,7 +26,7 @@ use serde_json::json;
 use api::{Api, Thing, name_of};
 use config::Settings;
 use create::Order;
-use machine::{Kind, Reached, as_tags, group_of, labels, tags};
+use machine::{Kind, as_tags, group_of, labels, tags};
 
 /// The plugin, ready to serve.
 pub fn plugin() -> Plugin {

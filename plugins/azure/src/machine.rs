@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crabbox_plugin_sdk::cloud::Reached;
 use crabbox_plugin_sdk::{
-    AcquireParams, Bootstrap, ErrorKind, Failure, Lease, LeaseId, ReleaseOutcome, Resource,
-    SshEndpoint, Woken, label_value,
+    AcquireParams, ErrorKind, Failure, Lease, LeaseId, ReleaseOutcome, Resource, Woken, label_value,
 };
 
 use crate::api::{Api, Thing, name_of};
@@ -182,37 +182,6 @@ impl Thing {
 
     pub(crate) fn host(&self) -> &str {
         self.text("/ipAddress")
-    }
-}
-
-/// Who says how a machine is reached.
-pub(crate) enum Reached<'a> {
-    /// The kernel, when it is made.
-    Made(&'a Bootstrap),
-    /// The kernel, when it knows the lease.
-    Known(Option<&'a Lease>),
-}
-
-impl Reached<'_> {
-    fn work_root(&self) -> Option<String> {
-        match self {
-            Self::Made(bootstrap) => Some(bootstrap.work_root.clone()),
-            Self::Known(known) => known.and_then(|known| known.work_root.clone()),
-        }
-    }
-
-    fn endpoint(&self, host: &str) -> SshEndpoint {
-        let known = match self {
-            Self::Made(bootstrap) => return bootstrap.endpoint(host),
-            Self::Known(known) => known.and_then(|known| known.ssh.clone()),
-        };
-        let usual = || SshEndpoint {
-            user: "crabbox".to_owned(),
-            port: 2222,
-            fallback_ports: vec![22],
-            ..SshEndpoint::default()
-        };
-        SshEndpoint { host: host.to_owned(), ..known.unwrap_or_else(usual) }
     }
 }
 
