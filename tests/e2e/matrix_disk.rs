@@ -1,6 +1,7 @@
 //! A box whose disk is full: the sync says so, nothing is started, and the next one that fits is exact.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -24,19 +25,21 @@ impl Small {
     }
 
     /// Leaves no room for more than this.
+    ///
+    /// What is written stays written: a command that prints meanwhile takes room, and a file
+    /// begun anew might not fit any more.
     fn fill(&self, but: usize) -> PathBuf {
-        let ballast = self.root.join("ballast");
-        let mut len = 1 << 20;
-        let mut all = Vec::new();
-        while len > 2048 {
-            all.resize(all.len() + len, 1);
-            if fs::write(&ballast, &all).is_err() {
-                all.truncate(all.len() - len);
-                len /= 2;
+        let path = self.root.join("ballast");
+        let mut ballast = File::create(&path).unwrap();
+        let mut piece = vec![1; 1 << 20];
+        while piece.len() > 2048 {
+            if ballast.write_all(&piece).is_err() {
+                piece.truncate(piece.len() / 2);
             }
         }
-        fs::write(&ballast, &all[..all.len().saturating_sub(but)]).unwrap();
-        ballast
+        let len = ballast.metadata().unwrap().len();
+        ballast.set_len(len.saturating_sub(but as u64)).unwrap();
+        path
     }
 
     fn assert_full(&self, count: &Count, ended: &Ended) {
