@@ -35,6 +35,7 @@ use crate::terminal::Terminal;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    keep_memory_to_ourselves();
     let runtime =
         match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
             Ok(runtime) => runtime,
@@ -46,6 +47,12 @@ pub fn main() -> ExitCode {
     let code = runtime.block_on(run());
     runtime.shutdown_background();
     code
+}
+
+/// Secrets pass through this process: it leaves no core dump, and other programs of its user do not look into it.
+fn keep_memory_to_ourselves() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
 /// The whole command line: ours, and the providers' flags that are wanted.

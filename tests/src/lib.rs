@@ -24,7 +24,7 @@ pub use kit::Kit;
 pub use podman::Podman;
 pub use process::{Call, Ended, Running};
 pub use room::Room;
-pub use secrets::{holders, holds};
+pub use secrets::{holders, holds, memory_holds, minds_below};
 pub use sshd::Sshd;
 pub use tap::tapped;
 
