@@ -67,7 +67,8 @@ pub(crate) fn scan(ctx: &Context, place: &Place, full_resync: bool, known: &Know
 
 /// Only what changed since the last scan is read.
 fn options<'a>(ctx: &'a Context, folder: &'a Path) -> ScanOptions<'a> {
-    ScanOptions { keep: Some(Keep { dir: folder, env: &ctx.env }), ..ScanOptions::default() }
+    let keep = Some(Keep { dir: folder, env: &ctx.env });
+    ScanOptions { keep, stop: Some(&ctx.stop), ..ScanOptions::default() }
 }
 
 /// A home folder or a whole disk is hardly ever meant, and holds what should never leave.

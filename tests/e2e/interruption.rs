@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crabbox_tests::{Room, Sshd};
+use crabbox_tests::{Room, Sshd, eventually};
 use rustix::process::Signal;
 
 use crate::matrix::Dice;
@@ -41,6 +41,27 @@ fn a_command_that_ignores_signals_is_gone_two_seconds_after_ctrl_c() {
     }
     let _ = running.wait().expect(130);
     let _ = room.crabbox(&repo, ["run", "--id", &slug, "--", "true"]).ok();
+}
+
+#[test]
+fn a_tree_that_takes_long_to_read_does_not_hold_ctrl_c_up() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    fs::File::create(repo.join("endless")).unwrap().set_len(1 << 40).unwrap();
+    for command in [&["run", "--", "true"] as &[_], &["sync-plan"], &["watch", "--", "true"]] {
+        let running = room.crabbox(&repo, command).start();
+        let open = format!("/proc/{}/fd", running.pid());
+        eventually("it reads the file", Duration::from_secs(20), || {
+            let mut files = fs::read_dir(&open).unwrap().flatten();
+            files.any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.ends_with("endless")))
+        });
+        running.signal(Signal::INT);
+        let began = Instant::now();
+        let ended = running.wait().expect(130);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}\n{ended}", began.elapsed());
+        assert!(ended.err().contains("interrupted while the tree was read"), "{ended}");
+    }
+    room.assert_nothing_left();
 }
 
 #[test]

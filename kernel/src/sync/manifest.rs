@@ -1,6 +1,7 @@
 //! Reads a tree into its manifest: what stands at each path, files hashed while they hold still.
 
 use std::fs::{File, Metadata};
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{KernelError, Result};
+use crate::ports::{Stop, Urgency};
 use crate::sync::index::content::{self, Content};
 use crate::sync::index::record::{Record, Stat, What};
 use crate::sync::index::refresh::{Recipes, Trust, refresh};
@@ -23,7 +25,7 @@ pub(super) const PIECE: usize = 256 << 10;
 /// left away; what is neither file nor link gets a note.
 pub fn read(root: &Path, paths: Vec<PathBuf>, notes: &mut Vec<String>) -> Result<Manifest> {
     let mut records: Vec<Record> = paths.into_iter().map(|p| Record::new(p, false)).collect();
-    let trust = Trust { root, moment: i64::MIN, real: &[], only: None };
+    let trust = Trust { root, moment: i64::MIN, real: &[], only: None, stop: None };
     refresh(&mut records, &mut Recipes::new(), &trust)?;
     note_special(&records, notes);
     of(records)
@@ -58,7 +60,7 @@ const READS: usize = 2;
 
 /// Describes a regular file.
 pub(super) fn describe_file(at: &Path, path: &Path) -> Result<Kind> {
-    let (facts, content) = read_file(at, path, &mut Vec::new())?;
+    let (facts, content) = read_file(at, path, &mut Vec::new(), None)?;
     let exec = facts.mode() & 0o100 != 0;
     Ok(Kind::File { size: content.size, sha256: content.sha256, exec })
 }
@@ -68,10 +70,11 @@ pub(super) fn read_file(
     at: &Path,
     path: &Path,
     buffer: &mut Vec<u8>,
+    stop: Option<&Stop>,
 ) -> Result<(Metadata, Content)> {
     for _ in 0..READS {
-        let (mut file, before) = open(at, path)?;
-        let content = content::read(&mut file, before.len(), buffer)
+        let (file, before) = open(at, path)?;
+        let content = content::read(&mut UntilStopped(&file, stop), before.len(), buffer)
             .map_err(|e| unreadable(path).because(&e))?;
         let after = file.metadata().map_err(|e| unreadable(path).because(&e))?;
         if content.size == after.len() && Stat::of(&before) == Stat::of(&after) {
@@ -79,6 +82,23 @@ pub(super) fn read_file(
         }
     }
     Err(changing(path))
+}
+
+/// A file whose reading fails once somebody wishes to stop.
+struct UntilStopped<'a>(&'a File, Option<&'a Stop>);
+
+impl Read for UntilStopped<'_> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        if is_raised(self.1) {
+            return Err(std::io::Error::other("interrupted"));
+        }
+        self.0.read(into)
+    }
+}
+
+/// Whether somebody wishes to stop.
+pub(super) fn is_raised(stop: Option<&Stop>) -> bool {
+    stop.is_some_and(|stop| stop.urgency() > Urgency::None)
 }
 
 /// Opens a regular file without following a link and without waiting for one that became a pipe.

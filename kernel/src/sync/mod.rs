@@ -34,6 +34,7 @@ use std::sync::{Arc, LazyLock};
 use crabbox_tree::{Delta, Hash, Recipe, hex};
 
 use crate::error::Result;
+use crate::ports::Stop;
 use crate::sync::excludes::LeftOut;
 use crate::sync::index::file::Opened;
 use crate::sync::index::refresh::Recipes;
@@ -158,6 +159,8 @@ pub struct ScanOptions<'a> {
     /// What a watcher that begins before this scan will name in its hints. When the index in place needs no
     /// change it keeps the token it has: [`LocalTree::token`] says which one counts.
     pub token: Option<&'a str>,
+    /// A wish to stop, which ends the scan.
+    pub stop: Option<&'a Stop>,
 }
 
 /// Reads the tree around `root` and runs the guards; the lines are for the user, a refusal is an error.
@@ -177,6 +180,6 @@ pub fn scan(
 pub fn look(root: &Path, rules: &SyncRules, options: &ScanOptions<'_>) -> Result<LocalTree> {
     match options.keep {
         Some(keep) => index::look(root, rules, keep, options),
-        None => index::look_afresh(root, rules),
+        None => index::look_afresh(root, rules, options),
     }
 }

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use crabbox_tree::{Delta, Entry, Groups, Hash, content_hash, hex};
 
 use crate::error::Result;
+use crate::ports::Stop;
 use crate::sync::checkout::{self, Checkout};
 use crate::sync::excludes::{Excludes, LeftOut, fingerprint};
 use crate::sync::manifest::{self, bytes_of, unreadable};
@@ -127,10 +128,14 @@ impl Shelf {
 }
 
 /// Reads a tree and remembers nothing.
-pub(super) fn look_afresh(dir: &Path, rules: &SyncRules) -> Result<LocalTree> {
+pub(super) fn look_afresh(
+    dir: &Path,
+    rules: &SyncRules,
+    options: &ScanOptions<'_>,
+) -> Result<LocalTree> {
     let found = checkout::find(checkout::place(dir)?, rules)?;
     let mut scan = Scan::of(found, None);
-    scan.refresh(i64::MIN, None)?;
+    scan.refresh(i64::MIN, None, options.stop)?;
     let digest = scan.groups(None).digest();
     Ok(scan.into_tree(digest, None))
 }
@@ -143,7 +148,7 @@ pub(super) fn look(
     options: &ScanOptions<'_>,
 ) -> Result<LocalTree> {
     let dir = std::fs::canonicalize(dir).map_err(|e| unreadable(dir).because(&e))?;
-    let Some(shelf) = Shelf::open(keep.dir, &dir) else { return look_afresh(&dir, rules) };
+    let Some(shelf) = Shelf::open(keep.dir, &dir) else { return look_afresh(&dir, rules, options) };
     let index = file::open(&shelf.file).filter(|index| index.front.head.dir == dir);
     let token = index.as_ref().and_then(|index| index.front.head.token.clone());
     let mut head = Head {
@@ -176,7 +181,7 @@ pub(super) fn look(
     };
     head.rules = fingerprint(&scan.root, rules)?;
     let moment = if rules.checksum { i64::MIN } else { kept.head.moment };
-    scan.refresh(moment, only.as_ref().filter(|_| warm))?;
+    scan.refresh(moment, only.as_ref().filter(|_| warm), options.stop)?;
     scan.seen.news |= unheard;
     finish(scan, head, kept, &shelf)
 }
@@ -333,8 +338,8 @@ impl Scan {
     }
 
     /// Brings contents up to date.
-    fn refresh(&mut self, moment: i64, only: Option<&Only>) -> Result<()> {
-        let trust = Trust { root: &self.root, moment, real: &self.real, only };
+    fn refresh(&mut self, moment: i64, only: Option<&Only>, stop: Option<&Stop>) -> Result<()> {
+        let trust = Trust { root: &self.root, moment, real: &self.real, only, stop };
         self.seen.add(refresh(&mut self.records, &mut self.recipes, &trust)?);
         if self.seen.differs {
             let used: HashSet<Hash> = self.records.iter().filter_map(content_of).collect();

@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crabbox_schemas::error::ErrorCode;
 use crabbox_tree::{Chunk, Hash, WHOLE, bytes_of};
 use rustix::fs::{FileType, Mode, OFlags};
 
 use super::record::{Record, Stat, What};
 use super::walk::Dir;
 use crate::error::{KernelError, Result};
+use crate::ports::Stop;
 use crate::sync::excludes::Rule;
-use crate::sync::manifest::{read_file, unreadable};
+use crate::sync::manifest::{is_raised, read_file, unreadable};
 
 /// How many paths a thread takes at once.
 const BATCH: usize = 64;
@@ -33,6 +35,8 @@ pub(in crate::sync) struct Trust<'a> {
     pub(in crate::sync) real: &'a [bool],
     /// The only paths worth a look.
     pub(in crate::sync) only: Option<&'a Only>,
+    /// A wish to stop, which ends the look.
+    pub(in crate::sync) stop: Option<&'a Stop>,
 }
 
 /// What may have changed.
@@ -154,7 +158,7 @@ fn look_through(
     let work = Mutex::new(records.chunks_mut(BATCH).zip(told.chunks(BATCH)));
     on_all_processors(|| {
         let mut buffer = Vec::new();
-        while !look.has_failed() {
+        while !look.has_failed() && !is_raised(trust.stop) {
             let Some((batch, told)) = locked(&work).next() else { break };
             for (record, told) in batch.iter_mut().zip(told) {
                 look.at(record, *told, &mut buffer);
@@ -167,6 +171,12 @@ fn look_through(
         changed: look.changed.into_inner().unwrap_or_else(PoisonError::into_inner),
     };
     let linked = look.linked.into_inner();
+    if is_raised(trust.stop) {
+        return Err(KernelError::new(
+            ErrorCode::Cancelled,
+            "interrupted while the tree was read; nothing was asked for or sent",
+        ));
+    }
     if let Some((_, error)) = look.failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
     }
@@ -312,7 +322,7 @@ impl Look<'_> {
                 Ok((now, What::Link(target.into_os_string())))
             }
             Some(FileType::RegularFile) => {
-                let (facts, content) = read_file(&at(), path, buffer)?;
+                let (facts, content) = read_file(&at(), path, buffer, self.trust.stop)?;
                 if content.size > WHOLE {
                     locked(&self.cut).insert(content.sha256, content.chunks);
                 }
