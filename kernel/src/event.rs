@@ -89,6 +89,13 @@ pub enum Event {
         /// What was seen last.
         message: String,
     },
+    /// The box joined the user's tailnet.
+    TailnetJoined {
+        /// Its name there.
+        hostname: String,
+        /// Its address there.
+        address: String,
+    },
     /// Another run holds the work directory.
     Waiting {
         /// Who holds it.

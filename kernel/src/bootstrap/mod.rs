@@ -23,14 +23,24 @@ const WORK_ROOT: &str = "/work/crabbox";
 
 const READY: &str = "/usr/local/bin/crabbox-ready";
 const SETUP: &str = "/usr/local/sbin/crabbox-setup";
+const JOIN: &str = "/usr/local/bin/crabbox-tailnet";
 const UNITS: &str = "/etc/systemd/system";
 
-/// What a box can have beside the usual: its word, the part of the setup that makes it, and the program that proves it.
+/// What joins a box to a tailnet, with the key on its standard input.
+pub const TAILNET: &str = "crabbox-tailnet";
+/// The feature of boxes that shall join one.
+pub const TAILSCALE: &str = "tailscale";
+
+/// What a box can have beside the usual: its word, the part of the setup that makes it, and the words that prove it.
 const PARTS: &[(&str, &str, &str)] = &[
-    ("browser", include_str!("browser.sh"), "crabbox-browser"),
-    ("code", include_str!("code.sh"), "code-server"),
+    ("desktop", include_str!("desktop.sh"), VNC_LISTENS),
+    ("browser", include_str!("browser.sh"), "command -v crabbox-browser"),
+    ("code", include_str!("code.sh"), "command -v code-server"),
+    (TAILSCALE, include_str!("tailscale.sh"), "command -v tailscale"),
 ];
 const PARTS_FOLDER: &str = "/usr/local/lib/crabbox";
+/// A listener on 127.0.0.1:5900, as a little-endian kernel shows it.
+const VNC_LISTENS: &str = "grep -q ': 0100007F:170C 00000000:0000 0A ' /proc/net/tcp";
 
 /// What is particular to one box.
 #[derive(Debug)]
@@ -124,9 +134,10 @@ fn files(recipe: &Recipe<'_>, work_root: &str) -> Value {
     let parts: Vec<_> = PARTS.iter().filter(|(word, ..)| asked(word)).collect();
     let place = |word: &str| format!("{PARTS_FOLDER}/{word}.sh");
     let paths: Vec<String> = parts.iter().map(|(word, ..)| place(word)).collect();
-    let tools: Vec<&str> = parts.iter().map(|(.., tool)| *tool).collect();
+    let proof = |(word, _, proof): &&(&str, &str, &str)| format!("prove {word} {proof}\n");
+    let proofs: String = parts.iter().map(proof).collect();
     let fill = |text: &str| {
-        let text = text.replace("@PARTS@", &paths.join(" ")).replace("@TOOLS@", &tools.join(" "));
+        let text = text.replace("@PARTS@", &paths.join(" ")).replace("@PROOFS@\n", &proofs);
         text.replace("@USER@", &quote(recipe.user)).replace("@ROOT@", &quote(work_root))
     };
     let file = |path: &str, permissions: &str, content: String| json!({"path": path, "permissions": permissions, "content": content});
@@ -140,8 +151,9 @@ fn files(recipe: &Recipe<'_>, work_root: &str) -> Value {
         script(READY, include_str!("ready.sh")),
         script(SETUP, include_str!("setup.sh")),
     ];
-    let more = parts.iter().map(|(word, text, _)| plain(&place(word), (*text).to_owned()));
-    usual.into_iter().chain(more).collect()
+    let more = parts.iter().map(|(word, text, _)| plain(&place(word), fill(text)));
+    let join = asked(TAILSCALE).then(|| script(JOIN, include_str!("join.sh")));
+    usual.into_iter().chain(more).chain(join).collect()
 }
 
 fn sshd(ports: &[u16]) -> String {

@@ -78,8 +78,8 @@ pub async fn acquire<P: Provider, D: Dialer, C: Clock>(
     match done {
         Ok((lease, claim)) => {
             let provider = about.provider.clone();
-            let held =
-                Held { lease, claim, provider, reused: false, known: false, trail: Some(trail) };
+            let (trail, tailnet) = (Some(trail), new.tailnet.clone());
+            let held = Held { lease, claim, provider, reused: false, known: false, trail, tailnet };
             announce(&held, events);
             Ok(held)
         }
@@ -122,7 +122,7 @@ fn claim_found<P: Provider, D: Dialer, C: Clock>(
     }
     bench.claims().put(&claim)?;
     let provider = bench.provider.about().provider.clone();
-    Ok(Held { lease, claim, provider, reused, known: false, trail: None })
+    Ok(Held { lease, claim, provider, reused, known: false, trail: None, tailnet: None })
 }
 
 fn claim<P: Provider, D: Dialer, C: Clock>(

@@ -8,6 +8,7 @@ pub mod heartbeat;
 pub mod lock;
 pub mod reap;
 pub mod release;
+pub mod tailnet;
 pub mod trail;
 
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use crate::event::Event;
 use crate::helper::Binaries;
 use crate::lease::claim::Claims;
 use crate::lease::heartbeat::Pulse;
+use crate::lease::tailnet::Tailnet;
 use crate::lease::trail::Trail;
 use crate::ports::{Clock, Dialer, EventSink, Provider, Stop, Urgency};
 use crate::state::State;
@@ -74,6 +76,8 @@ pub struct NewLease {
     pub reclaim: bool,
     /// How we log in where the provider leaves that to us.
     pub login: Login,
+    /// The tailnet it shall join.
+    pub tailnet: Option<Tailnet>,
 }
 
 /// How boxes are logged into that crabbox sets up itself.
@@ -100,6 +104,8 @@ pub struct Held {
     pub known: bool,
     /// Its trail, for a lease this command made.
     pub trail: Option<Trail>,
+    /// The tailnet its box shall join at its first connection.
+    pub tailnet: Option<Tailnet>,
 }
 
 impl Held {

@@ -21,6 +21,9 @@ pub fn lines(event: &Event) -> Vec<String> {
         Event::BootstrapWaiting { stage, message } => {
             vec![format!("waiting for {}: {}", plain(stage), plain(message))]
         }
+        Event::TailnetJoined { hostname, address } => {
+            vec![format!("joined the tailnet as {} ({})", plain(hostname), plain(address))]
+        }
         Event::Waiting { owner } => {
             vec![format!("waiting: another run uses this work tree ({})", plain(owner))]
         }

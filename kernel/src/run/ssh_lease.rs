@@ -24,11 +24,13 @@ use crate::sync::commits::Commits;
 use crate::sync::flight;
 use crate::sync::push::Pushed;
 
-/// What a command is told where the box was asked for with a browser; the bootstrap puts it there.
-const BROWSER_ENV: [(&str, &str); 3] = [
-    ("CRABBOX_BROWSER", "1"),
-    ("BROWSER", "/usr/local/bin/crabbox-browser"),
-    ("CHROME_BIN", "/usr/local/bin/crabbox-browser"),
+/// What a command is told where the box was asked for with these; the bootstrap puts it there.
+const FOUND: [(&str, &str, &str); 5] = [
+    ("browser", "CRABBOX_BROWSER", "1"),
+    ("browser", "BROWSER", "/usr/local/bin/crabbox-browser"),
+    ("browser", "CHROME_BIN", "/usr/local/bin/crabbox-browser"),
+    ("desktop", "CRABBOX_DESKTOP", "1"),
+    ("desktop", "DISPLAY", ":99"),
 ];
 
 /// What stays the same in a run, from the first connection to the last.
@@ -186,10 +188,10 @@ impl<P, D, C> Job<'_, P, D, C> {
             ("CRABBOX_SLUG", self.held.lease.slug.clone()),
         ];
         command.env.extend(names.map(|(name, value)| (name.to_owned(), value.into())));
-        if self.held.lease.labels.get("browser").is_some_and(|asked| asked == "true") {
-            let found = BROWSER_ENV.map(|(name, value)| (name.to_owned(), value.into()));
-            command.env.extend(found);
-        }
+        let labels = &self.held.lease.labels;
+        let has = |feature: &str| labels.get(feature).is_some_and(|asked| asked == "true");
+        let found = FOUND.iter().filter(|(feature, ..)| has(feature));
+        command.env.extend(found.map(|(_, name, value)| ((*name).to_owned(), (*value).into())));
         Some(command)
     }
 }
