@@ -45,8 +45,8 @@ pub(crate) struct LeaseFlags {
     /// Operating system: linux, macos or windows
     #[arg(long, value_name = "OS")]
     target: Option<String>,
-    /// Windows flavour: normal or wsl2
-    #[arg(long, value_name = "MODE", hide = true)]
+    /// What commands on a Windows box run in: wsl2, or normal, which is Windows itself and runs none of ours
+    #[arg(long, value_name = "MODE")]
     windows_mode: Option<String>,
     /// Which address to dial: auto, tailscale or public
     #[arg(long, value_name = "NET", hide = true)]

@@ -332,8 +332,10 @@ impl Context {
             .hint("leave --slug out; `crabbox list` shows the name"));
         }
         check_limits(values.ttl, values.idle_timeout)?;
+        let target = self.target(provider)?;
         let request = BoxRequest {
-            target: self.target(provider)?,
+            windows_mode: (target == "windows").then(|| values.windows_mode.clone()),
+            target,
             class: values.class.clone(),
             machine_type: values.server_type.clone(),
             market: Some(values.market.clone()),

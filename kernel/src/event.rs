@@ -96,6 +96,15 @@ pub enum Event {
         /// Its address there.
         address: String,
     },
+    /// The box seems to have died, and its provider says why.
+    Evidence {
+        /// Who says so.
+        provider: String,
+        /// `oom`, `disk`, `preempted`, `expired`, `gone` or `unknown`.
+        cause: String,
+        /// One line for people.
+        message: String,
+    },
     /// Another run holds the work directory.
     Waiting {
         /// Who holds it.

@@ -3,6 +3,10 @@
 //! It makes a user with the lease's key, gives the SSH server a host key that is known before the first connection,
 //! and ends the machine with its lease, whatever becomes of us. JSON is YAML, so nothing here needs a template.
 
+mod other;
+
+pub use other::{Windows, macos, windows};
+
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::lease::Bootstrap;
 use serde_json::{Value, json};
@@ -43,7 +47,7 @@ const PARTS_FOLDER: &str = "/usr/local/lib/crabbox";
 const VNC_LISTENS: &str = "grep -q ': 0100007F:170C 00000000:0000 0A ' /proc/net/tcp";
 
 /// What is particular to one box.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Recipe<'a> {
     /// Login name.
     pub user: &'a str,
@@ -64,8 +68,18 @@ pub struct Recipe<'a> {
 /// User data for a Linux machine, and what is known of the box it will be.
 pub fn linux(recipe: &Recipe<'_>) -> Result<Bootstrap> {
     let work_root = recipe.work_root.unwrap_or(WORK_ROOT);
-    check(recipe, work_root)?;
+    let words = PARTS.iter().map(|(word, ..)| *word).collect::<Vec<_>>();
+    check(recipe, work_root, &words)?;
     let user_data = format!("#cloud-config\n{}\n", cloud_config(recipe, work_root));
+    made(recipe, work_root, user_data, "crabbox-ready".to_owned())
+}
+
+fn made(
+    recipe: &Recipe<'_>,
+    work_root: &str,
+    user_data: String,
+    ready_check: String,
+) -> Result<Bootstrap> {
     if user_data.len() > MOST {
         let what = format!("the user data of a box has {} bytes, and {MOST} fit", user_data.len());
         return Err(KernelError::new(ErrorCode::Internal, what));
@@ -76,12 +90,12 @@ pub fn linux(recipe: &Recipe<'_>) -> Result<Bootstrap> {
         ports: recipe.ports.to_vec(),
         work_root: work_root.to_owned(),
         host_keys: vec![recipe.host_key.public.clone()],
-        ready_check: "crabbox-ready".to_owned(),
+        ready_check,
     })
 }
 
 /// Refuses what would be read as something else on the machine.
-fn check(recipe: &Recipe<'_>, work_root: &str) -> Result<()> {
+fn check(recipe: &Recipe<'_>, work_root: &str, features: &[&str]) -> Result<()> {
     let wrong = |what: String, key: &str| {
         Err(KernelError::new(ErrorCode::Config, what).hint(format!("set {key}")))
     };
@@ -96,7 +110,7 @@ fn check(recipe: &Recipe<'_>, work_root: &str) -> Result<()> {
     if !work_root.starts_with('/') || climbs || work_root.contains(odd) {
         return wrong(format!("{work_root:?} cannot be the work root of a box"), "workRoot");
     }
-    let known = |feature: &String| PARTS.iter().any(|(word, ..)| word == feature);
+    let known = |feature: &String| features.iter().any(|word| word == feature);
     if let Some(unknown) = recipe.features.iter().find(|feature| !known(feature)) {
         return wrong(format!("no box can be made with {unknown:?}"), "other features");
     }

@@ -196,7 +196,7 @@ pub static KEYS: &[Key] = &[
     key("profile", Kind::Text, "Name of the profile in force; also a label on leases.").env(&["CRABBOX_PROFILE"]).flag("profile").default("default"),
     key("provider", Kind::Text, "Where boxes come from; without it the built-in box on this machine is used.").alias(&["broker.provider"]).env(&["CRABBOX_PROVIDER"]).flag("provider"),
     key("target", TARGETS, "Operating system of the box.").alias(&["targetOS"]).env(&["CRABBOX_TARGET", "CRABBOX_TARGET_OS"]).flag("target").default("linux").strict(),
-    key("windows.mode", WINDOWS, "How commands run on a Windows box.").env(&["CRABBOX_WINDOWS_MODE"]).flag("windows-mode").default("normal").strict().later(),
+    key("windows.mode", WINDOWS, "How commands run on a Windows box.").env(&["CRABBOX_WINDOWS_MODE"]).flag("windows-mode").default("normal").strict(),
     key("desktop", Kind::Bool, "Ask for a box with a desktop.").env(&["CRABBOX_DESKTOP"]).flag("desktop").default("false"),
     key("browser", Kind::Bool, "Ask for a box with a browser.").env(&["CRABBOX_BROWSER"]).flag("browser").default("false"),
     key("code", Kind::Bool, "Ask for a box with an editor server.").env(&["CRABBOX_CODE"]).flag("code").default("false"),

@@ -18,6 +18,8 @@ pub struct Values {
     pub provider: Option<String>,
     /// `target`.
     pub target: String,
+    /// `windows.mode`.
+    pub windows_mode: String,
     /// `network`.
     pub network: String,
     /// `class`.
@@ -186,6 +188,7 @@ impl Values {
             profile: get.text("profile"),
             provider: get.optional("provider"),
             target: get.text("target"),
+            windows_mode: get.text("windows.mode"),
             network: get.text("network"),
             class: get.text("class"),
             server_type: get.optional("serverType"),

@@ -4,6 +4,7 @@ pub mod access;
 pub mod acquire;
 pub mod adopt;
 pub mod claim;
+pub mod evidence;
 pub mod heartbeat;
 pub mod lock;
 pub mod reap;
@@ -154,6 +155,12 @@ pub async fn with_lease<P: Provider, D: Dialer, C: Clock, T>(
     } else {
         in_use(bench, &held, stop, work(&held, events)).await
     };
+    if let Err(error) = &outcome
+        && evidence::is_of_a_dead_box(error)
+        && stop.urgency() == Urgency::None
+    {
+        evidence::ask(bench, &held, events).await;
+    }
     if held.reused {
         return Ok((outcome, Fate::Kept));
     }

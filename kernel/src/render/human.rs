@@ -24,6 +24,10 @@ pub fn lines(event: &Event) -> Vec<String> {
         Event::TailnetJoined { hostname, address } => {
             vec![format!("joined the tailnet as {} ({})", plain(hostname), plain(address))]
         }
+        Event::Evidence { provider, cause, message } => {
+            let [provider, cause, message] = [provider, cause, message].map(|text| plain(text));
+            vec![format!("{provider} says of the box: {message} ({cause})")]
+        }
         Event::Waiting { owner } => {
             vec![format!("waiting: another run uses this work tree ({})", plain(owner))]
         }

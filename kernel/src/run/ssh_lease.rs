@@ -5,13 +5,13 @@
 
 use std::time::Duration;
 
-use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::error::{ErrorCode, Outcome};
 use crabbox_schemas::lease::Lease;
 use crabbox_schemas::run::Timing;
 
 use crate::error::{KernelError, Result};
 use crate::event::Event;
-use crate::lease::{Bench, Held};
+use crate::lease::{Ask, Bench, Held};
 use crate::plan::{Plan, Sync};
 use crate::ports::{Clock, Dialer, EventSink, Provider, Remote, Stop, Urgency};
 use crate::run::command::{Command, Places};
@@ -51,6 +51,11 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
     events: &mut dyn EventSink,
     stop: &Stop,
 ) -> Result<Ended> {
+    let labels = &held.lease.labels;
+    let is = |label: &str, value: &str| labels.get(label).is_some_and(|said| said == value);
+    if is("target", "windows") && !is("windows_mode", "wsl2") {
+        return Err(native_windows());
+    }
     let job = Job { bench, plan, held, places: places(plan, &held.lease)? };
     timing.workdir = Some(job.places.workdir.clone());
     let from = bench.clock.monotonic_ms();
@@ -66,6 +71,22 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
             by_shell::work(&job, remote, &lease, console, timing, events, stop).await
         }
     }
+}
+
+/// Refuses, before anything is asked for, a box where the command could not run.
+pub(super) fn check(ask: &Ask) -> Result<()> {
+    match ask {
+        Ask::New(new) if new.request.is_native_windows() => Err(native_windows()),
+        _ => Ok(()),
+    }
+}
+
+fn native_windows() -> KernelError {
+    let what = "crabbox runs no commands in Windows itself, which has no POSIX shell";
+    KernelError::new(ErrorCode::Unsupported, what)
+        .hint("--windows-mode wsl2 runs them in the Linux inside it; `crabbox warmup` and `crabbox ssh` need no shell")
+        .outcome(Outcome::NotStarted)
+        .at("plan")
 }
 
 fn places(plan: &Plan, lease: &Lease) -> Result<Places> {

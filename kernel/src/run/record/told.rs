@@ -43,6 +43,9 @@ pub fn run_event(event: &Event) -> Option<RunEvent> {
         Event::TailnetJoined { hostname, address } => {
             told("tailnet.joined", "bootstrap", hostname.clone(), json!({"address": address}))
         }
+        Event::Evidence { cause, message, .. } => {
+            told("lease.evidence", "", message.clone(), json!({"cause": cause}))
+        }
         Event::Waiting { owner } => {
             told("lease.waiting", "", format!("another run uses it: {owner}"), Value::Null)
         }
