@@ -45,8 +45,8 @@ pub(crate) struct LeaseFlags {
     /// Operating system: linux, macos or windows
     #[arg(long, value_name = "OS")]
     target: Option<String>,
-    /// Windows flavour: normal or wsl2
-    #[arg(long, value_name = "MODE", hide = true)]
+    /// What commands on a Windows box run in: wsl2, or normal, which is Windows itself and runs none of ours
+    #[arg(long, value_name = "MODE")]
     windows_mode: Option<String>,
     /// Which address to dial: auto, tailscale or public
     #[arg(long, value_name = "NET", hide = true)]
@@ -57,12 +57,27 @@ pub(crate) struct LeaseFlags {
     /// Idle limit of the lease, such as 30m
     #[arg(long, value_name = "TIME")]
     idle_timeout: Option<String>,
+    /// Set the box up with a desktop that only the box itself reaches (DISPLAY, VNC); for providers of bare Linux machines
+    #[arg(long)]
+    desktop: bool,
     /// Set the box up with a browser; for providers of bare Linux machines
     #[arg(long)]
     browser: bool,
     /// Set the box up with an editor server, code-server; for providers of bare Linux machines
     #[arg(long)]
     code: bool,
+    /// Join the box to your tailnet with the key in CRABBOX_TAILSCALE_AUTH_KEY; for providers of bare Linux machines
+    #[arg(long)]
+    tailscale: bool,
+    /// Tags of the box in the tailnet
+    #[arg(long, value_name = "TAGS", hide = true)]
+    tailscale_tags: Option<String>,
+    /// Name of the box in the tailnet
+    #[arg(long, value_name = "NAME", hide = true)]
+    tailscale_hostname_template: Option<String>,
+    /// Variable that holds the key
+    #[arg(long, value_name = "NAME", hide = true)]
+    tailscale_auth_key_env: Option<String>,
     /// Name the box yourself
     #[arg(long, value_name = "NAME")]
     pub(crate) slug: Option<String>,
@@ -88,7 +103,12 @@ impl LeaseFlags {
 
     /// What the box shall have beside the usual: keys and flags.
     fn features(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        let all = [(self.browser, ("browser", "--browser")), (self.code, ("code", "--code"))];
+        let all = [
+            (self.desktop, ("desktop", "--desktop")),
+            (self.browser, ("browser", "--browser")),
+            (self.code, ("code", "--code")),
+            (self.tailscale, ("tailscale.enabled", "--tailscale")),
+        ];
         all.into_iter().filter(|(asked, _)| *asked).map(|(_, names)| names)
     }
 
@@ -104,6 +124,9 @@ impl LeaseFlags {
             ("network", &self.network),
             ("ttl", &self.ttl),
             ("idleTimeout", &self.idle_timeout),
+            ("tailscale.tags", &self.tailscale_tags),
+            ("tailscale.hostnameTemplate", &self.tailscale_hostname_template),
+            ("tailscale.authKeyEnv", &self.tailscale_auth_key_env),
         ];
         pairs
             .into_iter()

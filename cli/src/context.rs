@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use crabbox_daemon::{Caller, WarmDialer};
 use crabbox_host::{Lazy, OpenOptions, Session, Timeouts, Transcript};
-use crabbox_kernel::config::{Layer, Settings, Values};
+use crabbox_kernel::bootstrap::TAILSCALE;
+use crabbox_kernel::config::{Layer, Settings, TailscaleSettings, Values};
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::helper::Binaries;
 use crabbox_kernel::lease::claim::Claims;
+use crabbox_kernel::lease::tailnet::Tailnet;
 use crabbox_kernel::lease::{Bench, Login, NewLease};
 use crabbox_kernel::ports::{Clock, Provider, Stop};
 use crabbox_kernel::run::record::{Limits, Retention, RunStore};
@@ -330,8 +332,10 @@ impl Context {
             .hint("leave --slug out; `crabbox list` shows the name"));
         }
         check_limits(values.ttl, values.idle_timeout)?;
+        let target = self.target(provider)?;
         let request = BoxRequest {
-            target: self.target(provider)?,
+            windows_mode: (target == "windows").then(|| values.windows_mode.clone()),
+            target,
             class: values.class.clone(),
             machine_type: values.server_type.clone(),
             market: Some(values.market.clone()),
@@ -344,7 +348,24 @@ impl Context {
         let mut ports = vec![values.ssh.port];
         ports.extend(values.ssh.fallback_ports.iter().filter(|port| **port != values.ssh.port));
         let login = Login { user: values.ssh.user.clone(), ports };
-        Ok(NewLease { request, slug, reclaim, login })
+        let tailnet = self.tailnet()?;
+        Ok(NewLease { request, slug, reclaim, login, tailnet })
+    }
+
+    /// The tailnet new boxes shall join, with the key from the user's environment.
+    fn tailnet(&self) -> Result<Option<Tailnet>> {
+        if !self.values.features.iter().any(|feature| feature == TAILSCALE) {
+            return Ok(None);
+        }
+        let TailscaleSettings { tags, hostname, key_env } = &self.values.tailscale;
+        let key = self.env.get(key_env.as_str()).map(|key| key.trim()).unwrap_or_default();
+        if key.is_empty() || key.contains(char::is_whitespace) {
+            let what = format!("--tailscale needs a key in {key_env}, and none is there");
+            return Err(KernelError::new(ErrorCode::Usage, what)
+                .hint("make an ephemeral, tagged auth key in Tailscale's console"));
+        }
+        let (tags, hostname) = (tags.clone(), hostname.clone());
+        Ok(Some(Tailnet { key: key.to_owned(), tags, hostname }))
     }
 }
 

@@ -89,6 +89,22 @@ pub enum Event {
         /// What was seen last.
         message: String,
     },
+    /// The box joined the user's tailnet.
+    TailnetJoined {
+        /// Its name there.
+        hostname: String,
+        /// Its address there.
+        address: String,
+    },
+    /// The box seems to have died, and its provider says why.
+    Evidence {
+        /// Who says so.
+        provider: String,
+        /// `oom`, `disk`, `preempted`, `expired`, `gone` or `unknown`.
+        cause: String,
+        /// One line for people.
+        message: String,
+    },
     /// Another run holds the work directory.
     Waiting {
         /// Who holds it.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::{ErrorCode, Resource};
 use crabbox_schemas::lease::{Bootstrap, BoxRequest, Desired, Lease, ReleaseOutcome, SshEndpoint};
-use crabbox_schemas::plugin::{Check, ProviderKind, Purpose, RunStartResult};
+use crabbox_schemas::plugin::{Check, EvidenceResult, ProviderKind, Purpose, RunStartResult};
 use std::collections::BTreeMap;
 use tokio::sync::watch;
 
@@ -195,6 +195,10 @@ pub trait Provider {
         events: &mut dyn EventSink,
         stop: &Stop,
     ) -> impl Future<Output = Result<RunStartResult>>;
+    /// Why a box died; `None` where the provider cannot be asked.
+    fn evidence(&self, _lease: &Lease) -> impl Future<Output = Result<Option<EvidenceResult>>> {
+        std::future::ready(Ok(None))
+    }
     /// How to reach a box for a while, and the end of that; only for providers with `ssh-access`.
     fn grant_access(&self, _lease: &Lease) -> impl Future<Output = Result<SshEndpoint>> {
         let what = "this provider lets nobody in over SSH";

@@ -87,8 +87,9 @@ async fn the_trail_is_ahead_of_the_world_at_every_step() {
 async fn only_who_makes_bare_machines_is_told_how_they_become_boxes_and_their_host_key_is_known() {
     for (feature, target, told) in [
         ("self-expiring", "linux", false),
-        ("cloud-init", "windows", false),
         ("cloud-init", "linux", true),
+        ("cloud-init", "macos", true),
+        ("cloud-init", "windows", true),
     ] {
         let mut room = Room::new();
         room.toy.about.features = vec![feature.to_owned()];

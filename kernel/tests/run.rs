@@ -6,18 +6,21 @@
 mod fakes;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
 use crabbox_kernel::event::Event;
 use crabbox_kernel::lease::lock::{Patience, lock};
-use crabbox_kernel::lease::{Ask, Fate};
+use crabbox_kernel::lease::tailnet::Tailnet;
+use crabbox_kernel::lease::{Ask, Fate, Held, NewLease};
 use crabbox_kernel::plan::{Plan, Supply, Sync};
 use crabbox_kernel::ports::{Clock, EventSink, Stop, Urgency};
 use crabbox_kernel::run::collect::Download;
 use crabbox_kernel::run::command::{Action, Command};
 use crabbox_kernel::run::process::Console;
+use crabbox_kernel::run::reach::reach;
 use crabbox_kernel::run::{Outcome, run};
 use crabbox_kernel::sync::{ScanOptions, SyncRules, scan};
 use crabbox_schemas::error::{ErrorCode, Outcome as World};
@@ -26,7 +29,7 @@ use crabbox_schemas::lease::SshEndpoint;
 use crabbox_schemas::plugin::{ProviderKind, RunStartResult};
 use tokio::sync::{mpsc, watch};
 
-use fakes::{Act, Room, checkout, error, existing, one_shot, warnings};
+use fakes::{Act, Room, checkout, error, existing, new_lease, one_shot, warnings};
 
 fn script(text: &str) -> Option<Command> {
     Some(Command {
@@ -384,5 +387,60 @@ async fn no_status_of_a_delegated_run_can_pass_for_another() {
         let (outcome, _) = go(&room, &plan("true")).await;
         assert_eq!(outcome.error.unwrap().code, ErrorCode::PluginFault, "{code}");
         assert!(outcome.exit_code != 0);
+    }
+}
+
+#[tokio::test]
+async fn a_new_box_joins_the_tailnet_with_a_key_that_nobody_else_sees() {
+    let key = "tskey-auth-c4n4ry";
+    for (script, told) in [
+        ("#!/bin/sh\ncat >got\necho \"$*\" >>got\necho 100.64.0.7\n", "100.64.0.7"),
+        ("#!/bin/sh\nread key\necho no. >&2\necho key $key expired >&2\nexit 1\n", "expired"),
+    ] {
+        let room = Room::new();
+        let sudo = "#!/bin/sh\nshift\nexec \"$@\"\n";
+        for (name, text) in [("crabbox-tailnet", script), ("sudo", sudo)] {
+            let path = room.shell.home.join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        let tailnet = Tailnet {
+            key: key.to_owned(),
+            tags: vec!["tag:crabbox".to_owned(), "tag:ci".to_owned()],
+            hostname: "box-{slug}".to_owned(),
+        };
+        let new = NewLease { tailnet: Some(tailnet), slug: Some("mine".to_owned()), ..new_lease() };
+        let bench = room.bench();
+        let joining = async |held: &Held, events: &mut dyn EventSink| {
+            reach(&bench, held, events, &Stop::never()).await.map(drop)
+        };
+        let (done, events) = room.lease(&Ask::New(new), &Stop::never(), None, joining).await;
+        let outcome = done.unwrap().0;
+        let said = format!("{events:?} {outcome:?} {:?}", room.shell.started.borrow());
+        assert!(said.contains(told) && !said.contains(key), "{said}");
+        if outcome.is_ok() {
+            let got = std::fs::read_to_string(room.shell.home.join("got")).unwrap();
+            assert_eq!(got, format!("{key}\nbox-mine tag:crabbox,tag:ci\n"));
+        } else {
+            assert_eq!(outcome.unwrap_err().code, ErrorCode::Bootstrap);
+        }
+        gone_everywhere(&room);
+    }
+}
+
+#[tokio::test]
+async fn a_command_finds_the_display_and_the_browser_it_asked_for() {
+    for (features, seen) in [
+        (&[][..], "none none\n"),
+        (&["desktop"], ":99 none\n"),
+        (&["desktop", "browser"], ":99 /usr/local/bin/crabbox-browser\n"),
+    ] {
+        let mut room = Room::new();
+        room.toy.about.features = vec!["cloud-init".to_owned()];
+        let mut new = new_lease();
+        new.request.features = features.iter().map(|&feature| feature.to_owned()).collect();
+        let plan = Plan { ask: Ask::New(new), ..plan("echo ${DISPLAY-none} ${CHROME_BIN-none}") };
+        let (outcome, events) = go(&room, &plan).await;
+        assert_eq!((outcome.exit_code, printed(&events)), (0, seen.to_owned()), "{events:?}");
     }
 }

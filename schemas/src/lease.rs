@@ -25,6 +25,9 @@ pub struct Desired {
 pub struct BoxRequest {
     /// Operating system: `linux`, `macos` or `windows`.
     pub target: String,
+    /// What commands on Windows run in: `normal`, which is Windows itself, or `wsl2`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub windows_mode: Option<String>,
     /// Size class: `standard`, `fast`, `large`, `beast`, or a literal machine type.
     pub class: String,
     /// Exact machine type; when set only this one is tried.
@@ -45,6 +48,13 @@ pub struct BoxRequest {
     /// What the box shall have beside the usual: `browser`, `code`. The kernel sees to it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<String>,
+}
+
+impl BoxRequest {
+    /// Whether commands would run in Windows itself.
+    pub fn is_native_windows(&self) -> bool {
+        self.target == "windows" && self.windows_mode.as_deref() != Some("wsl2")
+    }
 }
 
 /// A box a provider handed out.
@@ -129,7 +139,8 @@ pub enum SshAuth {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Bootstrap {
-    /// What the machine's first start reads, for cloud-init. A private host key is in it: pass it on, keep it nowhere.
+    /// What the machine's first start reads: for cloud-init on Linux, for root's shell on a Mac, for PowerShell on
+    /// Windows. A private host key is in it: pass it on, keep it nowhere.
     pub user_data: String,
     /// Login name it makes.
     pub user: String,

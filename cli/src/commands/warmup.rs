@@ -3,7 +3,7 @@
 use crabbox_kernel::error::Result;
 use crabbox_kernel::lease::{Fate, with_lease};
 use crabbox_kernel::ports::{Clock, Provider, Remote};
-use crabbox_kernel::run::reach::connect;
+use crabbox_kernel::run::reach::reach;
 use crabbox_schemas::plugin::ProviderKind;
 
 use crate::args::LeaseFlags;
@@ -62,7 +62,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
             timing.lease_ms = ctx.clock.monotonic_ms() - started;
             let from = ctx.clock.monotonic_ms();
             if session.about().kind == ProviderKind::SshLease {
-                connect(&bench, &held.lease, false, events, &ctx.stop).await?.close().await;
+                reach(&bench, held, events, &ctx.stop).await?.remote.close().await;
             }
             timing.bootstrap_ms = ctx.clock.monotonic_ms() - from;
             Ok((held.lease.clone(), held.claim.clone()))

@@ -25,8 +25,8 @@ pub(crate) fn context(deadline: Duration, grace: Duration, idem: &str) -> CallCo
     CallContext { deadline_ms, grace_ms, idem: idem.to_owned(), dry_run: false }
 }
 
-/// Introduces the kernel and checks what the plugin says of itself.
-pub(crate) async fn shake(link: &Arc<Link>, options: &OpenOptions<'_>) -> Result<()> {
+/// Introduces the kernel and checks what the plugin says of itself; the methods it answers.
+pub(crate) async fn shake(link: &Arc<Link>, options: &OpenOptions<'_>) -> Result<Vec<String>> {
     let entry = &*options.entry;
     let interactive = options.prompt.is_some();
     let params = InitializeParams {
@@ -56,7 +56,7 @@ pub(crate) async fn shake(link: &Arc<Link>, options: &OpenOptions<'_>) -> Result
     agree(&said, options).map_err(|what| broken(&link.provider, what))?;
     needs(&said, options)?;
     link.greet();
-    Ok(())
+    Ok(said.methods)
 }
 
 /// A plugin that never answers is told apart from one that answers badly.

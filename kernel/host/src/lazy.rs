@@ -5,7 +5,7 @@ use crabbox_kernel::lease::trail::Trail;
 use crabbox_kernel::ports::{About, DelegatedRun, EventSink, Provider, Query, Stop, Wanted};
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::lease::{Lease, ReleaseOutcome, SshEndpoint};
-use crabbox_schemas::plugin::{Check, RunStartResult};
+use crabbox_schemas::plugin::{Check, EvidenceResult, RunStartResult};
 use tokio::sync::OnceCell;
 
 use crate::session::{OpenOptions, Session, open};
@@ -84,6 +84,10 @@ impl Provider for Lazy<'_> {
         stop: &Stop,
     ) -> Result<RunStartResult> {
         self.session().await?.run(run, events, stop).await
+    }
+
+    async fn evidence(&self, lease: &Lease) -> Result<Option<EvidenceResult>> {
+        self.session().await?.evidence(lease).await
     }
 
     async fn grant_access(&self, lease: &Lease) -> Result<SshEndpoint> {

@@ -12,9 +12,9 @@ use crabbox_schemas::error::{ErrorCode, Outcome};
 use crabbox_schemas::ids::LeaseId;
 use crabbox_schemas::lease::{Desired, Expected, Lease, ReleaseOutcome, SshEndpoint};
 use crabbox_schemas::plugin::{
-    AccessParams, AccessResult, AcquireParams, BareParams, Check, DoctorResult, LeaseResult,
-    ListParams, ListResult, ProviderKind, ReleaseParams, ReleaseResult, ResolveParams,
-    RunStartParams, RunStartResult, TouchParams, method,
+    AccessParams, AccessResult, AcquireParams, BareParams, Check, DoctorResult, EvidenceParams,
+    EvidenceResult, LeaseResult, ListParams, ListResult, ProviderKind, ReleaseParams,
+    ReleaseResult, ResolveParams, RunStartParams, RunStartResult, TouchParams, method,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -318,6 +318,16 @@ impl Provider for Session {
             blobs.remove(&blob);
         }
         result
+    }
+
+    async fn evidence(&self, lease: &Lease) -> Result<Option<EvidenceResult>> {
+        if !self.methods.iter().any(|known| known == method::EVIDENCE_COLLECT) {
+            return Ok(None);
+        }
+        let shape = self.read(method::EVIDENCE_COLLECT);
+        let ctx = context(shape.deadline, shape.grace, &attempt("evidence", lease));
+        let params = EvidenceParams { ctx, lease: lease.clone() };
+        self.ask(shape, &params, Hands::default(), &Stop::never()).await.map(Some)
     }
 
     async fn grant_access(&self, lease: &Lease) -> Result<SshEndpoint> {

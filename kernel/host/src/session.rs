@@ -110,6 +110,8 @@ pub struct Session {
     pub(crate) about: About,
     pub(crate) plugin: PluginPin,
     pub(crate) link: Arc<Link>,
+    /// What it answers.
+    pub(crate) methods: Vec<String>,
     pub(crate) timeouts: Timeouts,
     /// Handles of the user names that were lent and not given back, with the lease of each.
     pub(crate) lent: Mutex<Vec<(LeaseId, String)>>,
@@ -148,12 +150,13 @@ pub async fn open(options: OpenOptions<'_>) -> Result<Session> {
     let transcript = options.transcript.clone();
     transcript.iter().for_each(|transcript| transcript.begin(&entry.provider.name));
     let link = Link::attach(&entry.provider.name, options.limits, running, broker, transcript);
-    shake(&link, &options).await?;
+    let methods = shake(&link, &options).await?;
     let about = entry.about(&options.config);
     Ok(Session {
         about,
         plugin,
         link,
+        methods,
         timeouts: options.timeouts,
         lent: Mutex::default(),
         _guard: guard,

@@ -14,6 +14,9 @@ if ! browser >/dev/null; then
     again timeout 300 curl -fsSL -o "$deb" https://dl.google.com/linux/direct/google-chrome-stable_current_amd64.deb &&
       again timeout 300 apt-get $apt update && again timeout 600 apt-get $apt install -y "$deb"
     rm -f "$deb"
+  fi
+  if browser >/dev/null; then
+    :
   elif command -v apt-get >/dev/null; then
     again timeout 300 apt-get $apt update && again timeout 600 apt-get $apt install -y chromium
   else

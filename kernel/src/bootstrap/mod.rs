@@ -3,6 +3,10 @@
 //! It makes a user with the lease's key, gives the SSH server a host key that is known before the first connection,
 //! and ends the machine with its lease, whatever becomes of us. JSON is YAML, so nothing here needs a template.
 
+mod other;
+
+pub use other::{Windows, macos, windows};
+
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::lease::Bootstrap;
 use serde_json::{Value, json};
@@ -23,17 +27,27 @@ const WORK_ROOT: &str = "/work/crabbox";
 
 const READY: &str = "/usr/local/bin/crabbox-ready";
 const SETUP: &str = "/usr/local/sbin/crabbox-setup";
+const JOIN: &str = "/usr/local/bin/crabbox-tailnet";
 const UNITS: &str = "/etc/systemd/system";
 
-/// What a box can have beside the usual: its word, the part of the setup that makes it, and the program that proves it.
+/// What joins a box to a tailnet, with the key on its standard input.
+pub const TAILNET: &str = "crabbox-tailnet";
+/// The feature of boxes that shall join one.
+pub const TAILSCALE: &str = "tailscale";
+
+/// What a box can have beside the usual: its word, the part of the setup that makes it, and the words that prove it.
 const PARTS: &[(&str, &str, &str)] = &[
-    ("browser", include_str!("browser.sh"), "crabbox-browser"),
-    ("code", include_str!("code.sh"), "code-server"),
+    ("desktop", include_str!("desktop.sh"), VNC_LISTENS),
+    ("browser", include_str!("browser.sh"), "command -v crabbox-browser"),
+    ("code", include_str!("code.sh"), "command -v code-server"),
+    (TAILSCALE, include_str!("tailscale.sh"), "command -v tailscale"),
 ];
 const PARTS_FOLDER: &str = "/usr/local/lib/crabbox";
+/// A listener on 127.0.0.1:5900, as a little-endian kernel shows it.
+const VNC_LISTENS: &str = "grep -q ': 0100007F:170C 00000000:0000 0A ' /proc/net/tcp";
 
 /// What is particular to one box.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Recipe<'a> {
     /// Login name.
     pub user: &'a str,
@@ -54,8 +68,18 @@ pub struct Recipe<'a> {
 /// User data for a Linux machine, and what is known of the box it will be.
 pub fn linux(recipe: &Recipe<'_>) -> Result<Bootstrap> {
     let work_root = recipe.work_root.unwrap_or(WORK_ROOT);
-    check(recipe, work_root)?;
+    let words = PARTS.iter().map(|(word, ..)| *word).collect::<Vec<_>>();
+    check(recipe, work_root, &words)?;
     let user_data = format!("#cloud-config\n{}\n", cloud_config(recipe, work_root));
+    made(recipe, work_root, user_data, "crabbox-ready".to_owned())
+}
+
+fn made(
+    recipe: &Recipe<'_>,
+    work_root: &str,
+    user_data: String,
+    ready_check: String,
+) -> Result<Bootstrap> {
     if user_data.len() > MOST {
         let what = format!("the user data of a box has {} bytes, and {MOST} fit", user_data.len());
         return Err(KernelError::new(ErrorCode::Internal, what));
@@ -66,12 +90,12 @@ pub fn linux(recipe: &Recipe<'_>) -> Result<Bootstrap> {
         ports: recipe.ports.to_vec(),
         work_root: work_root.to_owned(),
         host_keys: vec![recipe.host_key.public.clone()],
-        ready_check: "crabbox-ready".to_owned(),
+        ready_check,
     })
 }
 
 /// Refuses what would be read as something else on the machine.
-fn check(recipe: &Recipe<'_>, work_root: &str) -> Result<()> {
+fn check(recipe: &Recipe<'_>, work_root: &str, features: &[&str]) -> Result<()> {
     let wrong = |what: String, key: &str| {
         Err(KernelError::new(ErrorCode::Config, what).hint(format!("set {key}")))
     };
@@ -86,7 +110,7 @@ fn check(recipe: &Recipe<'_>, work_root: &str) -> Result<()> {
     if !work_root.starts_with('/') || climbs || work_root.contains(odd) {
         return wrong(format!("{work_root:?} cannot be the work root of a box"), "workRoot");
     }
-    let known = |feature: &String| PARTS.iter().any(|(word, ..)| word == feature);
+    let known = |feature: &String| features.iter().any(|word| word == feature);
     if let Some(unknown) = recipe.features.iter().find(|feature| !known(feature)) {
         return wrong(format!("no box can be made with {unknown:?}"), "other features");
     }
@@ -124,9 +148,10 @@ fn files(recipe: &Recipe<'_>, work_root: &str) -> Value {
     let parts: Vec<_> = PARTS.iter().filter(|(word, ..)| asked(word)).collect();
     let place = |word: &str| format!("{PARTS_FOLDER}/{word}.sh");
     let paths: Vec<String> = parts.iter().map(|(word, ..)| place(word)).collect();
-    let tools: Vec<&str> = parts.iter().map(|(.., tool)| *tool).collect();
+    let proof = |(word, _, proof): &&(&str, &str, &str)| format!("prove {word} {proof}\n");
+    let proofs: String = parts.iter().map(proof).collect();
     let fill = |text: &str| {
-        let text = text.replace("@PARTS@", &paths.join(" ")).replace("@TOOLS@", &tools.join(" "));
+        let text = text.replace("@PARTS@", &paths.join(" ")).replace("@PROOFS@\n", &proofs);
         text.replace("@USER@", &quote(recipe.user)).replace("@ROOT@", &quote(work_root))
     };
     let file = |path: &str, permissions: &str, content: String| json!({"path": path, "permissions": permissions, "content": content});
@@ -140,8 +165,9 @@ fn files(recipe: &Recipe<'_>, work_root: &str) -> Value {
         script(READY, include_str!("ready.sh")),
         script(SETUP, include_str!("setup.sh")),
     ];
-    let more = parts.iter().map(|(word, text, _)| plain(&place(word), (*text).to_owned()));
-    usual.into_iter().chain(more).collect()
+    let more = parts.iter().map(|(word, text, _)| plain(&place(word), fill(text)));
+    let join = asked(TAILSCALE).then(|| script(JOIN, include_str!("join.sh")));
+    usual.into_iter().chain(more).chain(join).collect()
 }
 
 fn sshd(ports: &[u16]) -> String {

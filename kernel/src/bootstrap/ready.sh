@@ -10,7 +10,13 @@ if [ ! -e "$state/bootstrapped" ]; then
   echo "still $(tail -n 1 "$state/setup.log" 2>/dev/null || echo starting)"
   exit 1
 fi
-for tool in git rsync curl jq @TOOLS@; do
-  command -v "$tool" >/dev/null || { echo "$tool is missing"; exit 1; }
+prove() {
+  what=$1
+  shift
+  "$@" >/dev/null 2>&1 || { echo "$what is missing"; exit 1; }
+}
+for tool in git rsync curl jq; do
+  prove "$tool" command -v "$tool"
 done
+@PROOFS@
 [ -w @ROOT@ ] || { echo "cannot write" @ROOT@; exit 1; }

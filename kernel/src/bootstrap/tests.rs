@@ -1,9 +1,10 @@
 //! What a machine is told, read as cloud-init reads it; and its scripts, run for real in a folder.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -92,8 +93,9 @@ fn there_is_room_to_spare_in_the_narrowest_cloud() {
     let made = made("crabbox", Some(&format!("/{}", "long".repeat(60)))).unwrap();
     assert!(made.user_data.len() < MOST / 2, "{}", made.user_data.len());
     let root = format!("/{}", "long".repeat(60));
-    let all = with("crabbox", Some(&root), &["browser", "code"]).unwrap().user_data.len();
-    assert!(all < MOST * 3 / 4, "{all}");
+    let features = PARTS.iter().map(|(word, ..)| *word).collect::<Vec<_>>();
+    let all = with("crabbox", Some(&root), &features).unwrap().user_data.len();
+    assert!(all < MOST * 7 / 8, "{all}");
 }
 
 #[test]
@@ -129,7 +131,11 @@ impl Machine {
         let root = machine.dir.path().join("work");
         let made = with(me.trim(), Some(root.to_str().unwrap()), features).unwrap();
         let document = document(&made);
-        let own = [(READY, "crabbox-ready".to_owned()), (SETUP, "crabbox-setup".to_owned())];
+        let mut own =
+            vec![(READY, "crabbox-ready".to_owned()), (SETUP, "crabbox-setup".to_owned())];
+        if features.contains(&TAILSCALE) {
+            own.push((JOIN, "crabbox-tailnet".to_owned()));
+        }
         let parts = features.iter().map(|name| (format!("{PARTS_FOLDER}/{name}.sh"), name));
         let parts: Vec<_> = parts.map(|(path, name)| (path, format!("../lib/{name}.sh"))).collect();
         let parts = parts.iter().map(|(path, name)| (&**path, name.clone()));
@@ -144,7 +150,7 @@ impl Machine {
         machine.program("sleep", "#!/bin/sh\n");
         for tool in [
             "sh", "id", "install", "mkdir", "touch", "tail", "cat", "timeout", "dirname", "chmod",
-            "rm",
+            "rm", "grep", "head", "base64", "chown", "mktemp",
         ] {
             let place = machine.host("sh", &["-c", &format!("command -v {tool}")]);
             let place = String::from_utf8(place.stdout).unwrap();
@@ -160,7 +166,13 @@ impl Machine {
     /// A text of the machine's with its places in the folder.
     fn here(&self, text: &str) -> String {
         let at = |place: &str| self.dir.path().join(place).display().to_string();
+        for folder in ["units", "run", "proc"] {
+            fs::create_dir_all(at(folder)).unwrap();
+        }
         text.replace("/var/", &at("var/"))
+            .replace(&format!("{UNITS}/"), &at("units/"))
+            .replace("/run/", &at("run/"))
+            .replace("/proc/", &at("proc/"))
             .replace("/usr/local/bin/", &at("bin/"))
             .replace(&format!("{PARTS_FOLDER}/"), &at("lib/"))
     }
@@ -198,15 +210,27 @@ impl Machine {
         Command::new(program).args(args).output().unwrap()
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the scripts are run for real")]
     fn run(&self, name: &str) -> (i32, String) {
+        self.fed(name, &[], "")
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the scripts are run for real")]
+    fn fed(&self, name: &str, args: &[&str], input: &str) -> (i32, String) {
         let bin = self.dir.path().join("bin");
-        let ran = Command::new(bin.join(name))
+        let mut child = Command::new(bin.join(name))
+            .args(args)
             .env_clear()
             .env("PATH", &bin)
             .env("LOG", self.dir.path().join("log"))
-            .output()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
             .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        let ran = child.wait_with_output().unwrap();
         (ran.status.code().unwrap(), String::from_utf8_lossy(&ran.stdout).into_owned())
     }
 
@@ -302,4 +326,51 @@ fn a_machine_that_gets_no_browser_is_never_ready() {
     let (code, said) = machine.run("crabbox-ready");
     assert_eq!((code, said.contains("cannot install a browser")), (NEVER_READY, true), "{said}");
     assert_eq!(with("crabbox", None, &["desk"]).unwrap_err().code, ErrorCode::Config);
+}
+
+#[test]
+fn a_desktop_is_ready_when_only_the_machine_itself_can_look_at_it() {
+    let machine = Machine::asked_for(&[], &["desktop"]);
+    machine.program("apt-get", "#!/bin/sh\necho apt-get \"$*\" >>\"$LOG\"\n");
+    assert_eq!(machine.run("crabbox-setup").0, 0, "{}", machine.log());
+    let read = |path: &str| fs::read_to_string(machine.dir.path().join(path)).unwrap();
+    let vnc = read("units/crabbox-x11vnc.service");
+    assert!(vnc.contains(" -localhost ") && vnc.contains("/vnc.password "), "{vnc}");
+    let password = read("var/lib/crabbox/vnc.password");
+    assert!(!vnc.contains(password.trim()) && password.trim().len() == 8, "{password}");
+    let mode = fs::metadata(machine.dir.path().join("var/lib/crabbox/vnc.password")).unwrap();
+    assert_eq!(mode.permissions().mode() & 0o777, 0o600);
+    for (listeners, ready) in [
+        ("", false),
+        ("   0: 00000000:170C 00000000:0000 0A 00000000:00000000\n", false),
+        ("   1: 0100007F:170C 00000000:0000 0A 00000000:00000000\n", true),
+    ] {
+        fs::create_dir_all(machine.dir.path().join("proc/net")).unwrap();
+        fs::write(machine.dir.path().join("proc/net/tcp"), listeners).unwrap();
+        let (code, said) = machine.run("crabbox-ready");
+        assert_eq!((code == 0, said.contains("desktop is missing")), (ready, !ready), "{said}");
+    }
+}
+
+#[test]
+fn a_tailnet_is_joined_with_a_key_that_is_in_no_argument_no_file_and_no_user_data() {
+    let machine = Machine::asked_for(&[], &[TAILSCALE]);
+    machine.program("curl", "#!/bin/sh\n>\"$3\"\n");
+    let text = "#!/bin/sh\necho \"$*\" >>\"$LOG\"\ncase $1 in\n\
+        up) cat \"${2#--auth-key=file:}\" >\"$LOG.key\"; [ -e \"$LOG.refuse\" ] && echo expired >&2 && exit 1; exit 0;;\n\
+        ip) echo 100.64.0.7;;\nesac\n";
+    machine.program("tailscale", text);
+    assert_eq!(machine.run("crabbox-setup").0, 0, "{}", machine.log());
+    assert_eq!(machine.run("crabbox-ready").0, 0);
+    let words = ["crabbox-blue-prawn", "tag:crabbox,tag:ci"];
+    let joined = machine.fed("crabbox-tailnet", &words, "tskey-auth-c4n4ry\n");
+    assert_eq!(joined, (0, "100.64.0.7\n".to_owned()));
+    let log = machine.log();
+    assert!(log.contains("--hostname=crabbox-blue-prawn --advertise-tags=tag:crabbox,tag:ci"));
+    let given = fs::read_to_string(machine.dir.path().join("log.key")).unwrap();
+    assert_eq!((given.trim(), log.contains("c4n4ry")), ("tskey-auth-c4n4ry", false));
+    assert_eq!(fs::read_dir(machine.dir.path().join("run")).unwrap().count(), 0);
+    fs::write(machine.dir.path().join("log.refuse"), "").unwrap();
+    assert_eq!(machine.fed("crabbox-tailnet", &words, "tskey-auth-c4n4ry\n").0, 1);
+    assert_eq!(fs::read_dir(machine.dir.path().join("run")).unwrap().count(), 0);
 }

@@ -17,7 +17,7 @@ pub mod values;
 pub use block::{Block, BlockRequest, Property};
 pub use load::{Sources, load};
 pub use settings::{Layer, Origin, Setting, Settings, Warning};
-pub use values::Values;
+pub use values::{TailscaleSettings, Values};
 
 #[cfg(test)]
 mod tests;

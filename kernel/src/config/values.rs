@@ -18,6 +18,8 @@ pub struct Values {
     pub provider: Option<String>,
     /// `target`.
     pub target: String,
+    /// `windows.mode`.
+    pub windows_mode: String,
     /// `network`.
     pub network: String,
     /// `class`.
@@ -28,8 +30,10 @@ pub struct Values {
     pub market: String,
     /// `workRoot`; `None` leaves it to the provider.
     pub work_root: Option<String>,
-    /// `browser`, `code`: those that are on.
+    /// `desktop`, `browser`, `code`, and `tailscale` for `tailscale.enabled`: those that are on.
     pub features: Vec<String>,
+    /// `tailscale.*`.
+    pub tailscale: TailscaleSettings,
     /// `ttl`.
     pub ttl: Duration,
     /// `idleTimeout`.
@@ -52,6 +56,17 @@ pub struct Values {
     pub history: HistorySettings,
     /// `plugins.*`.
     pub plugins: PluginSettings,
+}
+
+/// `tailscale.*`, beside whether it is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TailscaleSettings {
+    /// Tags of boxes.
+    pub tags: Vec<String>,
+    /// What boxes are called.
+    pub hostname: String,
+    /// The variable that holds the key.
+    pub key_env: String,
 }
 
 /// `ssh.*`.
@@ -158,6 +173,14 @@ pub struct PluginSettings {
     pub start_timeout: Duration,
 }
 
+/// The settings that ask for something beside the usual, and its word.
+const FEATURES: [(&str, &str); 4] = [
+    ("desktop", "desktop"),
+    ("browser", "browser"),
+    ("code", "code"),
+    ("tailscale.enabled", "tailscale"),
+];
+
 impl Values {
     pub(super) fn of(settings: &Settings) -> Self {
         let get = Reader(settings);
@@ -165,16 +188,22 @@ impl Values {
             profile: get.text("profile"),
             provider: get.optional("provider"),
             target: get.text("target"),
+            windows_mode: get.text("windows.mode"),
             network: get.text("network"),
             class: get.text("class"),
             server_type: get.optional("serverType"),
             market: get.text("capacity.market"),
             work_root: get.optional("workRoot"),
-            features: ["browser", "code"]
-                .into_iter()
-                .filter(|feature| get.flag(feature))
-                .map(str::to_owned)
+            features: FEATURES
+                .iter()
+                .filter(|(key, _)| get.flag(key))
+                .map(|(_, feature)| (*feature).to_owned())
                 .collect(),
+            tailscale: TailscaleSettings {
+                tags: get.list("tailscale.tags"),
+                hostname: get.text("tailscale.hostnameTemplate"),
+                key_env: get.text("tailscale.authKeyEnv"),
+            },
             ttl: get.duration("ttl"),
             idle_timeout: get.duration("idleTimeout"),
             lock_wait: get.duration("lock.wait"),

@@ -25,7 +25,7 @@ pub async fn lend<P: Provider, D: Dialer, C: Clock>(
     let (claim, provider) = (held.claim.clone(), held.provider.clone());
     // Whoever hands out access has the box ready.
     let reused = held.reused || is_lent(bench);
-    Ok(Held { lease, claim, provider, reused, known: held.known, trail: None })
+    Ok(Held { lease, claim, provider, reused, known: held.known, trail: None, tailnet: None })
 }
 
 /// A lease with access to its box, where that is lent.

@@ -9,7 +9,7 @@ use crabbox_schemas::ids::LeaseId;
 use crabbox_schemas::journal::TrailLine;
 use crabbox_schemas::lease::{Bootstrap, Desired, Lease, ReleaseOutcome};
 
-use crate::bootstrap::{CLOUD_INIT, Recipe, linux};
+use crate::bootstrap::{CLOUD_INIT, Recipe, Windows, linux, macos, windows};
 use crate::error::{KernelError, Result};
 use crate::event::Event;
 use crate::lease::claim::check_checkout;
@@ -78,8 +78,8 @@ pub async fn acquire<P: Provider, D: Dialer, C: Clock>(
     match done {
         Ok((lease, claim)) => {
             let provider = about.provider.clone();
-            let held =
-                Held { lease, claim, provider, reused: false, known: false, trail: Some(trail) };
+            let (trail, tailnet) = (Some(trail), new.tailnet.clone());
+            let held = Held { lease, claim, provider, reused: false, known: false, trail, tailnet };
             announce(&held, events);
             Ok(held)
         }
@@ -122,7 +122,7 @@ fn claim_found<P: Provider, D: Dialer, C: Clock>(
     }
     bench.claims().put(&claim)?;
     let provider = bench.provider.about().provider.clone();
-    Ok(Held { lease, claim, provider, reused, known: false, trail: None })
+    Ok(Held { lease, claim, provider, reused, known: false, trail: None, tailnet: None })
 }
 
 fn claim<P: Provider, D: Dialer, C: Clock>(
@@ -197,14 +197,14 @@ fn bootstrap<P: Provider, D: Dialer, C: Clock>(
     authorized_key: &str,
 ) -> Result<Option<Bootstrap>> {
     let wants = bench.provider.about().features.iter().any(|feature| feature == CLOUD_INIT);
-    if !wants || !matches!(&*new.request.target, "" | "linux") {
+    if !wants {
         return match &new.request.features[..] {
             [] => Ok(None),
             asked => Err(cannot_have(&bench.provider.about().provider, asked)),
         };
     }
     let host_key = bench.dialer.host_key(&format!("crabbox {}", desired.lease_id))?;
-    let made = linux(&Recipe {
+    let recipe = Recipe {
         user: &new.login.user,
         ports: &new.login.ports,
         work_root: new.request.work_root.as_deref(),
@@ -212,7 +212,13 @@ fn bootstrap<P: Provider, D: Dialer, C: Clock>(
         host_key: &host_key,
         features: &new.request.features,
         ends_at_ms: bench.clock.now_ms() + new.request.ttl_secs * 1000,
-    })?;
+    };
+    let made = match &*new.request.target {
+        "windows" if new.request.is_native_windows() => windows(&recipe, Windows::Native),
+        "windows" => windows(&recipe, Windows::Wsl2),
+        "macos" => macos(&recipe),
+        _ => linux(&recipe),
+    }?;
     let file = bench.state.host_key(&desired.lease_id);
     write_atomic(&file, format!("{}\n", host_key.public).as_bytes())?;
     Ok(Some(made))
@@ -321,8 +327,9 @@ pub fn labels(
         ("idle_timeout_secs", request.idle_timeout_secs.to_string()),
         ("ttl_secs", request.ttl_secs.to_string()),
     ];
+    let mode = request.windows_mode.iter().map(|mode| ("windows_mode", mode.clone()));
     let asked = request.features.iter().map(|feature| (feature.as_str(), "true".to_owned()));
-    let all = pairs.into_iter().chain(asked);
+    let all = pairs.into_iter().chain(mode).chain(asked);
     all.map(|(key, value)| (key.to_owned(), slug::label_value(&value))).collect()
 }
 

@@ -39,7 +39,8 @@ pub async fn take<P: Provider, D: Dialer, C: Clock>(
         bench.claims().put(&claim)?;
     }
     let provider = bench.provider.about().provider.clone();
-    let held = Held { lease, claim, provider, reused: true, known: true, trail: None };
+    let held =
+        Held { lease, claim, provider, reused: true, known: true, trail: None, tailnet: None };
     announce(&held, events);
     Ok(held)
 }
@@ -115,6 +116,7 @@ pub async fn adopt<P: Provider, D: Dialer, C: Clock>(
         reused: true,
         known: false,
         trail: None,
+        tailnet: None,
     };
     announce(&held, events);
     Ok(held)

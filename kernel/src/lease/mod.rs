@@ -4,10 +4,12 @@ pub mod access;
 pub mod acquire;
 pub mod adopt;
 pub mod claim;
+pub mod evidence;
 pub mod heartbeat;
 pub mod lock;
 pub mod reap;
 pub mod release;
+pub mod tailnet;
 pub mod trail;
 
 use std::path::PathBuf;
@@ -23,6 +25,7 @@ use crate::event::Event;
 use crate::helper::Binaries;
 use crate::lease::claim::Claims;
 use crate::lease::heartbeat::Pulse;
+use crate::lease::tailnet::Tailnet;
 use crate::lease::trail::Trail;
 use crate::ports::{Clock, Dialer, EventSink, Provider, Stop, Urgency};
 use crate::state::State;
@@ -74,6 +77,8 @@ pub struct NewLease {
     pub reclaim: bool,
     /// How we log in where the provider leaves that to us.
     pub login: Login,
+    /// The tailnet it shall join.
+    pub tailnet: Option<Tailnet>,
 }
 
 /// How boxes are logged into that crabbox sets up itself.
@@ -100,6 +105,8 @@ pub struct Held {
     pub known: bool,
     /// Its trail, for a lease this command made.
     pub trail: Option<Trail>,
+    /// The tailnet its box shall join at its first connection.
+    pub tailnet: Option<Tailnet>,
 }
 
 impl Held {
@@ -148,6 +155,12 @@ pub async fn with_lease<P: Provider, D: Dialer, C: Clock, T>(
     } else {
         in_use(bench, &held, stop, work(&held, events)).await
     };
+    if let Err(error) = &outcome
+        && evidence::is_of_a_dead_box(error)
+        && stop.urgency() == Urgency::None
+    {
+        evidence::ask(bench, &held, events).await;
+    }
     if held.reused {
         return Ok((outcome, Fate::Kept));
     }

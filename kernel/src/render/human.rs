@@ -21,6 +21,13 @@ pub fn lines(event: &Event) -> Vec<String> {
         Event::BootstrapWaiting { stage, message } => {
             vec![format!("waiting for {}: {}", plain(stage), plain(message))]
         }
+        Event::TailnetJoined { hostname, address } => {
+            vec![format!("joined the tailnet as {} ({})", plain(hostname), plain(address))]
+        }
+        Event::Evidence { provider, cause, message } => {
+            let [provider, cause, message] = [provider, cause, message].map(|text| plain(text));
+            vec![format!("{provider} says of the box: {message} ({cause})")]
+        }
         Event::Waiting { owner } => {
             vec![format!("waiting: another run uses this work tree ({})", plain(owner))]
         }

@@ -101,6 +101,11 @@ pub async fn run<P: Provider, D: Dialer, C: Clock>(
     {
         return conclude(Err(error.clone()), None, timing, events);
     }
+    if about.kind == ProviderKind::SshLease
+        && let Err(error) = ssh_lease::check(&plan.ask)
+    {
+        return conclude(Err(error), None, timing, events);
+    }
     let keep = |outcome: &Result<Ended>| why_keep(plan, outcome);
     let worked = with_lease(
         bench,

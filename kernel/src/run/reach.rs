@@ -31,7 +31,7 @@ pub struct Reached<R> {
     pub lease: Lease,
 }
 
-/// Connects to a box in hand. One that was taken as known may have moved or ended since: when it does not answer,
+/// Connects to a box in hand; a new one joins the user's tailnet, where it shall. One that was taken as known may have moved or ended since: when it does not answer,
 /// its provider is asked, and a new address is tried once.
 pub async fn reach<P: Provider, D: Dialer, C: Clock>(
     bench: &Bench<'_, P, D, C>,
@@ -42,6 +42,9 @@ pub async fn reach<P: Provider, D: Dialer, C: Clock>(
     let lease = held.lease.clone();
     if !held.known {
         let remote = connect(bench, &lease, held.reused, events, stop).await?;
+        if let Some(tailnet) = &held.tailnet {
+            tailnet.join(&remote, &lease, bench.clock, events, stop).await?;
+        }
         return Ok(Reached { remote, lease });
     }
     let mut address = address(bench.state, &lease, true)?;

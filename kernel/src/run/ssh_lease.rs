@@ -5,13 +5,13 @@
 
 use std::time::Duration;
 
-use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::error::{ErrorCode, Outcome};
 use crabbox_schemas::lease::Lease;
 use crabbox_schemas::run::Timing;
 
 use crate::error::{KernelError, Result};
 use crate::event::Event;
-use crate::lease::{Bench, Held};
+use crate::lease::{Ask, Bench, Held};
 use crate::plan::{Plan, Sync};
 use crate::ports::{Clock, Dialer, EventSink, Provider, Remote, Stop, Urgency};
 use crate::run::command::{Command, Places};
@@ -24,11 +24,13 @@ use crate::sync::commits::Commits;
 use crate::sync::flight;
 use crate::sync::push::Pushed;
 
-/// What a command is told where the box was asked for with a browser; the bootstrap puts it there.
-const BROWSER_ENV: [(&str, &str); 3] = [
-    ("CRABBOX_BROWSER", "1"),
-    ("BROWSER", "/usr/local/bin/crabbox-browser"),
-    ("CHROME_BIN", "/usr/local/bin/crabbox-browser"),
+/// What a command is told where the box was asked for with these; the bootstrap puts it there.
+const FOUND: [(&str, &str, &str); 5] = [
+    ("browser", "CRABBOX_BROWSER", "1"),
+    ("browser", "BROWSER", "/usr/local/bin/crabbox-browser"),
+    ("browser", "CHROME_BIN", "/usr/local/bin/crabbox-browser"),
+    ("desktop", "CRABBOX_DESKTOP", "1"),
+    ("desktop", "DISPLAY", ":99"),
 ];
 
 /// What stays the same in a run, from the first connection to the last.
@@ -49,6 +51,11 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
     events: &mut dyn EventSink,
     stop: &Stop,
 ) -> Result<Ended> {
+    let labels = &held.lease.labels;
+    let is = |label: &str, value: &str| labels.get(label).is_some_and(|said| said == value);
+    if is("target", "windows") && !is("windows_mode", "wsl2") {
+        return Err(native_windows());
+    }
     let job = Job { bench, plan, held, places: places(plan, &held.lease)? };
     timing.workdir = Some(job.places.workdir.clone());
     let from = bench.clock.monotonic_ms();
@@ -64,6 +71,22 @@ pub(super) async fn work<P: Provider, D: Dialer, C: Clock>(
             by_shell::work(&job, remote, &lease, console, timing, events, stop).await
         }
     }
+}
+
+/// Refuses, before anything is asked for, a box where the command could not run.
+pub(super) fn check(ask: &Ask) -> Result<()> {
+    match ask {
+        Ask::New(new) if new.request.is_native_windows() => Err(native_windows()),
+        _ => Ok(()),
+    }
+}
+
+fn native_windows() -> KernelError {
+    let what = "crabbox runs no commands in Windows itself, which has no POSIX shell";
+    KernelError::new(ErrorCode::Unsupported, what)
+        .hint("--windows-mode wsl2 runs them in the Linux inside it; `crabbox warmup` and `crabbox ssh` need no shell")
+        .outcome(Outcome::NotStarted)
+        .at("plan")
 }
 
 fn places(plan: &Plan, lease: &Lease) -> Result<Places> {
@@ -186,10 +209,10 @@ impl<P, D, C> Job<'_, P, D, C> {
             ("CRABBOX_SLUG", self.held.lease.slug.clone()),
         ];
         command.env.extend(names.map(|(name, value)| (name.to_owned(), value.into())));
-        if self.held.lease.labels.get("browser").is_some_and(|asked| asked == "true") {
-            let found = BROWSER_ENV.map(|(name, value)| (name.to_owned(), value.into()));
-            command.env.extend(found);
-        }
+        let labels = &self.held.lease.labels;
+        let has = |feature: &str| labels.get(feature).is_some_and(|asked| asked == "true");
+        let found = FOUND.iter().filter(|(feature, ..)| has(feature));
+        command.env.extend(found.map(|(_, name, value)| ((*name).to_owned(), (*value).into())));
         Some(command)
     }
 }

@@ -72,7 +72,7 @@ impl Remote for Shell {
         let mut child = std::process::Command::new("sh")
             .args(["-c", command])
             .env_clear()
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", self.home.display()))
             .env("HOME", &self.home)
             .current_dir(&self.home)
             .process_group(0)

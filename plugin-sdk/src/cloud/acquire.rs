@@ -45,7 +45,8 @@ pub fn acquire<C: Cloud>(cloud: &C, call: &Call, params: AcquireParams) -> Resul
     })?;
     let order = Order { call, params: &params, bootstrap, provider: C::NAME };
     if call.dry_run() {
-        let machines = C::CLASSES.machines(&params.request);
+        let classes = C::classes(&params.request);
+        let machines = classes.machines(&params.request);
         let machine = machines.first().copied().unwrap_or_default();
         return Ok(planned(&params, machine, order.labels([("server_type", machine)])));
     }

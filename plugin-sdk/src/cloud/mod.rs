@@ -44,8 +44,15 @@ pub trait Cloud: Send + Sync + 'static {
     const MACHINE: &'static str;
     /// Where else the user may let it look for room: `another hetzner.location`.
     const ELSEWHERE: &'static str;
-    /// Which machine types a class means.
+    /// Which machine types a class means on Linux.
     const CLASSES: Classes;
+    /// The operating systems its machines can run.
+    const TARGETS: &'static [&'static str] = &["linux"];
+
+    /// Which machine types a class means for a request.
+    fn classes(_request: &BoxRequest) -> Classes {
+        Self::CLASSES
+    }
 
     /// Everywhere something of ours may be. What is known of a lease names the likely ones, which go first.
     fn places<'a>(&'a self, likely: &[&'a str]) -> Vec<&'a str>;
@@ -92,12 +99,14 @@ pub trait Cloud: Send + Sync + 'static {
 
     /// Refuses what a machine cannot be.
     fn check(&self, request: &BoxRequest) -> Result<(), Failure> {
-        if !matches!(request.target.as_str(), "" | "linux") {
-            let what = format!("boxes of {} run linux here, not {}", Self::NAME, request.target);
+        let target = if request.target.is_empty() { "linux" } else { &request.target };
+        if !Self::TARGETS.contains(&target) {
+            let offered = Self::TARGETS.join(" or ");
+            let what = format!("boxes of {} run {offered} here, not {target}", Self::NAME);
             return Err(Failure::unsupported(what)
                 .hint("a host that exists can be used with the ssh provider"));
         }
-        if Self::CLASSES.machines(request).iter().any(|machine| machine.is_empty()) {
+        if Self::classes(request).machines(request).iter().any(|machine| machine.is_empty()) {
             return Err(Failure::invalid_request(
                 "neither a class nor a machine type was asked for",
             ));

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::api::{Api, Page, Query};
 use crate::config::CLASSES;
 use crate::instance::{Instance, Set};
+use crate::system::System;
 
 /// How long a list of offers may be kept.
 const KEEP_MS: u64 = 3_600_000;
@@ -121,7 +122,8 @@ struct Spots {
 
 /// What the spot instance that would be tried first costs now.
 pub(crate) fn quote(api: &Api<'_>, params: &QuoteParams) -> Result<QuoteResult, Failure> {
-    let wanted = CLASSES.machines(&params.request).first().copied().unwrap_or_default();
+    let classes = System::of(&params.request).classes();
+    let wanted = classes.machines(&params.request).first().copied().unwrap_or_default();
     if params.request.market.as_deref() == Some("on-demand") {
         return Err(Failure::unsupported("EC2 tells the price of spot instances only")
             .hint("look at https://aws.amazon.com/ec2/pricing/on-demand/"));
@@ -186,8 +188,12 @@ impl Page for Offerings {
 }
 
 /// Instance types of any class that a region has and that were not tried, the largest first.
-pub(crate) fn others(api: &Api<'_>, tried: &[&str]) -> Result<Vec<String>, Failure> {
-    let mut wanted = CLASSES.all();
+pub(crate) fn others(
+    api: &Api<'_>,
+    system: System,
+    tried: &[&str],
+) -> Result<Vec<String>, Failure> {
+    let mut wanted = system.classes().all();
     wanted.retain(|machine| !tried.contains(machine));
     let query = || Query::new("DescribeInstanceTypeOfferings").filter("instance-type", &wanted);
     let there = api.all::<Offerings>(query)?;

@@ -4,6 +4,8 @@ use crabbox_plugin_sdk::cloud::{Classes, distinct, is_network};
 use crabbox_plugin_sdk::{BoxRequest, Failure};
 use serde::Deserialize;
 
+use crate::system::System;
+
 /// Instance types of each class, the best first.
 pub(crate) const CLASSES: Classes = Classes(&[
     ("standard", &["c7a.8xlarge", "c7i.8xlarge", "m7a.8xlarge", "m7i.8xlarge", "c7a.4xlarge"]),
@@ -45,8 +47,6 @@ pub(crate) const CLASSES: Classes = Classes(&[
         ],
     ),
 ]);
-/// What accounts may have that may have nothing of the classes.
-pub(crate) const SMALL: &str = "t3.small";
 /// The instance families whose vCPUs are counted together, which all classes are of.
 const STANDARD: &[u8] = b"acdhimrtz";
 
@@ -59,6 +59,7 @@ pub(crate) struct Settings {
     pub(crate) zones: Vec<String>,
     fallback: String,
     pub(crate) ami: Option<String>,
+    mac_host_id: Option<String>,
     pub(crate) root_gb: u32,
     pub(crate) security_group_id: Option<String>,
     pub(crate) subnet_id: Option<String>,
@@ -76,6 +77,7 @@ impl Default for Settings {
             zones: Vec::new(),
             fallback: "on-demand-after-120s".to_owned(),
             ami: None,
+            mac_host_id: None,
             root_gb: 400,
             security_group_id: None,
             subnet_id: None,
@@ -116,6 +118,20 @@ impl Settings {
         }
     }
 
+    /// The user's own host for a Mac; none for anything else. crabbox makes no hosts and releases none.
+    pub(crate) fn host(&self, system: System) -> Result<Option<&str>, Failure> {
+        match (system, &self.mac_host_id) {
+            (System::Mac, Some(host)) => Ok(Some(host)),
+            (System::Mac, None) => {
+                let what = "a Mac runs on a dedicated host, and aws.macHostId names none";
+                Err(Failure::invalid_config("/mac-host-id", what).hint(
+                    "allocate one in aws.region, which AWS bills for 24 hours at least, and set aws.macHostId to it",
+                ))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Every region that may hold something of ours, after those that are likely to.
     pub(crate) fn regions<'a>(&'a self, likely: &[&'a str]) -> Vec<&'a str> {
         let own = [&self.region].into_iter().chain(&self.regions).map(String::as_str);
@@ -136,7 +152,8 @@ impl Settings {
 
     /// How to pay, the preferred way first.
     pub(crate) fn markets(&self, request: &BoxRequest) -> &'static [Market] {
-        let spot = request.market.as_deref() == Some("spot");
+        let host = System::of(request) == System::Mac;
+        let spot = request.market.as_deref() == Some("spot") && !host;
         match (spot, self.fallback.starts_with("on-demand")) {
             (false, _) => &[Market::OnDemand],
             (true, false) => &[Market::Spot],

@@ -6,9 +6,10 @@ use crabbox_plugin_sdk::Failure;
 use crabbox_plugin_sdk::cloud::{Candidate, Extra, Machine, Miss, Order, Site};
 
 use crate::api::{Api, Query};
-use crate::config::{CLASSES, Market, SMALL, Settings, vcpus};
+use crate::config::{Market, Settings, vcpus};
 use crate::instance::{Made, key};
 use crate::site::{self, Image};
+use crate::system::System;
 
 /// Longest name of a request.
 const TOKEN: usize = 64;
@@ -18,6 +19,9 @@ pub(crate) struct Region<'a> {
     api: Api<'a>,
     settings: &'a Settings,
     order: &'a Order<'a>,
+    system: System,
+    /// The dedicated host of a Mac.
+    host: Option<&'a str>,
     image: Image,
     group: String,
     key: Extra,
@@ -31,7 +35,9 @@ impl<'a> Region<'a> {
         settings: &'a Settings,
         order: &'a Order<'a>,
     ) -> Result<Self, Failure> {
-        let image = site::image(&api, settings)?;
+        let system = System::of(&order.params.request);
+        let host = settings.host(system)?;
+        let image = site::image(&api, settings, system)?;
         let group = site::group(&api, settings, &order.bootstrap.ports)?;
         let add = |name: &str| {
             let labels =
@@ -45,7 +51,7 @@ impl<'a> Region<'a> {
         let key = order.key(|name| api.key(name), add)?;
         let markets = settings.markets(&order.params.request).iter();
         let markets = markets.map(|&market| (market, site::limit(&api, market))).collect();
-        Ok(Self { api, settings, order, image, group, key, markets })
+        Ok(Self { api, settings, order, system, host, image, group, key, markets })
     }
 
     fn query(&self, candidate: &Candidate) -> Query {
@@ -63,10 +69,13 @@ impl<'a> Region<'a> {
             .with("ClientToken", self.token(candidate))
             .with("ImageId", &self.image.image_id)
             .with("InstanceType", &candidate.machine)
-            .with("KeyName", &self.key.name)
+            .maybe("KeyName", self.system.takes_key().then_some(&*self.key.name))
             .with("MinCount", 1)
             .with("MaxCount", 1)
-            .with("UserData", STANDARD.encode(&self.order.bootstrap.user_data))
+            .with(
+                "UserData",
+                STANDARD.encode(&*self.system.user_data(&self.order.bootstrap.user_data)),
+            )
             .with("InstanceInitiatedShutdownBehavior", "terminate")
             .with("MetadataOptions.HttpTokens", "required")
             .with("MetadataOptions.HttpEndpoint", "enabled")
@@ -76,7 +85,10 @@ impl<'a> Region<'a> {
             .with(format!("{disk}.Ebs.Encrypted"), true)
             .with(format!("{disk}.Ebs.DeleteOnTermination"), true)
             .maybe("IamInstanceProfile.Name", settings.instance_profile.as_deref())
-            .maybe("Placement.AvailabilityZone", zone);
+            .maybe("Placement.AvailabilityZone", zone)
+            .maybe("Placement.HostId", self.host)
+            .maybe("Placement.Tenancy", self.host.map(|_| "host"))
+            .maybe("CpuOptions.NestedVirtualization", self.system.nests().then_some("enabled"));
         let query = match &settings.subnet_id {
             Some(subnet) => query
                 .with("NetworkInterface.1.DeviceIndex", 0)
@@ -104,6 +116,12 @@ impl<'a> Region<'a> {
         token.chars().take(TOKEN).collect()
     }
 
+    /// What accounts may have that may have nothing of the class.
+    fn small(&self) -> Option<&'static str> {
+        let is_class = self.system.classes().is_class(&self.order.params.request);
+        self.system.small().filter(|_| is_class)
+    }
+
     /// What is more than may run is not even asked for.
     fn too_large(&self, candidate: &Candidate) -> Result<(), Failure> {
         let limit = self.markets.iter().find(|(m, _)| Some(m.word()) == candidate.market);
@@ -127,21 +145,21 @@ impl Site for Region<'_> {
             all.push(Candidate { machine, place, market: Some(market.word()) });
         };
         for (market, _) in &self.markets {
-            for machine in CLASSES.machines(request) {
+            for machine in self.system.classes().machines(request) {
                 for zone in self.settings.zones(region) {
                     add(machine, *market, zone.unwrap_or(region));
                 }
             }
         }
         // An account of the free tier may have none of the classes, and says so of each.
-        if CLASSES.is_class(request) {
-            add(SMALL, Market::OnDemand, region);
+        if let Some(small) = self.small() {
+            add(small, Market::OnDemand, region);
         }
         all
     }
 
     fn is_worth(&self, candidate: &Candidate, misses: &[Miss]) -> bool {
-        match candidate.machine == SMALL && CLASSES.is_class(&self.order.params.request) {
+        match self.small() == Some(&candidate.machine) {
             true => misses.iter().all(|(_, why)| of_the_free_tier(why)),
             false => candidate.is_within_limits(misses),
         }

@@ -7,8 +7,9 @@ use crabbox_plugin_sdk::{
 use crate::Aws;
 use crate::api::{Api, Query, is};
 use crate::catalog;
-use crate::config::{CLASSES, Market, SMALL, vcpus};
+use crate::config::{CLASSES, Market, vcpus};
 use crate::site;
+use crate::system::System;
 
 pub(crate) fn checks(aws: &Aws, call: &Call) -> Result<Vec<Check>, Failure> {
     let (api, settings) = (aws.home(call), &aws.settings);
@@ -27,7 +28,7 @@ pub(crate) fn checks(aws: &Aws, call: &Call) -> Result<Vec<Check>, Failure> {
             }
         });
     }
-    let image = match site::image(&api, settings) {
+    let image = match site::image(&api, settings, System::Linux) {
         Ok(image) => image.image_id,
         Err(failure) => {
             checks.push(refused("aws.image", failure)?);
@@ -50,7 +51,7 @@ fn rights(image: &str) -> Vec<Query> {
     vec![
         dry("RunInstances")
             .with("ImageId", image)
-            .with("InstanceType", SMALL)
+            .maybe("InstanceType", System::Linux.small())
             .with("MinCount", 1)
             .with("MaxCount", 1)
             .tags(&["instance", "volume"], &tags),

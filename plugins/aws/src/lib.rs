@@ -11,20 +11,23 @@ mod create;
 mod doctor;
 mod instance;
 mod site;
+mod system;
 
 use std::collections::BTreeMap;
 
 use crabbox_plugin_sdk::cloud::{self, At, Classes, Cloud, Extra, Machine, Order, Page};
 use crabbox_plugin_sdk::{
-    AcquireParams, Call, CatalogParams, CatalogResult, Check, EvidenceParams, EvidenceResult,
-    Failure, Lease, LeaseId, ListParams, ListResult, Plugin, QuoteParams, QuoteResult,
-    ReleaseOutcome, ReleaseParams, ResolveParams, SshLease, TouchParams, found, settings,
+    AcquireParams, BoxRequest, Call, CatalogParams, CatalogResult, Check, EvidenceParams,
+    EvidenceResult, Failure, Lease, LeaseId, ListParams, ListResult, Plugin, QuoteParams,
+    QuoteResult, ReleaseOutcome, ReleaseParams, ResolveParams, SshLease, TouchParams, found,
+    settings,
 };
 
 use api::{Api, Query};
 use config::{Market, Settings};
 use create::Region;
 use instance::{Instances, ours};
+use system::System;
 
 /// The plugin, ready to serve.
 pub fn plugin() -> Plugin {
@@ -61,6 +64,11 @@ impl Cloud for Aws {
     const MACHINE: &'static str = "instance";
     const ELSEWHERE: &'static str = "more of capacity.regions";
     const CLASSES: Classes = config::CLASSES;
+    const TARGETS: &'static [&'static str] = &["linux", "macos", "windows"];
+
+    fn classes(request: &BoxRequest) -> Classes {
+        System::of(request).classes()
+    }
 
     fn places<'a>(&'a self, likely: &[&'a str]) -> Vec<&'a str> {
         self.settings.regions(likely)
@@ -106,21 +114,24 @@ impl Cloud for Aws {
         found(self.at(at).tell(&query)).map(drop)
     }
 
-    /// A wrong image is found before anything is made.
+    /// A wrong image, and a Mac without a host, are found before anything is made.
     fn precheck(&self, order: &Order<'_>) -> Result<(), Failure> {
-        site::image(&self.home(order.call), &self.settings).map(drop)
+        let system = System::of(&order.params.request);
+        self.settings.host(system)?;
+        site::image(&self.home(order.call), &self.settings, system).map(drop)
     }
 
     fn tour<'a>(&'a self, order: &Order<'_>) -> Vec<&'a str> {
         let (settings, request) = (&self.settings, &order.params.request);
         let all = settings.regions(&[]);
-        if settings.is_bound() {
+        if settings.is_bound() || System::of(request) == System::Mac {
             return vec![&settings.region];
         }
         if all.len() < 2 || !settings.markets(request).contains(&Market::Spot) {
             return all;
         }
-        let machines = config::CLASSES.machines(request);
+        let classes = Self::classes(request);
+        let machines = classes.machines(request);
         site::likeliest_first(&self.home(order.call), all, &machines)
     }
 
@@ -133,7 +144,8 @@ impl Cloud for Aws {
     }
 
     fn others(&self, order: &Order<'_>, tried: &[&str]) -> Result<Vec<String>, Failure> {
-        catalog::others(&self.home(order.call), tried)
+        let system = System::of(&order.params.request);
+        catalog::others(&self.home(order.call), system, tried)
     }
 }
 

@@ -9,10 +9,8 @@ use serde::Deserialize;
 use crate::api::{Api, Page, Query, is};
 use crate::config::{Market, Settings};
 use crate::instance::{Set, Tag, by_name};
+use crate::system::System;
 
-/// Canonical's account, and how it names its images.
-const UBUNTU: &str = "099720109477";
-const NOBLE: &str = "ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-amd64-server-*";
 /// The security group that is made where the user names none.
 const GROUP: &str = "crabbox-runners";
 /// How long the service may take that tells our own address.
@@ -45,14 +43,15 @@ struct Images {
     images_set: Set<Image>,
 }
 
-/// The user's image, else the newest Ubuntu 24.04.
-pub(crate) fn image(api: &Api<'_>, settings: &Settings) -> Result<Image, Failure> {
+/// The user's image, else the newest of its kind.
+pub(crate) fn image(api: &Api<'_>, settings: &Settings, system: System) -> Result<Image, Failure> {
+    let kind = system.image();
     let query = match &settings.ami {
         Some(ami) => Query::new("DescribeImages").with("ImageId.1", ami),
         None => Query::new("DescribeImages")
-            .with("Owner.1", UBUNTU)
-            .filter("name", &[NOBLE])
-            .filter("architecture", &["x86_64"])
+            .with("Owner.1", kind.owner)
+            .filter("name", &[kind.name])
+            .filter("architecture", &[kind.architecture])
             .filter("root-device-type", &["ebs"])
             .filter("virtualization-type", &["hvm"]),
     };
@@ -61,7 +60,7 @@ pub(crate) fn image(api: &Api<'_>, settings: &Settings) -> Result<Image, Failure
         all.images_set.item.into_iter().max_by(|a, b| a.creation_date.cmp(&b.creation_date))
     });
     newest.ok_or_else(|| {
-        let wanted = settings.ami.as_deref().unwrap_or("of Ubuntu 24.04");
+        let wanted = settings.ami.as_deref().unwrap_or(kind.shown);
         let what = format!("there is no image {wanted} in {}", api.region);
         Failure::invalid_config("/ami", what)
             .hint("set aws.ami to an image of this region that starts with cloud-init")

@@ -11,7 +11,13 @@ use serde_json::Value;
 /// The variable that marks every process of a machine.
 const MARK: &str = "CRABBOX_TEST_MACHINE";
 /// Folders of a machine that are looked for below its own.
-const MAPPED: &[&str] = &["/var/lib/crabbox", "/var/cache/crabbox"];
+const MAPPED: &[&str] = &[
+    "/etc/systemd/system",
+    "/run/crabbox",
+    "/usr/local/lib/crabbox",
+    "/var/cache/crabbox",
+    "/var/lib/crabbox",
+];
 /// How long its processes may take to end.
 const END: Duration = Duration::from_secs(5);
 
@@ -123,6 +129,14 @@ fn stubs(folder: &Path, root: &Path) {
         tools.display()
     );
     put(&folder.join("stubs/apt-get"), &install, 0o755);
+    fs::create_dir_all(root.join("run")).unwrap();
+    let tailscale = format!(
+        "#!/bin/sh\necho \"$*\" >>{0}/tailscale\ncase $1 in\n\
+         up) cp \"${{2#--auth-key=file:}}\" {0}/tailscale.key;;\nip) echo 100.64.0.7;;\nesac\n",
+        folder.display()
+    );
+    put(&tools.join("tailscale"), &tailscale, 0o755);
+    put(&tools.join("sudo"), "#!/bin/sh\nshift\nexec \"$@\"\n", 0o755);
     put(&folder.join("stubs/systemctl"), "#!/bin/sh\n[ \"$1\" != is-active ]\n", 0o755);
 }
 

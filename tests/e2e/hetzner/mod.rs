@@ -88,6 +88,21 @@ impl Sky {
         serde_json::from_slice(&body).unwrap()
     }
 
+    /// Takes the only server away, as its owner might in the console.
+    pub(crate) fn delete_server(&self) {
+        let id = &self.state()["servers"][0]["id"];
+        let host = self.address.trim_start_matches("http://").trim_end_matches("/v1");
+        let mut stream = TcpStream::connect(host).unwrap();
+        write!(
+            stream,
+            "DELETE /v1/servers/{id} HTTP/1.1\r\nauthorization: Bearer {TOKEN}\r\ncontent-length: 0\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).unwrap();
+        assert!(answer.contains(" 200 "), "{answer}");
+    }
+
     /// What shall go wrong.
     pub(crate) fn rules(&self, rules: Value) {
         self.control("rules", &rules);

@@ -1,6 +1,8 @@
 //! When the cloud says no: what is tried next, what is told, and that nothing is left.
 
-use crabbox_tests::Ended;
+use std::time::Duration;
+
+use crabbox_tests::{Ended, eventually};
 use serde_json::json;
 
 use super::{Sky, TOKEN};
@@ -144,4 +146,23 @@ fn a_server_that_never_becomes_a_box_is_told_why_and_given_back() {
     );
     assert!(error["cause"].to_string().contains("cannot install jq"), "{ran}");
     assert_eq!(sky.names(), [""; 0], "{ran}");
+}
+
+/// What the provider knows of the end is asked while the server can still be asked about, shown, and kept.
+#[test]
+fn when_a_server_dies_or_never_becomes_a_box_its_provider_is_asked_why() {
+    let sky = Sky::new();
+    let running = sky.crabbox(&["run", "--", "sh", "-c", "echo here; sleep 60"]).start();
+    eventually("the command", Duration::from_secs(30), || running.stdout().contains("here"));
+    sky.delete_server();
+    let ended = running.wait().expect(8);
+    let said = "hetzner says of the box: server";
+    assert!(ended.err().contains(said) && ended.err().contains("(gone)"), "{ended}");
+    let kept = sky.crabbox(&["events", "--json"]).ok();
+    assert!(kept.out().contains("lease.evidence"), "{kept}");
+    assert_eq!(sky.names(), [""; 0], "{ended}");
+    sky.control("settings", &json!({"broken": true}));
+    let failed = sky.crabbox(&["run", "--", "true"]).run().expect(5);
+    assert!(failed.err().contains(said) && failed.err().contains("(unknown)"), "{failed}");
+    assert_eq!(sky.names(), [""; 0], "{failed}");
 }

@@ -40,6 +40,12 @@ pub fn run_event(event: &Event) -> Option<RunEvent> {
         Event::BootstrapWaiting { stage, message } => {
             told("bootstrap.waiting", "bootstrap", message.clone(), json!({"stage": stage}))
         }
+        Event::TailnetJoined { hostname, address } => {
+            told("tailnet.joined", "bootstrap", hostname.clone(), json!({"address": address}))
+        }
+        Event::Evidence { cause, message, .. } => {
+            told("lease.evidence", "", message.clone(), json!({"cause": cause}))
+        }
         Event::Waiting { owner } => {
             told("lease.waiting", "", format!("another run uses it: {owner}"), Value::Null)
         }

@@ -1,0 +1,3 @@
+  Set-Service sshd -StartupType Automatic
+  Start-Service sshd
+  New-Item -ItemType File -Force "$state\setup-complete" | Out-Null
