@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::claim::Claim;
 use crate::manifest::Manifest;
-use crate::plugin::CheckStatus;
+use crate::plugin::{CheckStatus, Offer, QuoteResult};
 
 /// `status --json` and `inspect --json`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -136,6 +136,26 @@ pub struct ListEntry {
     pub labels: BTreeMap<String, String>,
     /// No local claim names it.
     pub orphan: bool,
+}
+
+/// `sizes --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SizesView {
+    /// Version of this document.
+    pub schema_version: u32,
+    /// Who offers them.
+    pub provider: String,
+    /// The region they are for; the provider's usual one without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// Machine types, the cheapest first; those without a price at the end.
+    pub sizes: Vec<Offer>,
+    /// Where else there are some.
+    pub regions: Vec<Offer>,
+    /// The machine that would be tried first for a new box, and its price, where the provider knows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<QuoteResult>,
 }
 
 /// `claims list --json`.

@@ -31,6 +31,7 @@ fn documents() -> Vec<(&'static str, Value)> {
         ("status", one::<view::StatusView>()),
         ("list", one::<Vec<view::ListEntry>>()),
         ("claims", one::<view::ClaimsView>()),
+        ("sizes", one::<view::SizesView>()),
         ("doctor", one::<view::DoctorView>()),
         ("results", one::<run::TestResults>()),
         ("plugin-list", one::<view::PluginList>()),

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::local::warm;
 
 /// Fails unless a document fits a committed schema.
-fn fits(schema: &str, document: &Value) {
+pub(crate) fn fits(schema: &str, document: &Value) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas");
     let path = dir.join(format!("{schema}.schema.json"));
     let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));

@@ -13,6 +13,7 @@ mod plugin;
 mod providers;
 mod run;
 mod runs;
+mod sizes;
 mod status;
 mod stop;
 mod sync_plan;
@@ -77,6 +78,7 @@ pub(crate) enum Command {
     Init(init::Args),
     Plugin(plugin::Args),
     Providers(providers::Args),
+    Sizes(sizes::Args),
     Completions(completions::Args),
     /// Print the version
     Version,
@@ -89,6 +91,7 @@ impl Command {
             Command::Run(args) => args.settings(),
             Command::Warmup(args) => args.settings(),
             Command::Watch(args) => args.settings(),
+            Command::Sizes(args) => args.settings(),
             _ => Vec::new(),
         }
     }
@@ -134,6 +137,7 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<i32> {
         Command::Init(args) => init::run(ctx, &args),
         Command::Plugin(args) => plugin::run(ctx, args).await,
         Command::Providers(args) => providers::run(ctx, args),
+        Command::Sizes(args) => sizes::run(ctx, args).await,
         Command::Completions(args) => completions::run(ctx, &args),
         Command::Version => version::run(ctx),
     }

@@ -10,6 +10,7 @@
 mod broker;
 mod by_hand;
 mod call;
+mod catalog;
 mod doors;
 mod exec;
 mod fault;

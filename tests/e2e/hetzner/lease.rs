@@ -155,6 +155,19 @@ fn what_can_be_had_for_how_much_and_how_a_server_ended_can_be_asked() {
         (&quote["serverType"], &quote["price"]["currency"]),
         (&json!("ccx43"), &json!("EUR"))
     );
+    let listed = sky.crabbox(&["sizes", "--region", "ash", "--class", "fast"]).ok();
+    assert!(
+        listed.out().lines().any(|line| line.contains("ccx63")
+            && line.contains("beast")
+            && line.contains("192 GiB")
+            && line.contains("0.0100 EUR")),
+        "{listed}"
+    );
+    assert!(!listed.out().contains("\ncx53"), "{listed}");
+    let listed = listed.says(&["regions: fsn1, ", "a new box begins with ccx43: "]);
+    let view = sky.crabbox(&["sizes", "--region", "ash", "--class", "fast", "--json"]).ok().json();
+    crate::schemas::fits("sizes", &view);
+    assert_eq!(view["next"]["serverType"], "ccx43", "{listed}");
     let lease = json!({"leaseId": "cbx_0123456789ab", "cloudId": "4711"});
     assert_eq!(ask("evidence.collect", &json!({"lease": lease}))["cause"], "gone");
 }
