@@ -418,11 +418,12 @@ async fn a_new_box_joins_the_tailnet_with_a_key_that_nobody_else_sees() {
         let outcome = done.unwrap().0;
         let said = format!("{events:?} {outcome:?} {:?}", room.shell.started.borrow());
         assert!(said.contains(told) && !said.contains(key), "{said}");
-        if outcome.is_ok() {
-            let got = std::fs::read_to_string(room.shell.home.join("got")).unwrap();
-            assert_eq!(got, format!("{key}\nbox-mine tag:crabbox,tag:ci\n"));
-        } else {
-            assert_eq!(outcome.unwrap_err().code, ErrorCode::Bootstrap);
+        match outcome {
+            Ok(()) => {
+                let got = std::fs::read_to_string(room.shell.home.join("got")).unwrap();
+                assert_eq!(got, format!("{key}\nbox-mine tag:crabbox,tag:ci\n"));
+            }
+            Err(error) => assert_eq!(error.code, ErrorCode::Bootstrap),
         }
         gone_everywhere(&room);
     }

@@ -19,7 +19,9 @@ again() {
   try=1
   until "$@" >>"$state/setup.output" 2>&1; do
     [ "$try" -lt 8 ] || return 1
-    say "failed $try times: $1 $2"
+    say "failed $try times: $*"
+    # What was cut short would stand in the way of every later try.
+    ! command -v dpkg >/dev/null || timeout 600 dpkg --configure -a >>"$state/setup.output" 2>&1
     sleep $((try * 3))
     try=$((try + 1))
   done

@@ -19,7 +19,11 @@ IMAGE = {"owner_id": "099720109477", "state": "available", "public": True, "imag
 NOBLE = "ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-amd64-server-"
 AMIS = [dict(IMAGE, ami_id="ami-0000000000000aaaa", name=NOBLE + "20250101", creation_date="2025-01-01T00:00:00.000Z"),
         dict(IMAGE, ami_id="ami-0000000000000bbbb", name=NOBLE + "20260101", creation_date="2026-01-01T00:00:00.000Z"),
-        dict(IMAGE, ami_id="ami-0000000000000cccc", name="other", creation_date="2026-02-01T00:00:00.000Z")]
+        dict(IMAGE, ami_id="ami-0000000000000cccc", name="other", creation_date="2026-02-01T00:00:00.000Z"),
+        dict(IMAGE, ami_id="ami-0000000000000dddd", name="amzn-ec2-macos-14.8-20260101-arm64", owner_id="137112412989",
+             owner_alias="amazon", architecture="arm64_mac", creation_date="2026-01-01T00:00:00.000Z"),
+        dict(IMAGE, ami_id="ami-0000000000000eeee", name="Windows_Server-2022-English-Full-Base-2026.01.01", owner_id="801119661308",
+             owner_alias="amazon", creation_date="2026-01-01T00:00:00.000Z")]
 ElementTree.register_namespace("", "http://ec2.amazonaws.com/doc/2016-11-15/")
 os.makedirs(FOLDER, exist_ok=True)
 with open(os.path.join(FOLDER, "amis.json"), "w") as file:
@@ -44,7 +48,7 @@ how = {
     # done; `delay`: seconds before anything is done.
     "faults": [],        # {"on": "RunInstances", "with": "", "times": 1, "status": 400, "code": "X", "message": "x"}
 }
-asked, tokens, machines, lock = [], {}, {}, threading.Lock()
+asked, forms, tokens, machines, lock = [], [], {}, {}, threading.Lock()
 addresses = ("127.%d.%d.%d" % (64 + (os.getpid() >> 8) % 128, os.getpid() % 256, n) for n in range(2, 255))
 interfaces.random_public_ip = lambda: next(addresses)
 
@@ -141,6 +145,7 @@ def scores(request):
 def run(request):
     """RunInstances with tokens, and with machines that really start."""
     form = dict(request.form)
+    forms.append(dict(form, UserData=base64.b64decode(form.get("UserData", "")).decode()))
     token = (request.region, form.pop("ClientToken", ""))
     data = base64.b64decode(form.get("UserData", ""))
     if len(data) > 16384:
@@ -203,7 +208,7 @@ def end(ids):
 
 
 def state():
-    out = {"asked": asked, "instances": [], "keys": [], "groups": []}
+    out = {"asked": asked, "forms": forms, "instances": [], "keys": [], "groups": []}
     for region in sorted(ec2_backends[ACCOUNT]):
         ec2 = ec2_backends[ACCOUNT][region]
         tags = lambda one: {tag["key"]: tag["value"] for tag in one.get_tags()}

@@ -1,6 +1,9 @@
 //! When the cloud says no: what is tried next, what is told, and that nothing is left.
 
-use crabbox_tests::Ended;
+use std::time::Duration;
+
+use crabbox_tests::{Ended, eventually};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::Sky;
@@ -160,11 +163,66 @@ fn wrong_keys_missing_rights_and_wrong_settings_are_told_before_anything_is_made
         assert!(error(&ran)["message"].as_str().unwrap().contains(path), "{ran}");
     }
     sky.configure("");
-    for target in ["windows", "macos"] {
-        let ran = sky.crabbox(&["run", "--target", target, "--", "true"]).run();
-        assert_ne!(ran.code, 0, "{ran}");
-    }
     assert_eq!(sky.names(), [""; 0]);
+}
+
+#[test]
+fn a_run_that_could_not_run_on_its_system_is_refused_before_anything_is_asked_for() {
+    let Some(sky) = Sky::new() else { return };
+    let asked = |words: &[&str], code: i32| {
+        let all = [&["run", "--json"], words, &["--", "true"]].concat();
+        sky.crabbox(&all).run().expect(code).json()["error"].clone()
+    };
+    let native = asked(&["--target", "windows"], 2);
+    assert_eq!(native["errorKind"], "unsupported", "{native}");
+    assert!(native["hint"].as_str().unwrap().contains("--windows-mode wsl2"), "{native}");
+    let homeless = asked(&["--target", "macos"], 2);
+    let message = homeless["message"].as_str().unwrap();
+    assert!(message.contains("aws.macHostId names none"), "{homeless}");
+    assert!(homeless["hint"].as_str().unwrap().contains("24 hours"), "{homeless}");
+    let browser = asked(&["--target", "macos", "--browser"], 2);
+    assert!(browser["message"].as_str().unwrap().contains("browser"), "{browser}");
+    assert_eq!((sky.count("RunInstances"), sky.count("ImportKeyPair")), (0, 0));
+}
+
+/// What their first starts do with it was never seen: the machines of this cloud read Linux alone.
+#[test]
+fn macs_and_linux_inside_windows_are_asked_for_as_ec2_wants_it() {
+    let Some(sky) = Sky::new() else { return };
+    sky.configure("  macHostId: h-0123456789abcdef0\n");
+    for (words, image, script, fields) in [
+        (
+            &["--target", "macos"][..],
+            "ami-0000000000000dddd",
+            "#!/bin/bash\n",
+            &[
+                ("Placement.HostId", "h-0123456789abcdef0"),
+                ("Placement.Tenancy", "host"),
+                ("InstanceType", "mac2.metal"),
+            ][..],
+        ),
+        (
+            &["--target", "windows", "--windows-mode", "wsl2", "--type", "t3.large"],
+            "ami-0000000000000eeee",
+            "<powershell>\n",
+            &[("CpuOptions.NestedVirtualization", "enabled"), ("InstanceType", "t3.large")],
+        ),
+    ] {
+        let before = sky.state()["forms"].as_array().unwrap().len();
+        let running = sky.crabbox(&[&["run"], words, &["--", "true"]].concat()).start();
+        eventually("an instance", Duration::from_secs(40), || sky.names().len() == 2);
+        running.signal(Signal::INT);
+        let ended = running.wait().expect(130);
+        assert_eq!(sky.names(), [""; 0], "{ended}");
+        let form = sky.state()["forms"][before].clone();
+        for (name, value) in fields.iter().chain(&[("ImageId", image)]) {
+            assert_eq!(form[name], *value, "{form}");
+        }
+        assert!(form["UserData"].as_str().unwrap().starts_with(script), "{form}");
+        let takes_key = form["KeyName"].is_string();
+        assert_eq!(takes_key, words.contains(&"macos"), "{form}");
+        assert!(form["InstanceMarketOptions.MarketType"].is_string() != takes_key, "{form}");
+    }
 }
 
 #[test]
