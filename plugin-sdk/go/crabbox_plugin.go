@@ -219,6 +219,10 @@ func (s *session) work(id json.RawMessage, call *Call, method Method, params jso
 		s.send(M{"id": id, "result": result})
 		return
 	}
+	s.fail(id, err)
+}
+
+func (s *session) fail(id json.RawMessage, err error) {
 	failure, ok := err.(*Failure)
 	if !ok {
 		failure = &Failure{"internal", err.Error(), "uncertain", ""}
@@ -253,8 +257,9 @@ func (s *session) request(f frame) {
 		refuse(-32600, "initialize comes first, and once")
 	case !known:
 		refuse(-32601, "no method "+f.Method)
+	case json.Unmarshal(f.Params, &bounds) != nil || bounds.Ctx.DeadlineMs <= 0:
+		s.fail(f.ID, &Failure{"timeout", "the call's time ran out", "not-started", ""})
 	default:
-		json.Unmarshal(f.Params, &bounds)
 		ctx := bounds.Ctx
 		call := &Call{Idem: ctx.Idem, DryRun: ctx.DryRun, Stopped: make(chan struct{}), session: s, credit: s.window,
 			last:    time.Now().Add(time.Duration(ctx.DeadlineMs+ctx.GraceMs) * time.Millisecond),

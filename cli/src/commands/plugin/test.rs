@@ -39,7 +39,7 @@ pub(super) struct Args {
     /// A setting of the provider
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Only checks whose id begins like this, such as I or C2
+    /// Only the check of this id, or all of a letter, such as C2 or I
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     only: Vec<String>,
     /// Checks that are known to fail: they are told, and do not count
@@ -163,17 +163,18 @@ fn test(ctx: &Context, args: &Args, entry: &Entry) -> Result<Report> {
     let cassette = args.cassette.as_ref().map(|path| cassette(&ctx.cwd.join(path))).transpose()?;
     let env = ctx.env.iter().filter(|(name, _)| passes(&entry.manifest.grants, name));
     let env = env.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let twin = twin(ctx, entry);
     let subject =
-        Subject { entry: entry.clone(), config, user, env, state, cache, cassette, patience };
+        Subject { entry: entry.clone(), twin, config, user, env, state, cache, cassette, patience };
     let tell = |finding: &crabbox_kit::Finding| {
         if !ctx.global.json {
             finding.lines().iter().for_each(|line| ctx.terminal.out(line));
         }
         ctx.stop.urgency() == Urgency::None
     };
-    let known = |id: &&String| crabbox_kit::all().any(|check| check.id.starts_with(id.as_str()));
+    let known = |id: &&String| crabbox_kit::all().any(|check| crabbox_kit::names(id, check));
     if let Some(unknown) = args.only.iter().find(|id| !known(id)) {
-        let what = format!("--only {unknown} begins the id of no check");
+        let what = format!("--only {unknown} is neither a check nor the letter of some");
         return Err(KernelError::new(ErrorCode::Usage, what)
             .hint("`crabbox plugin test FOLDER` without it names every check it runs"));
     }
@@ -185,6 +186,13 @@ fn test(ctx: &Context, args: &Args, entry: &Entry) -> Result<Report> {
         entry.runtime.map_or("nothing", Runtime::word),
     ));
     Ok(report)
+}
+
+/// The program that does the same as a sandboxed artifact, when it was built.
+fn twin(ctx: &Context, entry: &Entry) -> Option<Entry> {
+    let sandboxed = entry.runtime.is_some_and(Runtime::is_sandboxed);
+    let twin = sandboxed.then(|| entry.by(Runtime::Stdio, ctx.programs()))??;
+    twin.artifact.is_file().then_some(twin)
 }
 
 /// The lines of a cassette: a file, or all `.jsonl` files of a folder.
