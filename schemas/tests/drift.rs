@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use crabbox_schemas::{
-    claim, config, daemon, error, event, helper, journal, lock, manifest, plugin, run, view,
+    claim, config, daemon, deed, error, event, helper, journal, lock, manifest, plugin, run, view,
 };
 use schemars::{JsonSchema, SchemaGenerator, schema_for};
 use serde_json::{Value, json};
@@ -37,6 +37,24 @@ fn documents() -> Vec<(&'static str, Value)> {
         ("plugin-verify", one::<view::PluginStates>()),
         ("plugin-info", one::<view::PluginInfo>()),
         ("sync-plan", one::<view::SyncPlanView>()),
+        ("stop", one::<deed::StopView>()),
+        ("cleanup", one::<deed::CleanupView>()),
+        ("init", one::<deed::InitView>()),
+        ("connect", one::<deed::ConnectView>()),
+        ("logs", one::<deed::LogsView>()),
+        ("daemon-stop", one::<deed::DaemonStopView>()),
+        ("version", one::<deed::VersionView>()),
+        ("path", one::<deed::PathView>()),
+        ("providers", one::<deed::ProvidersView>()),
+        ("provider", one::<deed::ProviderView>()),
+        ("plugin-new", one::<deed::PluginNewView>()),
+        ("plugin-pack", one::<deed::PluginPackView>()),
+        ("plugin-install", one::<deed::PluginInstallView>()),
+        ("plugin-remove", one::<deed::PluginRemoveView>()),
+        ("plugin-gc", one::<deed::PluginGcView>()),
+        ("plugin-trust", one::<deed::PluginTrustView>()),
+        ("plugin-imports", one::<deed::PluginImportsView>()),
+        ("plugin-test", one::<deed::PluginTestView>()),
     ]
 }
 

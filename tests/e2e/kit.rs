@@ -55,7 +55,7 @@ fn the_example_of_forty_lines_fails_only_what_its_page_says() {
     let folder = bundled("example-python");
     let text = fs::read_to_string(folder.join("provider.py")).unwrap();
     assert!(text.lines().count() <= 40);
-    let ended = test(&room, &folder, &["--patience", "10"]).expect(1);
+    let ended = test(&room, &folder, &["--patience", "3"]).expect(1);
     let known = ["H3", "H5", "H6", "F7", "L4", "C7", "R7", "R10", "B1", "B2", "B5", "S6"];
     assert_eq!(failed(&ended), known, "{ended}");
     let repo = room.repo("app");

@@ -8,6 +8,7 @@ use crabbox_kernel::state::failed;
 use crabbox_kit::{Report, Subject, junit};
 use crabbox_plugins::{Entry, FlagKind, Libraries, Place, check_settings, load, passes};
 use crabbox_schemas::SCHEMA_VERSION;
+use crabbox_schemas::deed::{PluginTestView, TestedProvider};
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::manifest::Runtime;
 use crabbox_schemas::plugin::{ProviderKind, UserFacts};
@@ -98,7 +99,8 @@ pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
         std::fs::write(&path, text).map_err(|e| failed("cannot write", &path, &e))?;
     }
     if ctx.global.json {
-        ctx.terminal.out_json(&json!({"schemaVersion": SCHEMA_VERSION, "providers": documents}));
+        let (schema_version, providers) = (SCHEMA_VERSION, documents);
+        ctx.terminal.out_json(&PluginTestView { schema_version, providers });
     }
     Ok(i32::from(broken > 0))
 }
@@ -215,14 +217,19 @@ fn cassette(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-fn document(entry: &Entry, report: &Report) -> Value {
-    let [passed, failed, warnings, skipped] = report.counts();
-    json!({
-        "provider": entry.provider.name, "plugin": entry.manifest.id, "version": entry.manifest.version,
-        "runtime": entry.runtime.map(Runtime::word),
-        "passed": passed, "failed": failed, "warnings": warnings, "skipped": skipped,
-        "checks": report.json(),
-    })
+fn document(entry: &Entry, report: &Report) -> TestedProvider {
+    let [passed, failed, warnings, skipped] = report.counts().map(|count| count as u64);
+    TestedProvider {
+        provider: entry.provider.name.clone(),
+        plugin: entry.manifest.id.clone(),
+        version: entry.manifest.version.clone(),
+        runtime: entry.runtime.map(|runtime| runtime.word().to_owned()),
+        passed,
+        failed,
+        warnings,
+        skipped,
+        checks: report.rows(),
+    }
 }
 
 /// `KEY=VALUE` pairs as settings, each read as its schema says.
