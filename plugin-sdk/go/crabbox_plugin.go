@@ -3,13 +3,18 @@
 // Give Serve your methods by name; docs/protocol.md has their params and results. Return Fail(…) for what goes wrong.
 // Every method runs on a goroutine of its own and gets a Call, its way to the kernel. Go 1.19 or newer, standard library
 // only. Print to standard error: standard output is the wire, and os.Stdout is turned away from it.
+//
+// Built with GOOS=wasip1 (Go 1.21 or newer) it is a `wasi-stdio` plugin. There a read holds up every goroutine, so calls
+// run one inside the other: what waits in Ask, Sleep or Output reads on meanwhile. Do not wait on Stopped there; Check.
 package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,19 +26,22 @@ var kinds = map[string]int{"invalid_config": 1001, "invalid_request": 1002, "uns
 	"capacity": 1030, "quota": 1031, "rate_limited": 1032, "transient": 1040, "timeout": 1041, "bootstrap": 1042,
 	"cancelled": 1050, "grant_denied": 1060, "internal": 1099}
 
-const chunk, grace, longest = 48 * 1024, 10 * time.Second, 1 << 20
+const chunk, grace, longest, alone = 48 * 1024, 10 * time.Second, 1 << 20, runtime.GOOS == "wasip1"
 
 // M is a JSON object.
 type M = map[string]any
 
-// Failure has a kind of the table above; Outcome says whether something may be left behind.
-type Failure struct{ Kind, Message, Outcome, Hint string }
+// Failure has a kind of the table above; Outcome says whether something may be left behind, More the rest of its data.
+type Failure struct {
+	Kind, Message, Outcome string
+	More                   M
+}
 
 func (f *Failure) Error() string { return f.Message }
 
 // Fail is a failure that left nothing behind.
 func Fail(kind, format string, args ...any) *Failure {
-	return &Failure{kind, fmt.Sprintf(format, args...), "not-started", ""}
+	return &Failure{kind, fmt.Sprintf(format, args...), "not-started", nil}
 }
 
 // Method answers one call with anything encoding/json takes.
@@ -79,7 +87,7 @@ func (c *Call) cancel(grace time.Duration) {
 func (c *Call) Check() error {
 	select {
 	case <-c.Stopped:
-		return &Failure{"cancelled", "cancelled", "uncertain", ""}
+		return &Failure{"cancelled", "cancelled", "uncertain", nil}
 	default:
 		return nil
 	}
@@ -92,15 +100,17 @@ func (c *Call) Ask(method string, params M, result any) error {
 	c.session.waiting.Store(id, answer)
 	defer c.session.waiting.Delete(id)
 	c.session.send(M{"id": id, "method": method, "params": params})
+	for alone && len(answer) == 0 && c.session.read() {
+	}
 	c.room.L.Lock()
 	left := time.Until(c.last)
 	c.room.L.Unlock()
 	select {
 	case <-time.After(left):
-		return &Failure{"timeout", "the kernel did not answer " + method, "uncertain", ""}
+		return &Failure{"timeout", "the kernel did not answer " + method, "uncertain", nil}
 	case f := <-answer:
 		if f.Error != nil {
-			return &Failure{f.Error.Data.Kind, f.Error.Message, "uncertain", ""}
+			return &Failure{f.Error.Data.Kind, f.Error.Message, "uncertain", nil}
 		} else if result == nil {
 			return nil
 		}
@@ -131,7 +141,7 @@ func (c *Call) Output(ch string, data []byte) error {
 	defer c.room.L.Unlock()
 	for at := 0; at < len(data); {
 		for c.credit <= 0 && c.Check() == nil {
-			c.room.Wait()
+			c.wait()
 		}
 		if err := c.Check(); err != nil {
 			return err
@@ -144,6 +154,17 @@ func (c *Call) Output(ch string, data []byte) error {
 		at, c.credit, c.offsets[ch] = at+len(part), c.credit-len(part), c.offsets[ch]+len(part)
 	}
 	return nil
+}
+
+// wait is until something changed.
+func (c *Call) wait() {
+	if !alone {
+		c.room.Wait()
+		return
+	}
+	c.room.L.Unlock()
+	defer c.room.L.Lock()
+	c.session.read()
 }
 
 type frame struct {
@@ -162,6 +183,7 @@ type session struct {
 	window         int
 	down           bool
 	asked          uint64
+	in             *bufio.Scanner
 	out            *os.File
 	turn           sync.Mutex // to write
 	calls, waiting sync.Map
@@ -185,7 +207,7 @@ func (s *session) initialize(_ *Call, params json.RawMessage) (any, error) {
 		return nil, err
 	} else if offered := strings.Join(hello.Protocols, ", "); !strings.Contains(", "+offered+",", ", 1.0,") {
 		return nil, &Failure{"unsupported", "no common protocol: the kernel offers " + offered + ", the plugin speaks 1.0",
-			"not-started", "update the older of the two"}
+			"not-started", M{"hint": "update the older of the two"}}
 	} else if hello.Instance.Provider != s.plugin.Provider {
 		return nil, Fail("unsupported", "no provider %s", hello.Instance.Provider)
 	}
@@ -219,14 +241,18 @@ func (s *session) work(id json.RawMessage, call *Call, method Method, params jso
 		s.send(M{"id": id, "result": result})
 		return
 	}
+	s.fail(id, err)
+}
+
+func (s *session) fail(id json.RawMessage, err error) {
 	failure, ok := err.(*Failure)
 	if !ok {
-		failure = &Failure{"internal", err.Error(), "uncertain", ""}
+		failure = &Failure{"internal", err.Error(), "uncertain", nil}
 	}
 	message := strings.Join(strings.Fields(failure.Message), " ")
 	data := M{"kind": failure.Kind, "outcome": failure.Outcome}
-	if failure.Hint != "" {
-		data["hint"] = failure.Hint
+	for name, value := range failure.More {
+		data[name] = value
 	}
 	s.send(M{"id": id, "error": M{"code": kinds[failure.Kind], "message": message, "data": data}})
 }
@@ -253,16 +279,40 @@ func (s *session) request(f frame) {
 		refuse(-32600, "initialize comes first, and once")
 	case !known:
 		refuse(-32601, "no method "+f.Method)
+	case json.Unmarshal(f.Params, &bounds) != nil || bounds.Ctx.DeadlineMs <= 0:
+		s.fail(f.ID, &Failure{"timeout", "the call's time ran out", "not-started", nil})
 	default:
-		json.Unmarshal(f.Params, &bounds)
 		ctx := bounds.Ctx
 		call := &Call{Idem: ctx.Idem, DryRun: ctx.DryRun, Stopped: make(chan struct{}), session: s, credit: s.window,
 			last:    time.Now().Add(time.Duration(ctx.DeadlineMs+ctx.GraceMs) * time.Millisecond),
 			offsets: map[string]int{}, room: sync.NewCond(&sync.Mutex{})}
 		json.Unmarshal(f.ID, &call.id)
 		s.calls.Store(string(f.ID), call)
+		if alone {
+			s.work(f.ID, call, method, f.Params)
+			return
+		}
 		go s.work(f.ID, call, method, f.Params)
 	}
+}
+
+// read takes one frame; at the end of the wire it winds up what is open, and is false.
+func (s *session) read() bool {
+	for s.in.Scan() {
+		var f frame
+		if line := bytes.TrimSpace(s.in.Bytes()); len(line) == 0 {
+			continue
+		} else if json.Unmarshal(line, &f) != nil {
+			os.Exit(1) // what is no frame ends the plugin
+		}
+		s.take(f)
+		return true
+	}
+	s.calls.Range(func(_, call any) bool { call.(*Call).cancel(grace); return true })
+	gone := frame{}
+	json.Unmarshal([]byte(`{"error":{"message":"the kernel is gone","data":{"kind":"cancelled"}}}`), &gone)
+	s.waiting.Range(func(_, waiting any) bool { answer(waiting, gone); return true })
+	return false
 }
 
 // answer hands over an answer once; a second one has nobody to read it.
@@ -309,23 +359,11 @@ func Serve(plugin Plugin) {
 		fmt.Fprintln(os.Stderr, "this is a crabbox plugin; crabbox starts it by itself")
 		os.Exit(64)
 	}
-	s := &session{plugin: plugin, out: os.Stdout}
+	s := &session{plugin: plugin, in: bufio.NewScanner(os.Stdin), out: os.Stdout}
 	os.Stdout = os.Stderr
-	lines := bufio.NewScanner(os.Stdin)
-	lines.Buffer(nil, longest+1)
-	for lines.Scan() {
-		var f frame
-		if strings.TrimSpace(lines.Text()) == "" {
-			continue
-		} else if json.Unmarshal(lines.Bytes(), &f) != nil {
-			os.Exit(1) // what is no frame ends the plugin
-		}
-		s.take(f)
+	s.in.Buffer(nil, longest+1)
+	for s.read() {
 	}
-	s.calls.Range(func(_, call any) bool { call.(*Call).cancel(grace); return true })
-	gone := frame{}
-	json.Unmarshal([]byte(`{"error":{"message":"the kernel is gone","data":{"kind":"cancelled"}}}`), &gone)
-	s.waiting.Range(func(_, waiting any) bool { answer(waiting, gone); return true })
 	for until := time.Now().Add(grace); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
 		busy := false
 		s.calls.Range(func(_, _ any) bool { busy = true; return false })

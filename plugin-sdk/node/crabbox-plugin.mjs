@@ -48,7 +48,7 @@ export class Call {
   }
 
   /** Call it between steps: it ends the work once the kernel wants it to. */
-  check() { if (this.stopped || Date.now() > this.deadline) throw new Failure("cancelled", "cancelled", "uncertain"); }
+  check() { if (this.stopped || Date.now() >= this.deadline) throw new Failure("cancelled", "cancelled", "uncertain"); }
 
   /** Any callback of docs/protocol.md by name. */
   ask(method, params = {}) {
@@ -167,7 +167,7 @@ class Session {
     if (!this.methods.has(method)) return refuse(-32601, `no method ${method}`);
     const call = new Call(this, id, params.ctx);
     this.calls.set(id, call);
-    return this.work(id, () => this.instance[this.methods.get(method)](call, params));
+    return this.work(id, () => (call.check(), this.instance[this.methods.get(method)](call, params)));
   }
 
   take(line) {

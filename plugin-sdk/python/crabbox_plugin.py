@@ -37,7 +37,7 @@ class Call:
 
     def check(self):
         """Call it between steps: it ends the work once the kernel wants it to."""
-        if self.stopped.is_set() or time.monotonic() > self.deadline:
+        if self.stopped.is_set() or time.monotonic() >= self.deadline:
             raise Failure("cancelled", "cancelled", "uncertain")
 
     def ask(self, callback, /, **params):
@@ -165,7 +165,7 @@ class Session:
             return self.send({"id": id, "error": {"code": -32601, "message": f"no method {method}"}})
         act = getattr(self.instance, self.methods[method])
         call = self.calls[id] = Call(self, id, params.get("ctx", {}))
-        threading.Thread(target=self.work, args=(id, lambda: act(call, params)), daemon=True).start()
+        threading.Thread(target=self.work, args=(id, lambda: call.check() or act(call, params)), daemon=True).start()
 
     def take(self, frame):
         method, params = frame.get("method"), frame.get("params", {})

@@ -140,6 +140,14 @@ impl Call {
         Ok(())
     }
 
+    /// Fails when there was no time left at the very start: nothing was done then.
+    pub(crate) fn begin(&self) -> Result<(), Failure> {
+        match self.time_left().is_zero() {
+            true => Err(Failure::timeout("the call's time ran out").outcome(Outcome::NotStarted)),
+            false => Ok(()),
+        }
+    }
+
     /// Waits, an hour at most; the host holds the clock. Returns early when the call is cancelled.
     pub fn sleep(&self, time: Duration) -> Result<Woken, Failure> {
         if self.cancelled() {

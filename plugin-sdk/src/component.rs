@@ -95,7 +95,9 @@ fn answer(method: &str, params: &str) -> Result<Value, Failure> {
     let context = params.get("ctx").cloned().unwrap_or_default();
     let context = serde_json::from_value(context)
         .map_err(|error| Failure::invalid_request("the params do not fit").because(&error))?;
-    provider.answer(&Call::new(context, Host), method, params)
+    let call = Call::new(context, Host);
+    call.begin()?;
+    provider.answer(&call, method, params)
 }
 
 fn parsed(params: &str) -> Result<Value, Failure> {

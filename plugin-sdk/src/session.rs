@@ -191,7 +191,10 @@ struct Task {
 impl Task {
     /// A build that aborts on panic ends the process instead; the kernel then says the same of the call.
     fn run(self) {
-        let work = || self.provider.answer(&self.call, &self.name, self.params);
+        let work = || {
+            self.call.begin()?;
+            self.provider.answer(&self.call, &self.name, self.params)
+        };
         let answer = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
             Err(Failure::internal(format!("the provider panicked in {}", self.name))
                 .outcome(Outcome::Uncertain)

@@ -9,6 +9,7 @@
 pub mod claim;
 pub mod config;
 pub mod daemon;
+pub mod deed;
 pub mod error;
 pub mod event;
 pub mod exit;

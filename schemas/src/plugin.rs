@@ -51,14 +51,9 @@ pub mod method {
     pub const RUN_LIST: &str = "run.list";
     pub const RUN_STATUS: &str = "run.status";
     pub const RUN_STOP: &str = "run.stop";
-    pub const RUN_ATTACH: &str = "run.attach";
-    pub const RUN_INPUT: &str = "run.input";
-    pub const RUN_SIGNAL: &str = "run.signal";
     pub const CATALOG_SIZES: &str = "catalog.sizes";
     pub const CATALOG_REGIONS: &str = "catalog.regions";
-    pub const CATALOG_IMAGES: &str = "catalog.images";
     pub const PRICING_QUOTE: &str = "pricing.quote";
-    pub const QUOTA_READ: &str = "quota.read";
     pub const EVIDENCE_COLLECT: &str = "evidence.collect";
     pub const ACCESS_GRANT: &str = "access.grant";
     pub const ACCESS_REVOKE: &str = "access.revoke";

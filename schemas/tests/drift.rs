@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use crabbox_schemas::{
-    claim, config, daemon, error, event, helper, journal, lock, manifest, plugin, run, view,
+    claim, config, daemon, deed, error, event, helper, journal, lock, manifest, plugin, run, view,
 };
 use schemars::{JsonSchema, SchemaGenerator, schema_for};
 use serde_json::{Value, json};
@@ -38,6 +38,24 @@ fn documents() -> Vec<(&'static str, Value)> {
         ("plugin-verify", one::<view::PluginStates>()),
         ("plugin-info", one::<view::PluginInfo>()),
         ("sync-plan", one::<view::SyncPlanView>()),
+        ("stop", one::<deed::StopView>()),
+        ("cleanup", one::<deed::CleanupView>()),
+        ("init", one::<deed::InitView>()),
+        ("connect", one::<deed::ConnectView>()),
+        ("logs", one::<deed::LogsView>()),
+        ("daemon-stop", one::<deed::DaemonStopView>()),
+        ("version", one::<deed::VersionView>()),
+        ("path", one::<deed::PathView>()),
+        ("providers", one::<deed::ProvidersView>()),
+        ("provider", one::<deed::ProviderView>()),
+        ("plugin-new", one::<deed::PluginNewView>()),
+        ("plugin-pack", one::<deed::PluginPackView>()),
+        ("plugin-install", one::<deed::PluginInstallView>()),
+        ("plugin-remove", one::<deed::PluginRemoveView>()),
+        ("plugin-gc", one::<deed::PluginGcView>()),
+        ("plugin-trust", one::<deed::PluginTrustView>()),
+        ("plugin-imports", one::<deed::PluginImportsView>()),
+        ("plugin-test", one::<deed::PluginTestView>()),
     ]
 }
 
@@ -163,14 +181,9 @@ fn methods(g: &mut SchemaGenerator) -> Value {
         m::RUN_LIST: call::<p::ListParams, p::ListResult>(g),
         m::RUN_STATUS: call::<p::ResolveParams, p::LeaseResult>(g),
         m::RUN_STOP: call::<p::ReleaseParams, p::ReleaseResult>(g),
-        m::RUN_ATTACH: call::<p::RunAttachParams, p::RunStartResult>(g),
-        m::RUN_INPUT: call::<p::RunInputParams, Nothing>(g),
-        m::RUN_SIGNAL: call::<p::RunSignalParams, Nothing>(g),
         m::CATALOG_SIZES: call::<p::CatalogParams, p::CatalogResult>(g),
         m::CATALOG_REGIONS: call::<p::CatalogParams, p::CatalogResult>(g),
-        m::CATALOG_IMAGES: call::<p::CatalogParams, p::CatalogResult>(g),
         m::PRICING_QUOTE: call::<p::QuoteParams, p::QuoteResult>(g),
-        m::QUOTA_READ: call::<p::BareParams, p::QuotaResult>(g),
         m::EVIDENCE_COLLECT: call::<p::EvidenceParams, p::EvidenceResult>(g),
         m::ACCESS_GRANT: call::<p::AccessParams, p::AccessResult>(g),
         m::ACCESS_REVOKE: call::<p::AccessParams, Nothing>(g),

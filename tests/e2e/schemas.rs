@@ -64,19 +64,60 @@ fn documents_about_boxes_fit_their_schemas() {
     fits("claims", &look(&["claims", "list"]));
     fits("doctor", &look(&["doctor"]));
     fits("sync-plan", &look(&["sync-plan"]));
-    for words in [
-        &["ssh"][..],
-        &["providers"],
-        &["providers", "describe", "local"],
-        &["config", "path"],
-        &["config", "show"],
-        &["version"],
-        &["cleanup", "--dry-run"],
-        &["init"],
-        &["stop", &slug],
+    for (schema, words) in [
+        ("connect", &["ssh"][..]),
+        ("providers", &["providers"]),
+        ("provider", &["providers", "describe", "local"]),
+        ("path", &["config", "path"]),
+        ("version", &["version"]),
+        ("cleanup", &["cleanup", "--dry-run"]),
+        ("init", &["init"]),
+        ("stop", &["stop", &slug]),
+        ("daemon", &["daemon", "status"]),
+        ("daemon-stop", &["daemon", "stop"]),
+        ("daemon-stop", &["daemon", "stop"]),
     ] {
-        let _ = look(words);
+        fits(schema, &look(words));
     }
+    // One key for each setting of each provider: no schema of ours knows them all.
+    let _ = look(&["config", "show"]);
+}
+
+#[test]
+fn documents_about_plugins_fit_their_schemas() {
+    let room = Room::new();
+    let here = room.path().to_owned();
+    let look = |words: &[&str]| document(&room, &here, words);
+    let made = look(&["plugin", "new", "--lang", "python", "rack"]);
+    fits("plugin-new", &made);
+    assert_eq!(made.get("build"), None, "{made:#}");
+    fits("plugin-test", &look(&["plugin", "test", "rack", "--only", "M,R1", "--patience", "10"]));
+    let broken = ["plugin", "test", "rack", "--only", "H2", "--json", "--provider", "rack"];
+    fits("plugin-test", &room.crabbox(&here, broken).run().json());
+    let packed = look(&["plugin", "pack", "rack"]);
+    fits("plugin-pack", &packed);
+    fits("path", &look(&["plugin", "path"]));
+    let text = fs::read_to_string(here.join("rack/crabbox-plugin.toml")).unwrap();
+    let id = text.lines().find_map(|line| line.strip_prefix("id = ")).unwrap().trim_matches('"');
+    fs::create_dir_all(here.join("data/crabbox/plugins")).unwrap();
+    fs::rename(here.join("rack"), here.join("data/crabbox/plugins/rack")).unwrap();
+    let info = look(&["plugin", "info", id]);
+    fits("plugin-info", &info);
+    let [files, grants] = ["files", "grantsDigest"].map(|key| info[key].as_str().unwrap());
+    let trusted = look(&["plugin", "trust", &format!("{id}@{files}"), "--grants", grants]);
+    fits("plugin-trust", &trusted);
+    assert_eq!(trusted["files"], info["files"], "{trusted:#}");
+    fs::remove_dir_all(here.join("data/crabbox/plugins/rack")).unwrap();
+    let package = packed["path"].as_str().unwrap();
+    fits("plugin-install", &look(&["plugin", "install", package, "--grants", grants]));
+    fits("plugin-install", &look(&["plugin", "update", id]));
+    // The smallest component there is.
+    fs::write(here.join("empty.wasm"), b"\0asm\x0d\0\x01\0").unwrap();
+    fits("plugin-imports", &look(&["plugin", "info", "empty.wasm"]));
+    fits("plugin-list", &look(&["plugin", "list"]));
+    fits("plugin-verify", &look(&["plugin", "verify"]));
+    fits("plugin-remove", &look(&["plugin", "remove", id]));
+    fits("plugin-gc", &look(&["plugin", "gc"]));
 }
 
 #[test]
@@ -106,7 +147,8 @@ fn documents_about_runs_fit_their_schemas() {
     }
     fits("results", &document(&room, &repo, &["results"]));
     fits("run", &document(&room, &repo, &["attach"]));
-    fits("run", &document(&room, &repo, &["logs"])["run"]);
+    fits("run", &document(&room, &repo, &["wait"]));
+    fits("logs", &document(&room, &repo, &["logs"]));
     for file in room.state_files("claims") {
         let text = fs::read(room.state().join("claims").join(file)).unwrap();
         fits("claim", &serde_json::from_slice(&text).unwrap());

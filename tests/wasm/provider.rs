@@ -1,14 +1,15 @@
 //! Our own provider as a component: the same transcripts, the same kit, and a real run.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use crabbox_plugin_sdk::testkit::{replay_binary, replay_command};
-use crabbox_tests::{Blacksmith, IsloFake, Room, Sshd, binary};
+use crabbox_tests::{Blacksmith, Ended, IsloFake, Room, Sshd, binary};
 
-use crate::guest::{our_component, shared_cache};
+use crate::guest::{ECHO, Guest, our_component, shared_cache};
 
 fn plugin(provider: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins").join(provider)
@@ -124,4 +125,59 @@ fn the_component_of_ssh_passes_the_kit() {
         .limit(Duration::from_secs(300))
         .run();
     assert_eq!(ended.code, 0, "{ended}");
+}
+
+/// A folder whose component and program are these.
+fn twins(room: &Room, component: &Path, program: &str) -> PathBuf {
+    let folder = room.at("data/plugins/twins");
+    fs::create_dir_all(&folder).unwrap();
+    fs::copy(plugin("ssh").join("config.schema.json"), folder.join("config.schema.json")).unwrap();
+    fs::copy(component, folder.join("provider.wasm")).unwrap();
+    fs::write(folder.join("provider"), program).unwrap();
+    fs::set_permissions(folder.join("provider"), fs::Permissions::from_mode(0o755)).unwrap();
+    let manifest = fs::read_to_string(plugin("ssh").join("crabbox-plugin.toml")).unwrap();
+    let (head, grants) = (manifest.split("[[artifact]]").next(), manifest.split("[grants]").nth(1));
+    let grants = grants.map(|grants| format!("[grants]{grants}")).unwrap_or_default();
+    let artifacts = "[[artifact]]\nruntime = \"wasm\"\npath = \"provider.wasm\"\n\n[[artifact]]\nruntime = \"stdio\"\npath = \"provider\"\n";
+    let text = format!("{}{artifacts}{grants}", head.unwrap());
+    fs::write(folder.join("crabbox-plugin.toml"), text).unwrap();
+    folder
+}
+
+/// The kit's word on one check of a folder's component.
+fn checked(room: &Room, folder: &Path, check: &str) -> Ended {
+    let folder = folder.display().to_string();
+    let words = ["plugin", "test", &folder, "--runtime", "wasm", "--only", check];
+    let call = room.crabbox(room.path(), words.iter().chain(&["--set", "host=127.0.0.1"]));
+    let cache = shared_cache().display().to_string();
+    call.env("XDG_CACHE_HOME", cache).limit(Duration::from_secs(120)).run()
+}
+
+#[test]
+fn a_component_that_answers_otherwise_than_its_program_is_found_out() {
+    let Some(component) = our_component("ssh") else { return };
+    let room = Room::new();
+    let program = binary("crabbox-provider-ssh").display().to_string();
+    let honest = twins(&room, &component, &format!("#!/bin/sh\nexec {program}\n"));
+    let _ = checked(&room, &honest, "W3").expect(0).says(&["1 passed"]);
+    let filter = "sed -u 's/\"complete\":true/\"complete\":false/'";
+    let other = twins(&room, &component, &format!("#!/bin/sh\n{program} | {filter}\n"));
+    let told = checked(&room, &other, "W3").expect(1);
+    assert!(told.out().contains("FAIL  W3"), "{told}");
+}
+
+#[test]
+fn a_component_that_lets_one_call_hold_up_another_is_found_out() {
+    let room = Room::new();
+    // The seventh letter tells lease.list from lease.acquire.
+    let stuck = Guest {
+        body: "(if (i32.eq (i32.load8_u offset=6 (local.get $method)) (i32.const 108)) (then (loop $for_ever (br $for_ever))))
+               (i32.store8 (i32.const 1024) (i32.const 0))
+               (i32.store (i32.const 1028) (local.get $ptr)) (i32.store (i32.const 1032) (local.get $len))",
+        ..ECHO
+    };
+    let component = room.at("stuck.wasm");
+    fs::write(&component, stuck.wasm()).unwrap();
+    let told = checked(&room, &twins(&room, &component, "#!/bin/sh\n"), "W6").expect(1);
+    assert!(told.out().contains("FAIL  W6"), "{told}");
 }

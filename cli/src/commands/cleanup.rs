@@ -11,8 +11,9 @@ use crabbox_kernel::lease::reap::{self, Verdict, judge};
 use crabbox_kernel::lease::release::{release, word};
 use crabbox_kernel::lease::trail::Trail;
 use crabbox_kernel::ports::{Clock, Dialer, Provider};
+use crabbox_schemas::SCHEMA_VERSION;
+use crabbox_schemas::deed::{CleanupAction, CleanupView};
 use crabbox_schemas::lease::Lease;
-use serde::Serialize;
 
 use crate::context::Context;
 
@@ -31,18 +32,6 @@ pub(crate) struct Args {
     /// Say what would be done and do nothing
     #[arg(long)]
     dry_run: bool,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Action {
-    action: &'static str,
-    lease_id: String,
-    slug: String,
-    provider: String,
-    reason: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
 }
 
 /// Cleans up; exits 1 when something could not be finished.
@@ -69,8 +58,8 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
             // What is open stays open, and that is no success.
             Err(error) => match mine.is_empty() {
                 true => ctx.terminal.warn(&format!("{provider}: {error}")),
-                false => actions.extend(mine.into_iter().map(|open| Action {
-                    action: "failed",
+                false => actions.extend(mine.into_iter().map(|open| CleanupAction {
+                    action: "failed".to_owned(),
                     lease_id: open.desired.lease_id.to_string(),
                     slug: open.desired.slug,
                     provider: provider.clone(),
@@ -80,7 +69,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
             },
         }
     }
-    report(ctx, &actions, args.dry_run)
+    report(ctx, actions, args.dry_run)
 }
 
 /// Providers to visit: those of open leases and of claims, and the configured one.
@@ -101,21 +90,24 @@ async fn one_provider(
     session: &Session,
     open: Vec<reap::Open>,
     dry_run: bool,
-    actions: &mut Vec<Action>,
+    actions: &mut Vec<CleanupAction>,
 ) {
     let dialer = ctx.dialer();
     let bench = ctx.bench(session, &dialer);
-    let act =
-        |action, lease_id: String, slug: String, reason: String, error: Option<KernelError>| {
-            Action {
-                action,
-                lease_id,
-                slug,
-                provider: provider.to_owned(),
-                reason,
-                error: error.map(|e| e.to_string()),
-            }
-        };
+    let act = |action: &str,
+               lease_id: String,
+               slug: String,
+               reason: String,
+               error: Option<KernelError>| {
+        CleanupAction {
+            action: action.to_owned(),
+            lease_id,
+            slug,
+            provider: provider.to_owned(),
+            reason,
+            error: error.map(|e| e.to_string()),
+        }
+    };
     let listed = session.list().await;
     let gone = match &listed {
         Ok((leases, true)) => gone(ctx, &bench, leases).await,
@@ -183,13 +175,12 @@ async fn gone(
     gone
 }
 
-fn report(ctx: &Context, actions: &[Action], dry_run: bool) -> Result<i32> {
+fn report(ctx: &Context, actions: Vec<CleanupAction>, dry_run: bool) -> Result<i32> {
+    let failed = i32::from(actions.iter().any(|a| a.action == "failed"));
     if ctx.global.json {
-        ctx.terminal.out_json(&serde_json::json!({
-            "schemaVersion": crabbox_schemas::SCHEMA_VERSION, "dryRun": dry_run, "actions": actions,
-        }));
+        ctx.terminal.out_json(&CleanupView { schema_version: SCHEMA_VERSION, dry_run, actions });
     } else {
-        for a in actions {
+        for a in &actions {
             let tail = a.error.as_ref().map(|e| format!(": {e}")).unwrap_or_default();
             ctx.terminal.out(&format!(
                 "{} lease={} slug={} provider={} reason={:?}{tail}",
@@ -197,5 +188,5 @@ fn report(ctx: &Context, actions: &[Action], dry_run: bool) -> Result<i32> {
             ));
         }
     }
-    Ok(i32::from(actions.iter().any(|a| a.action == "failed")))
+    Ok(failed)
 }

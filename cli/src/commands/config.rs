@@ -2,6 +2,8 @@
 
 use crabbox_kernel::config::show::{self, ShownBlock};
 use crabbox_kernel::error::Result;
+use crabbox_schemas::SCHEMA_VERSION;
+use crabbox_schemas::deed::PathView;
 
 use crate::context::Context;
 use crate::flags;
@@ -28,13 +30,10 @@ enum ConfigCommand {
 pub(crate) fn run(ctx: &Context, args: &Args) -> Result<i32> {
     match args.command {
         ConfigCommand::Path => {
-            let path = ctx.user_config_file();
-            if ctx.global.json {
-                let version = crabbox_schemas::SCHEMA_VERSION;
-                ctx.terminal
-                    .out_json(&serde_json::json!({ "schemaVersion": version, "path": path }));
-            } else {
-                ctx.terminal.out(&path.display().to_string());
+            let path = ctx.user_config_file().display().to_string();
+            match ctx.global.json {
+                true => ctx.terminal.out_json(&PathView { schema_version: SCHEMA_VERSION, path }),
+                false => ctx.terminal.out(&path),
             }
         }
         ConfigCommand::Show => show_all(ctx)?,

@@ -8,6 +8,8 @@ use crabbox_kernel::lease::{access, adopt};
 use crabbox_kernel::ports::Remote;
 use crabbox_kernel::run::process::{End, Killer, pump};
 use crabbox_kernel::run::reach::reach;
+use crabbox_schemas::SCHEMA_VERSION;
+use crabbox_schemas::deed::ConnectView;
 use crabbox_schemas::error::ErrorCode;
 
 use crate::args::ByName;
@@ -74,8 +76,7 @@ pub(crate) async fn ssh(ctx: &Context, args: SshArgs) -> Result<i32> {
     }
     let command = views::ssh_command(ctx, &lease, args.show_secret);
     if ctx.global.json {
-        let version = crabbox_schemas::SCHEMA_VERSION;
-        ctx.terminal.out_json(&serde_json::json!({ "schemaVersion": version, "command": command }));
+        ctx.terminal.out_json(&ConnectView { schema_version: SCHEMA_VERSION, command });
     } else {
         ctx.terminal.out(&command);
     }

@@ -6,7 +6,9 @@ use crabbox_daemon::{Absent, Server, serve};
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::helper::Binaries;
 use crabbox_kernel::time::format_duration;
+use crabbox_schemas::SCHEMA_VERSION;
 use crabbox_schemas::daemon::DaemonView;
+use crabbox_schemas::deed::DaemonStopView;
 use crabbox_schemas::error::ErrorCode;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{sleep, timeout};
@@ -74,11 +76,9 @@ async fn status(ctx: &Context) -> Result<i32> {
             Ok(Ok(view)) => view?,
             _ => return Err(wedged(Some(client.hello.pid.cast_signed()))),
         },
-        Err(Absent::NotRunning) => DaemonView {
-            schema_version: crabbox_schemas::SCHEMA_VERSION,
-            socket,
-            ..DaemonView::default()
-        },
+        Err(Absent::NotRunning) => {
+            DaemonView { schema_version: SCHEMA_VERSION, socket, ..DaemonView::default() }
+        }
         Err(Absent::Wedged(pid)) => return Err(wedged(pid)),
         Err(absent) => return Err(KernelError::new(ErrorCode::State, absent.to_string())),
     };
@@ -122,7 +122,7 @@ async fn stop(ctx: &Context) -> Result<i32> {
             Err(_) => Some(client.hello.pid.cast_signed()),
         },
         Err(Absent::NotRunning) => {
-            ctx.terminal.err("the daemon is not running");
+            ended(ctx, false, "the daemon is not running");
             return Ok(0);
         }
         Err(Absent::Wedged(pid)) => pid,
@@ -142,6 +142,13 @@ async fn stop(ctx: &Context) -> Result<i32> {
     if timeout(PATIENCE, gone).await.is_err() {
         return Err(wedged(None));
     }
-    ctx.terminal.err("the daemon has ended");
+    ended(ctx, true, "the daemon has ended");
     Ok(0)
+}
+
+fn ended(ctx: &Context, stopped: bool, line: &str) {
+    match ctx.global.json {
+        true => ctx.terminal.out_json(&DaemonStopView { schema_version: SCHEMA_VERSION, stopped }),
+        false => ctx.terminal.err(line),
+    }
 }

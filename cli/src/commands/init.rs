@@ -5,6 +5,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crabbox_kernel::error::{KernelError, Result};
+use crabbox_schemas::SCHEMA_VERSION;
+use crabbox_schemas::deed::InitView;
 use crabbox_schemas::error::ErrorCode;
 
 use crate::checkout;
@@ -131,9 +133,8 @@ pub(crate) fn run(ctx: &Context, args: &Args) -> Result<i32> {
         }
     }
     if ctx.global.json {
-        let wrote = files.map(|(path, _)| path);
-        let version = crabbox_schemas::SCHEMA_VERSION;
-        ctx.terminal.out_json(&serde_json::json!({ "schemaVersion": version, "wrote": wrote }));
+        let wrote = files.map(|(path, _)| path.display().to_string()).into();
+        ctx.terminal.out_json(&InitView { schema_version: SCHEMA_VERSION, wrote });
     }
     Ok(0)
 }

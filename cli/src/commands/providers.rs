@@ -3,7 +3,7 @@
 use crabbox_kernel::error::Result;
 use crabbox_plugins::Entry;
 use crabbox_schemas::SCHEMA_VERSION;
-use serde::Serialize;
+use crabbox_schemas::deed::{Offer, OfferSetting, ProviderView, ProvidersView};
 
 use crate::context::Context;
 
@@ -27,35 +27,6 @@ enum ProvidersCommand {
     },
 }
 
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Offer {
-    name: String,
-    aliases: Vec<String>,
-    kind: crabbox_schemas::plugin::ProviderKind,
-    features: Vec<String>,
-    targets: Vec<String>,
-    plugin: String,
-    version: String,
-    description: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    settings: Vec<Setting>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Setting {
-    key: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    flag: Option<String>,
-    env: Vec<String>,
-    help: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    default: Option<serde_json::Value>,
-    secret: bool,
-    user_only: bool,
-}
-
 /// Lists or describes providers.
 pub(crate) fn run(ctx: &Context, args: Args) -> Result<i32> {
     match args.command {
@@ -67,9 +38,8 @@ pub(crate) fn run(ctx: &Context, args: Args) -> Result<i32> {
 fn list(ctx: &Context) -> Result<i32> {
     let offers: Vec<Offer> = ctx.catalog.providers().iter().map(|e| offer(e, false)).collect();
     if ctx.global.json {
-        let version = SCHEMA_VERSION;
-        ctx.terminal
-            .out_json(&serde_json::json!({ "schemaVersion": version, "providers": offers }));
+        let (schema_version, providers) = (SCHEMA_VERSION, offers);
+        ctx.terminal.out_json(&ProvidersView { schema_version, providers });
         return Ok(0);
     }
     let rows: Vec<Vec<String>> = offers
@@ -88,19 +58,10 @@ fn list(ctx: &Context) -> Result<i32> {
     Ok(0)
 }
 
-/// `providers describe --json`.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Described {
-    schema_version: u32,
-    #[serde(flatten)]
-    offer: Offer,
-}
-
 fn describe(ctx: &Context, name: &str) -> Result<i32> {
     let offer = offer(ctx.entry(name)?, true);
     if ctx.global.json {
-        ctx.terminal.out_json(&Described { schema_version: SCHEMA_VERSION, offer });
+        ctx.terminal.out_json(&ProviderView { schema_version: SCHEMA_VERSION, offer });
         return Ok(0);
     }
     ctx.terminal.out(&format!(
@@ -130,7 +91,7 @@ fn describe(ctx: &Context, name: &str) -> Result<i32> {
 }
 
 fn offer(entry: &Entry, with_settings: bool) -> Offer {
-    let settings = entry.flags().iter().map(|f| Setting {
+    let settings = entry.flags().iter().map(|f| OfferSetting {
         key: f.config_key.clone(),
         flag: f.name.clone(),
         env: f.env.clone(),

@@ -6,6 +6,8 @@ use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::event::Stream;
 use crabbox_kernel::render::{human, text};
 use crabbox_kernel::run::record::Filter;
+use crabbox_schemas::SCHEMA_VERSION;
+use crabbox_schemas::deed::LogsView;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::event::RunEvent;
 use crabbox_schemas::ids::RunId;
@@ -143,9 +145,7 @@ pub(crate) async fn logs(ctx: &Context, args: &LogsArgs) -> Result<i32> {
     let run = see(ctx, &args.which, sight, until).await?;
     if ctx.global.json {
         let log = read_log(ctx, &run)?;
-        let version = crabbox_schemas::SCHEMA_VERSION;
-        ctx.terminal
-            .out_json(&serde_json::json!({ "schemaVersion": version, "run": run, "log": log }));
+        ctx.terminal.out_json(&LogsView { schema_version: SCHEMA_VERSION, run, log });
     }
     Ok(0)
 }

@@ -7,10 +7,11 @@ use crabbox_kernel::lease::release::{forget, release, word};
 use crabbox_kernel::lease::trail::Trail;
 use crabbox_kernel::ports::Provider;
 use crabbox_kernel::render::human;
+use crabbox_schemas::SCHEMA_VERSION;
+use crabbox_schemas::deed::{StopView, Stopped};
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::lease::ReleaseOutcome;
 use crabbox_schemas::plugin::Purpose;
-use serde::Serialize;
 
 use crate::commands::attach::{RunOnBox, end, end_with_box, last_look};
 use crate::context::Context;
@@ -39,22 +40,6 @@ pub(crate) struct Args {
     must_exist: bool,
 }
 
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Stopped {
-    name: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    lease_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    provider: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    run_id: Option<String>,
-    outcome: &'static str,
-    /// What people read about it.
-    #[serde(skip)]
-    line: String,
-}
-
 /// Stops every named box; the first failure is reported after all were tried.
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     let runs = args.boxes.iter().filter(|name| is_run(name)).count();
@@ -75,9 +60,9 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
             stop(ctx, name, &args).await
         };
         match done {
-            Ok(one) => {
+            Ok((one, line)) => {
                 if !ctx.global.json {
-                    ctx.terminal.err(&one.line);
+                    ctx.terminal.err(&line);
                 }
                 stopped.push(one);
             }
@@ -86,8 +71,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
         }
     }
     if ctx.global.json && failure.is_none() {
-        let version = crabbox_schemas::SCHEMA_VERSION;
-        ctx.terminal.out_json(&serde_json::json!({ "schemaVersion": version, "stopped": stopped }));
+        ctx.terminal.out_json(&StopView { schema_version: SCHEMA_VERSION, stopped });
     }
     failure.map_or(Ok(0), Err)
 }
@@ -96,31 +80,31 @@ fn is_run(name: &str) -> bool {
     name.starts_with("run_")
 }
 
-/// Ends the command of a run.
-async fn stop_run(ctx: &Context, name: &str, on: Option<&String>) -> Result<Stopped> {
+/// Ends the command of a run; the line is what people read about it.
+async fn stop_run(ctx: &Context, name: &str, on: Option<&String>) -> Result<(Stopped, String)> {
     let which = RunOnBox::new(name, on);
     let (run, outcome) = end(ctx, &which).await?;
     let line = match outcome {
         "stopped" => format!("stopped {}", run.id),
         _ => format!("{} is over already", run.id),
     };
-    Ok(Stopped {
+    let stopped = Stopped {
         name: name.to_owned(),
         lease_id: (!run.lease_id.is_empty()).then_some(run.lease_id),
         provider: (!run.provider.is_empty()).then_some(run.provider),
         run_id: Some(run.id),
-        outcome,
-        line,
-    })
+        outcome: outcome.to_owned(),
+    };
+    Ok((stopped, line))
 }
 
 /// Gives one box back; what people read about it.
 pub(crate) async fn give_back(ctx: &Context, name: &str) -> Result<String> {
     let args = Args { boxes: Vec::new(), id: Vec::new(), provider: None, must_exist: false };
-    stop(ctx, name, &args).await.map(|stopped| stopped.line)
+    stop(ctx, name, &args).await.map(|(_, line)| line)
 }
 
-async fn stop(ctx: &Context, name: &str, args: &Args) -> Result<Stopped> {
+async fn stop(ctx: &Context, name: &str, args: &Args) -> Result<(Stopped, String)> {
     let provider = ctx.choose_provider(Some(name), args.provider.as_deref())?;
     let session = ctx.open_provider(&provider).await?;
     let done = stop_at(ctx, &session, name, args.must_exist).await;
@@ -133,7 +117,7 @@ async fn stop_at(
     session: &Session,
     name: &str,
     must_exist: bool,
-) -> Result<Stopped> {
+) -> Result<(Stopped, String)> {
     let dialer = ctx.dialer();
     let bench = ctx.bench(session, &dialer);
     let provider = Some(session.about().provider.clone());
@@ -148,14 +132,14 @@ async fn stop_at(
             }
             let outcome = word(outcome);
             let line = human::released(&lease, outcome);
-            Ok(Stopped {
+            let stopped = Stopped {
                 name: name.to_owned(),
                 lease_id: Some(lease.lease_id.to_string()),
                 provider,
                 run_id: None,
-                line,
-                outcome,
-            })
+                outcome: outcome.to_owned(),
+            };
+            Ok((stopped, line))
         }
         Err(error) if error.code == ErrorCode::NotFound && !must_exist => {
             if let Some(lease) = claim.as_ref().and_then(|c| c.lease.clone()) {
@@ -169,14 +153,14 @@ async fn stop_at(
                 "released lease={} (it was already gone)",
                 lease_id.as_deref().unwrap_or(name)
             );
-            Ok(Stopped {
+            let stopped = Stopped {
                 name: name.to_owned(),
                 lease_id,
                 provider,
                 run_id: None,
-                line,
-                outcome: word(ReleaseOutcome::AlreadyGone),
-            })
+                outcome: word(ReleaseOutcome::AlreadyGone).to_owned(),
+            };
+            Ok((stopped, line))
         }
         Err(error) => Err(error),
     }

@@ -309,7 +309,6 @@ impl Provider for Session {
             workspace_blob: workspace_blob.clone(),
             workspace_digest: tree.and_then(|tree| tree.digest.clone()),
             workspace_keeps: tree.is_some_and(|tree| tree.keeps),
-            stdin: false,
             timeout_secs: run.timeout_secs,
         };
         let hands = Hands { trail: None, events: Some(events) };

@@ -22,6 +22,8 @@ pub struct Subject {
     pub config: Map<String, Value>,
     /// Facts that a kernel tells.
     pub user: UserFacts,
+    /// The same provider as a program, when this is WebAssembly and the plugin has one for this machine.
+    pub twin: Option<Entry>,
     /// What of the user's environment the plugin and its tools get: the names in its grants.
     pub env: BTreeMap<String, String>,
     /// The plugin's private folder; one for the whole test, as a real one lasts.
@@ -90,7 +92,7 @@ impl Bench<'_> {
 
     /// A plugin that was started and told nothing.
     pub(crate) fn start(&self) -> Outcome<Peer> {
-        Peer::start(self.subject, Host::new(self)?, true)
+        Peer::start(self.subject, Host::new(self)?)
     }
 
     /// Greets a plugin; what it says of itself.

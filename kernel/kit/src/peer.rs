@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,6 +51,15 @@ fn shorten(text: &str) -> String {
     }
 }
 
+/// What is unlike the kernel about a start.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Manner<'a> {
+    /// It is not told that it is a plugin.
+    pub(crate) by_hand: bool,
+    /// Another home than the user's, also for what is to last for a moment only.
+    pub(crate) home: Option<&'a Path>,
+}
+
 /// One plugin process and the pipes to it. Dropping it ends the process and its group.
 #[derive(Debug)]
 pub struct Peer {
@@ -59,6 +69,8 @@ pub struct Peer {
     pub(crate) host: Host,
     /// Events and notifications that came, in order.
     pub(crate) events: Vec<Value>,
+    /// Its answers and what it asked, in order and without what differs from one process to the next.
+    pub(crate) said: Vec<Value>,
     /// Callbacks of these methods are kept unanswered.
     pub(crate) withhold: Option<&'static str>,
     /// Callbacks that were withheld.
@@ -80,23 +92,31 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Starts the plugin as the kernel would; `marked` is whether it is told that it is a plugin.
-    pub(crate) fn start(subject: &Subject, host: Host, marked: bool) -> Outcome<Self> {
-        Self::run(&subject.entry, subject, host, marked)
+    /// Starts the plugin as the kernel would.
+    pub(crate) fn start(subject: &Subject, host: Host) -> Outcome<Self> {
+        Self::run(&subject.entry, subject, host, Manner::default())
     }
 
     /// The same, run otherwise.
     #[expect(clippy::disallowed_methods, reason = "the one place of the kit that starts plugins")]
-    pub(crate) fn run(entry: &Entry, subject: &Subject, host: Host, marked: bool) -> Outcome<Self> {
-        let state = subject.state.path();
+    pub(crate) fn run(
+        entry: &Entry,
+        subject: &Subject,
+        host: Host,
+        manner: Manner<'_>,
+    ) -> Outcome<Self> {
+        let (state, Manner { by_hand, home }) = (subject.state.path(), manner);
         let mut command = Command::new(&entry.program);
         command.args(&entry.args).env_clear().envs(&subject.env).current_dir(state);
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("HOME", &subject.user.home).env("LANG", "C.UTF-8");
+        if let Some(home) = home {
+            command.env("HOME", home).env("TMPDIR", home);
+        }
         if let Some(cache) = &subject.cache {
             command.env("XDG_CACHE_HOME", cache);
         }
-        if marked {
+        if !by_hand {
             command.env("CRABBOX_PLUGIN", "1").env("CRABBOX_PROTOCOLS", "1");
             command.env("CRABBOX_STATE_DIR", state);
         }
@@ -120,6 +140,7 @@ impl Peer {
             child,
             host,
             events: Vec::new(),
+            said: Vec::new(),
             withhold: None,
             withheld: Vec::new(),
             stingy: false,
@@ -257,6 +278,7 @@ impl Peer {
                     frame,
                 );
             }
+            self.said.push(json!({"result": frame["result"], "error": frame["error"]}));
             self.early.insert(id, frame);
             return Ok(());
         }
@@ -272,6 +294,7 @@ impl Peer {
         if params.get("call").is_none() {
             return fault(&method, "`call` in the params of every callback", &frame);
         }
+        self.said.push(json!({"asks": method, "params": nameless(params)}));
         if self.withhold.is_some_and(|withhold| method.starts_with(withhold)) {
             self.withheld.push(frame);
             return Ok(());
@@ -322,6 +345,15 @@ impl Peer {
             let state = facts.next().unwrap_or("Z");
             facts.nth(1) == Some(group.as_str()) && !matches!(state, "Z" | "X")
         })
+    }
+
+    /// Time on a processor it took so far, where the system says so; counted in hundredths of a second.
+    pub(crate) fn worked(&self) -> Option<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid().as_raw_nonzero()));
+        let stat = stat.ok()?;
+        let mut facts = stat.rsplit(") ").next()?.split(' ').skip(11).map(str::parse::<u64>);
+        let (user, system) = (facts.next()?.ok()?, facts.next()?.ok()?);
+        Some(Duration::from_millis((user + system) * 10))
     }
 
     /// Sends a signal to its whole group.
@@ -375,6 +407,13 @@ impl Drop for Peer {
         self.signal(Signal::KILL);
         let _ = self.child.wait();
     }
+}
+
+/// Params without the number of their call.
+fn nameless(params: &Value) -> Value {
+    let mut params = params.clone();
+    params.as_object_mut().map(|members| members.remove("call"));
+    params
 }
 
 /// Whether a plugin that may see a secret may put it there itself.

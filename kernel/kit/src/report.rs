@@ -1,6 +1,6 @@
 //! What came of a test: for people, for programs, for CI.
 
-use serde::Serialize;
+use crabbox_schemas::deed::TestedCheck;
 
 use crate::bench::{Bench, Subject};
 use crate::checks::{Check, Level};
@@ -41,26 +41,6 @@ pub struct Report {
     pub findings: Vec<Finding>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Row<'a> {
-    id: &'a str,
-    level: &'a str,
-    title: &'a str,
-    section: &'a str,
-    verdict: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sent: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expected: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    got: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fix: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    why: Option<&'a str>,
-}
-
 impl Finding {
     /// Runs one check.
     pub(crate) fn of(check: &'static Check, subject: &Subject) -> Self {
@@ -99,28 +79,27 @@ impl Finding {
         }
     }
 
-    fn row(&self) -> Row<'_> {
-        let mut row = Row {
-            id: self.id,
-            level: self.level.word(),
-            title: self.title,
-            section: self.section,
-            verdict: "passed",
-            sent: None,
-            expected: None,
-            got: None,
-            fix: None,
-            why: None,
+    fn row(&self) -> TestedCheck {
+        let mut row = TestedCheck {
+            id: self.id.to_owned(),
+            level: self.level.word().to_owned(),
+            title: self.title.to_owned(),
+            section: self.section.to_owned(),
+            ..TestedCheck::default()
         };
-        match &self.verdict {
-            Verdict::Passed => {}
-            Verdict::Skipped(why) => (row.verdict, row.why) = ("skipped", Some(why.as_str())),
+        let verdict = match &self.verdict {
+            Verdict::Passed => "passed",
             Verdict::Failed(fault) => {
-                (row.verdict, row.fix) = ("failed", Some(self.fix));
-                (row.sent, row.expected) = (Some(&*fault.sent), Some(&*fault.expected));
-                row.got = Some(&fault.got);
+                (row.sent, row.expected) = (Some(fault.sent.clone()), Some(fault.expected.clone()));
+                (row.got, row.fix) = (Some(fault.got.clone()), Some(self.fix.to_owned()));
+                "failed"
             }
-        }
+            Verdict::Skipped(why) => {
+                row.why = Some(why.clone());
+                "skipped"
+            }
+        };
+        row.verdict = verdict.to_owned();
         row
     }
 }
@@ -142,9 +121,8 @@ impl Report {
     }
 
     /// The findings for programs.
-    pub fn json(&self) -> serde_json::Value {
-        let rows: Vec<_> = self.findings.iter().map(Finding::row).collect();
-        serde_json::to_value(rows).unwrap_or_default()
+    pub fn rows(&self) -> Vec<TestedCheck> {
+        self.findings.iter().map(Finding::row).collect()
     }
 
     /// A suite of a JUnit report, see [`junit`].

@@ -204,7 +204,7 @@ func follow(call *Call, command *exec.Cmd) (any, error) {
 	relays.Wait()
 	command.Wait()
 	if call.Check() != nil {
-		return nil, &Failure{"cancelled", "the command was stopped", "rolled-back", ""}
+		return nil, &Failure{"cancelled", "the command was stopped", "rolled-back", nil}
 	}
 	status := command.ProcessState.Sys().(syscall.WaitStatus)
 	if status.Signaled() {

@@ -1,4 +1,4 @@
-//! What a provider can say of its offers, prices and limits, and of how a box died; all of it only reads.
+//! What a provider can say of its offers, prices, and of how a box died; all of it only reads.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use super::CallContext;
 use crate::ids::LeaseId;
 use crate::lease::{BoxRequest, Lease, SshEndpoint};
 
-/// Params of `catalog.sizes`, `catalog.regions` and `catalog.images`.
+/// Params of `catalog.sizes` and `catalog.regions`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CatalogParams {
     /// Bounds and identity of the call.
@@ -91,24 +91,6 @@ pub struct QuoteResult {
     pub price: Price,
     /// The machine type the price is for.
     pub server_type: String,
-}
-
-/// Result of `quota.read`, whose params are only `ctx`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct QuotaResult {
-    /// The limits that may stand in the way of a box.
-    pub quotas: Vec<Quota>,
-}
-
-/// One limit of an account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Quota {
-    /// What is limited, such as `vcpus`.
-    pub name: String,
-    /// How much may be used.
-    pub limit: u64,
-    /// How much is.
-    pub used: u64,
 }
 
 /// Params of `evidence.collect`: why did the box die?

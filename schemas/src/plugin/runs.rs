@@ -37,9 +37,6 @@ pub struct RunStartParams {
     /// Files on the box that are not in the archive stay.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub workspace_keeps: bool,
-    /// Whether standard input follows with `run.input`.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub stdin: bool,
     /// Seconds after which the command must be stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_secs: Option<u64>,
@@ -54,54 +51,4 @@ pub struct RunStartResult {
     /// Name of the signal that ended it, without `SIG`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
-}
-
-/// Params of `run.attach`: go on with a run that was started before, after a crash of the plugin for instance. Its
-/// result is that of `run.start`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RunAttachParams {
-    /// Bounds and identity of the call.
-    pub ctx: CallContext,
-    /// The run's id.
-    pub run_id: String,
-    /// The box it runs on.
-    pub lease: Lease,
-    /// Bytes of standard output that are known already.
-    #[serde(default)]
-    pub stdout: u64,
-    /// Bytes of standard error that are known already.
-    #[serde(default)]
-    pub stderr: u64,
-}
-
-/// Params of `run.input`: bytes for the command's standard input; at most one of `text` and `b64`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RunInputParams {
-    /// Bounds and identity of the call.
-    pub ctx: CallContext,
-    /// The run's id.
-    pub run_id: String,
-    /// The bytes, when they are UTF-8.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub text: Option<String>,
-    /// The bytes in base64 otherwise.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub b64: Option<String>,
-    /// Nothing follows.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub end: bool,
-}
-
-/// Params of `run.signal`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RunSignalParams {
-    /// Bounds and identity of the call.
-    pub ctx: CallContext,
-    /// The run's id.
-    pub run_id: String,
-    /// Name of the signal without `SIG`.
-    pub signal: String,
 }

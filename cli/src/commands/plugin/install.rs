@@ -6,6 +6,8 @@ use crabbox_fetch::Source;
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::state::failed;
 use crabbox_plugins::Candidate;
+use crabbox_schemas::SCHEMA_VERSION;
+use crabbox_schemas::deed::PluginInstallView;
 use crabbox_schemas::error::ErrorCode;
 
 use crate::context::Context;
@@ -116,9 +118,11 @@ fn install(ctx: &Context, path: &Path, source: &str, grants: Option<&str>) -> Re
     candidate.entries().iter().take(1).for_each(|entry| super::prepare(ctx, entry));
     let locked = candidate.install(&ctx.shelf)?;
     match ctx.global.json {
-        true => ctx.terminal.out_json(&serde_json::json!({
-            "schemaVersion": crabbox_schemas::SCHEMA_VERSION, "id": manifest.id, "plugin": locked,
-        })),
+        true => ctx.terminal.out_json(&PluginInstallView {
+            schema_version: SCHEMA_VERSION,
+            id: manifest.id.clone(),
+            plugin: locked,
+        }),
         false => ctx.terminal.out(&format!("installed {} {}", manifest.id, locked.version)),
     }
     Ok(0)

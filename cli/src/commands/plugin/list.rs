@@ -6,6 +6,7 @@ use std::path::Path;
 use crabbox_kernel::error::Result;
 use crabbox_plugins::{Entry, Level, Place, Standing, lines};
 use crabbox_schemas::SCHEMA_VERSION;
+use crabbox_schemas::deed::PluginImportsView;
 use crabbox_schemas::manifest::Runtime;
 use crabbox_schemas::view::{PluginGrant, PluginImport, PluginInfo, PluginList, PluginRow};
 
@@ -93,8 +94,7 @@ fn imported(file: &Path) -> Result<Vec<PluginImport>> {
 fn file(ctx: &Context, path: &Path) -> Result<i32> {
     let imports = imported(path)?;
     if ctx.global.json {
-        let document = serde_json::json!({"schemaVersion": SCHEMA_VERSION, "imports": imports});
-        ctx.terminal.out_json(&document);
+        ctx.terminal.out_json(&PluginImportsView { schema_version: SCHEMA_VERSION, imports });
         return Ok(0);
     }
     show(ctx, &imports);

@@ -9,12 +9,13 @@ mod run;
 mod test;
 mod trust;
 
-use std::path::PathBuf;
-
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_plugins::{COMPILER, Entry};
+use crabbox_schemas::SCHEMA_VERSION;
+use crabbox_schemas::deed::PathView;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::manifest::Runtime;
+use serde::Serialize;
 
 use crate::context::Context;
 use crate::tools;
@@ -89,14 +90,20 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
 }
 
 fn path(ctx: &Context) -> Result<i32> {
-    let path: PathBuf = ctx.shelf.root().to_owned();
+    let (schema_version, path) = (SCHEMA_VERSION, ctx.shelf.root().display().to_string());
     match ctx.global.json {
-        true => ctx.terminal.out_json(&serde_json::json!({
-            "schemaVersion": crabbox_schemas::SCHEMA_VERSION, "path": path,
-        })),
-        false => ctx.terminal.out(&path.display().to_string()),
+        true => ctx.terminal.out_json(&PathView { schema_version, path }),
+        false => ctx.terminal.out(&path),
     }
     Ok(0)
+}
+
+/// What was done: a document for programs, a line for people.
+fn told(ctx: &Context, document: &impl Serialize, line: &str) {
+    match ctx.global.json {
+        true => ctx.terminal.out_json(document),
+        false => ctx.terminal.out(line),
+    }
 }
 
 /// Compiles what runs as WebAssembly, so that its first use need not wait; that one tries again if this fails.

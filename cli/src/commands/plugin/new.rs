@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::state::failed;
+use crabbox_schemas::SCHEMA_VERSION;
+use crabbox_schemas::deed::PluginNewView;
 use crabbox_schemas::error::ErrorCode;
 
 use crate::context::Context;
@@ -127,10 +129,12 @@ pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
     }
     let at = args.folder.display();
     if ctx.global.json {
-        ctx.terminal.out_json(&serde_json::json!({
-            "schemaVersion": crabbox_schemas::SCHEMA_VERSION,
-            "folder": folder, "provider": name, "build": template.build,
-        }));
+        ctx.terminal.out_json(&PluginNewView {
+            schema_version: SCHEMA_VERSION,
+            folder: folder.display().to_string(),
+            provider: name.to_owned(),
+            build: template.build.map(str::to_owned),
+        });
         return Ok(0);
     }
     match template.build {

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use crabbox_kernel::error::Result;
 use crabbox_kernel::state::failed;
 use crabbox_plugins::{EXTENSION, MANIFEST_FILE, digest_of_file, pack, read_manifest};
+use crabbox_schemas::SCHEMA_VERSION;
+use crabbox_schemas::deed::PluginPackView;
 
 use crate::context::Context;
 
@@ -37,9 +39,10 @@ pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
     File::open(&output).and_then(|f| f.set_permissions(open)).map_err(fault)?;
     let digest = digest_of_file(&output).map_err(fault)?;
     match ctx.global.json {
-        true => ctx.terminal.out_json(&serde_json::json!({
-            "schemaVersion": crabbox_schemas::SCHEMA_VERSION, "path": output, "bytes": bytes, "digest": digest,
-        })),
+        true => {
+            let (schema_version, path) = (SCHEMA_VERSION, output.display().to_string());
+            ctx.terminal.out_json(&PluginPackView { schema_version, path, bytes, digest });
+        }
         false => {
             ctx.terminal.out(&format!("packed {} ({bytes} bytes)\n{digest}", output.display()));
         }

@@ -1,8 +1,11 @@
 //! `plugin remove` and `plugin gc`: what is no longer wanted, without stranding a lease.
 
 use crabbox_kernel::error::{KernelError, Result};
+use crabbox_schemas::SCHEMA_VERSION;
+use crabbox_schemas::deed::{PluginGcView, PluginRemoveView};
 use crabbox_schemas::error::ErrorCode;
 
+use super::told;
 use crate::context::Context;
 
 pub(super) fn run(ctx: &Context, plugin: &str) -> Result<i32> {
@@ -25,13 +28,15 @@ pub(super) fn run(ctx: &Context, plugin: &str) -> Result<i32> {
         0 => String::new(),
         _ => "; a copy stays until its leases are gone".to_owned(),
     };
-    told(ctx, "removed", &id.as_str().into(), &format!("removed {id}{kept}"));
+    let line = format!("removed {id}{kept}");
+    told(ctx, &PluginRemoveView { schema_version: SCHEMA_VERSION, removed: id }, &line);
     Ok(0)
 }
 
 pub(super) fn gc(ctx: &Context) -> Result<i32> {
     let removed = sweep(ctx)?;
-    told(ctx, "copies", &removed.into(), &format!("removed {removed} stored copies"));
+    let line = format!("removed {removed} stored copies");
+    told(ctx, &PluginGcView { schema_version: SCHEMA_VERSION, copies: removed as u64 }, &line);
     Ok(0)
 }
 
@@ -41,13 +46,4 @@ fn sweep(ctx: &Context) -> Result<usize> {
     let agreed = ctx.shelf.trust()?.plugins.into_iter().map(|plugin| plugin.files);
     let made = ctx.pins().into_iter().map(|pin| pin.digest);
     ctx.shelf.sweep(&locked.chain(agreed).chain(made).collect::<Vec<_>>())
-}
-
-fn told(ctx: &Context, key: &str, value: &serde_json::Value, line: &str) {
-    match ctx.global.json {
-        true => ctx.terminal.out_json(&serde_json::json!({
-            "schemaVersion": crabbox_schemas::SCHEMA_VERSION, key: value,
-        })),
-        false => ctx.terminal.out(line),
-    }
 }

@@ -8,6 +8,7 @@ use crabbox_kernel::state::failed;
 use crabbox_kit::{Report, Subject, junit};
 use crabbox_plugins::{Entry, FlagKind, Libraries, Place, check_settings, load, passes};
 use crabbox_schemas::SCHEMA_VERSION;
+use crabbox_schemas::deed::{PluginTestView, TestedProvider};
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::manifest::Runtime;
 use crabbox_schemas::plugin::{ProviderKind, UserFacts};
@@ -39,7 +40,7 @@ pub(super) struct Args {
     /// A setting of the provider
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Only checks whose id begins like this, such as I or C2
+    /// Only the check of this id, or all of a letter, such as C2 or I
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     only: Vec<String>,
     /// Checks that are known to fail: they are told, and do not count
@@ -98,7 +99,8 @@ pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
         std::fs::write(&path, text).map_err(|e| failed("cannot write", &path, &e))?;
     }
     if ctx.global.json {
-        ctx.terminal.out_json(&json!({"schemaVersion": SCHEMA_VERSION, "providers": documents}));
+        let (schema_version, providers) = (SCHEMA_VERSION, documents);
+        ctx.terminal.out_json(&PluginTestView { schema_version, providers });
     }
     Ok(i32::from(broken > 0))
 }
@@ -163,17 +165,18 @@ fn test(ctx: &Context, args: &Args, entry: &Entry) -> Result<Report> {
     let cassette = args.cassette.as_ref().map(|path| cassette(&ctx.cwd.join(path))).transpose()?;
     let env = ctx.env.iter().filter(|(name, _)| passes(&entry.manifest.grants, name));
     let env = env.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let twin = twin(ctx, entry);
     let subject =
-        Subject { entry: entry.clone(), config, user, env, state, cache, cassette, patience };
+        Subject { entry: entry.clone(), twin, config, user, env, state, cache, cassette, patience };
     let tell = |finding: &crabbox_kit::Finding| {
         if !ctx.global.json {
             finding.lines().iter().for_each(|line| ctx.terminal.out(line));
         }
         ctx.stop.urgency() == Urgency::None
     };
-    let known = |id: &&String| crabbox_kit::all().any(|check| check.id.starts_with(id.as_str()));
+    let known = |id: &&String| crabbox_kit::all().any(|check| crabbox_kit::names(id, check));
     if let Some(unknown) = args.only.iter().find(|id| !known(id)) {
-        let what = format!("--only {unknown} begins the id of no check");
+        let what = format!("--only {unknown} is neither a check nor the letter of some");
         return Err(KernelError::new(ErrorCode::Usage, what)
             .hint("`crabbox plugin test FOLDER` without it names every check it runs"));
     }
@@ -185,6 +188,13 @@ fn test(ctx: &Context, args: &Args, entry: &Entry) -> Result<Report> {
         entry.runtime.map_or("nothing", Runtime::word),
     ));
     Ok(report)
+}
+
+/// The program that does the same as a sandboxed artifact, when it was built.
+fn twin(ctx: &Context, entry: &Entry) -> Option<Entry> {
+    let sandboxed = entry.runtime.is_some_and(Runtime::is_sandboxed);
+    let twin = sandboxed.then(|| entry.by(Runtime::Stdio, ctx.programs()))??;
+    twin.artifact.is_file().then_some(twin)
 }
 
 /// The lines of a cassette: a file, or all `.jsonl` files of a folder.
@@ -207,14 +217,19 @@ fn cassette(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-fn document(entry: &Entry, report: &Report) -> Value {
-    let [passed, failed, warnings, skipped] = report.counts();
-    json!({
-        "provider": entry.provider.name, "plugin": entry.manifest.id, "version": entry.manifest.version,
-        "runtime": entry.runtime.map(Runtime::word),
-        "passed": passed, "failed": failed, "warnings": warnings, "skipped": skipped,
-        "checks": report.json(),
-    })
+fn document(entry: &Entry, report: &Report) -> TestedProvider {
+    let [passed, failed, warnings, skipped] = report.counts().map(|count| count as u64);
+    TestedProvider {
+        provider: entry.provider.name.clone(),
+        plugin: entry.manifest.id.clone(),
+        version: entry.manifest.version.clone(),
+        runtime: entry.runtime.map(|runtime| runtime.word().to_owned()),
+        passed,
+        failed,
+        warnings,
+        skipped,
+        checks: report.rows(),
+    }
 }
 
 /// `KEY=VALUE` pairs as settings, each read as its schema says.

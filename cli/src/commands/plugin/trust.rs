@@ -3,9 +3,11 @@
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_plugins::{check_imports, content, holds_only, of_grants};
 use crabbox_schemas::SCHEMA_VERSION;
+use crabbox_schemas::deed::PluginTrustView;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::view::{PluginState, PluginStates};
 
+use super::told;
 use crate::context::Context;
 
 #[derive(Debug, clap::Args)]
@@ -34,7 +36,8 @@ pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
             ));
         }
         ctx.shelf.set_trust(&trust)?;
-        ctx.terminal.out(&format!("forgot the key of {publisher}"));
+        let forgot = PluginTrustView { forgot_key: Some(publisher.clone()), ..nothing() };
+        told(ctx, &forgot, &format!("forgot the key of {publisher}"));
         return Ok(0);
     }
     let plugin = args.plugin.as_deref().unwrap_or_default();
@@ -59,8 +62,25 @@ pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
     check_imports(&entry.manifest, &entry.folder)?;
     ctx.shelf.agree(&entry.folder, &entry.manifest, &found)?;
     super::prepare(ctx, entry);
-    ctx.terminal.out(&format!("{id} {} may run", entry.manifest.version));
+    let version = entry.manifest.version.clone();
+    let line = format!("{id} {version} may run");
+    let (id, version) = (Some(id.to_owned()), Some(version));
+    let agreed =
+        PluginTrustView { id, version, files: Some(found), grants: Some(asked), ..nothing() };
+    told(ctx, &agreed, &line);
     Ok(0)
+}
+
+fn nothing() -> PluginTrustView {
+    let schema_version = SCHEMA_VERSION;
+    PluginTrustView {
+        schema_version,
+        id: None,
+        version: None,
+        files: None,
+        grants: None,
+        forgot_key: None,
+    }
 }
 
 /// Reads every installed file again.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Check, must};
+use super::{Check, must, obeys_ids};
 use crate::bench::Bench;
 use crate::peer::{Outcome, PROMPT, Peer, WORK, fault};
 
@@ -47,6 +47,20 @@ pub(super) const CHECKS: &[Check] = &[
         "ignore ids you do not know",
         late,
     ),
+    must(
+        "C6",
+        "what was created is forgotten when an error says `rolled-back`",
+        "Cancels and deadlines",
+        "say `uncertain` unless all of it is gone, and host/resource.forget what is",
+        rolled_back,
+    ),
+    must(
+        "C7",
+        "a call whose time is over creates nothing",
+        "Cancels and deadlines",
+        "look at ctx.deadlineMs before the first step",
+        too_late,
+    ),
 ];
 
 fn unknown(bench: &Bench<'_>) -> Outcome {
@@ -78,6 +92,43 @@ fn outcome(bench: &Bench<'_>) -> Outcome {
         Ok(_) => Ok(()),
         Err(error) if error["data"]["outcome"].is_string() => Ok(()),
         Err(error) => fault("$/cancel of an acquire", "`data.outcome`", error),
+    }
+}
+
+/// Cancels an acquire right after the kernel has the first thing it created on disk.
+fn rolled_back(bench: &Bench<'_>) -> Outcome {
+    let mut peer = bench.open()?;
+    peer.withhold = Some("host/resource.record");
+    let id = peer.request(bench.method("acquire"), bench.wanted())?;
+    peer.until("acquire", WORK, |peer| !peer.withheld.is_empty() || peer.has_answer())?;
+    cancel(&mut peer, id, GRACE_MS)?;
+    peer.let_go()?;
+    let answer = peer.answer(id, Duration::from_millis(GRACE_MS) + PROMPT / 5)?;
+    let left = peer.host.journal.values().next().cloned();
+    let standing = bench.standing().first().cloned().map(Value::String);
+    drop(peer);
+    released(bench)?;
+    match (answer, left.or(standing)) {
+        (Err(error), Some(left)) if error["data"]["outcome"] == "rolled-back" => {
+            fault("$/cancel of an acquire", "nothing left, or another outcome", left)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn too_late(bench: &Bench<'_>) -> Outcome {
+    let mut peer = bench.open()?;
+    let mut wanted = bench.wanted();
+    wanted["ctx"] = json!({"deadlineMs": 0, "graceMs": 5_000, "idem": "kit-late"});
+    let answer = peer.ask(bench.method("acquire"), wanted)?;
+    let recorded = peer.host.journal.values().next().cloned();
+    let asked = peer.host.service.changes.first().cloned().map(Value::String);
+    drop(peer);
+    released(bench)?;
+    let created = recorded.or(asked).or(answer.ok().filter(|_| obeys_ids(bench).is_ok()));
+    match created {
+        None => Ok(()),
+        Some(created) => fault("acquire with deadlineMs 0", "an error, and nothing made", created),
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{Check, must};
 use crate::bench::Bench;
 use crate::host::Host;
-use crate::peer::{Outcome, PROMPT, Peer, WORK, fault};
+use crate::peer::{Manner, Outcome, PROMPT, Peer, WORK, fault};
 
 pub(super) const CHECKS: &[Check] = &[
     must(
@@ -149,7 +149,8 @@ fn refused(peer: &mut Peer, method: &str, params: serde_json::Value) -> Outcome 
 }
 
 fn by_hand(bench: &Bench<'_>) -> Outcome {
-    let mut peer = Peer::start(bench.subject, Host::new(bench)?, false)?;
+    let (subject, manner) = (bench.subject, Manner { by_hand: true, home: None });
+    let mut peer = Peer::run(&subject.entry, subject, Host::new(bench)?, manner)?;
     peer.hang_up();
     let Some(status) = peer.ended(WORK) else {
         return fault("start without CRABBOX_PLUGIN", "it exits", "it runs on");

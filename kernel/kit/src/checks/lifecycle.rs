@@ -6,12 +6,16 @@ use serde_json::json;
 
 use super::{Check, Level, must};
 use crate::bench::Bench;
-use crate::peer::{Outcome, PROMPT, fault};
+use crate::host::Host;
+use crate::peer::{Manner, Outcome, PROMPT, Peer, fault};
 
 /// How long a plugin may take to go when nothing is under way.
 const SOON: Duration = Duration::from_secs(2);
 /// How long it may take when a call has to be wound up.
 const WOUND_UP: Duration = Duration::from_secs(12);
+/// How long it is watched doing nothing, and how much it may do.
+const IDLE: Duration = Duration::from_secs(1);
+const WORKED: Duration = Duration::from_millis(50);
 
 pub(super) const CHECKS: &[Check] = &[
     must(
@@ -66,7 +70,68 @@ pub(super) const CHECKS: &[Check] = &[
         "end the processes it started",
         leaves_nothing,
     ),
+    Check {
+        applies: writes_nowhere,
+        ..must(
+            "L7",
+            "no file outside its folder is written",
+            "Start",
+            "write below CRABBOX_STATE_DIR, or ask for the power `write`",
+            keeps_to_its_folder,
+        )
+    },
+    Check {
+        level: Level::Should,
+        ..must("L8", "idle, it takes no time on a processor", "Start", "wait, do not look", idles)
+    },
 ];
+
+fn writes_nowhere(bench: &Bench<'_>) -> Result<(), String> {
+    let entry = &bench.subject.entry;
+    if entry.runtime.is_some_and(|runtime| runtime.is_sandboxed()) {
+        return Err("it has no files".to_owned());
+    }
+    match entry.manifest.grants.powers.iter().any(|power| power == "write") {
+        true => Err("it asks for the power `write`".to_owned()),
+        false => Ok(()),
+    }
+}
+
+fn keeps_to_its_folder(bench: &Bench<'_>) -> Outcome {
+    let home = match tempfile::tempdir() {
+        Ok(home) => home,
+        Err(e) => return fault("a home of its own", "a folder", e),
+    };
+    let (subject, manner) = (bench.subject, Manner { home: Some(home.path()), by_hand: false });
+    let mut peer = Peer::run(&subject.entry, subject, Host::new(bench)?, manner)?;
+    bench.greet(&mut peer)?;
+    let lease = bench.acquire(&mut peer)?;
+    let _ = peer.ask("doctor", json!({}))?;
+    bench.release(&mut peer, &lease)?;
+    bench.close(peer)?;
+    match std::fs::read_dir(home.path()).into_iter().flatten().flatten().next() {
+        None => Ok(()),
+        Some(file) => {
+            let name = file.file_name().display().to_string();
+            fault("acquire, doctor, release", "nothing in HOME and TMPDIR", name)
+        }
+    }
+}
+
+fn idles(bench: &Bench<'_>) -> Outcome {
+    let mut peer = bench.open()?;
+    peer.must(bench.method("list"), json!({}))?;
+    let before = peer.worked();
+    peer.idle(IDLE)?;
+    match before.zip(peer.worked()).map(|(before, after)| after - before) {
+        Some(worked) if worked > WORKED => fault(
+            "a second with nothing to do",
+            &format!("at most {WORKED:?} of work"),
+            format!("{worked:?}"),
+        ),
+        _ => bench.close(peer),
+    }
+}
 
 fn shuts_down(bench: &Bench<'_>) -> Outcome {
     let mut peer = bench.open()?;

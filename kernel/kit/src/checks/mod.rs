@@ -10,6 +10,7 @@ mod pressure;
 mod recorded;
 mod runs;
 mod security;
+mod shapes;
 mod speed;
 mod wasm;
 
@@ -65,6 +66,7 @@ pub fn all() -> impl Iterator<Item = &'static Check> {
         runs::CHECKS,
         pressure::CHECKS,
         security::CHECKS,
+        shapes::CHECKS,
         wasm::CHECKS,
         recorded::CHECKS,
         speed::CHECKS,
@@ -122,6 +124,15 @@ fn delegates(bench: &Bench<'_>) -> Result<(), String> {
     match bench.delegates() {
         true => Ok(()),
         false => Err("it hands out boxes".to_owned()),
+    }
+}
+
+/// Whether it really runs what it is told to.
+fn executes(bench: &Bench<'_>) -> Result<(), String> {
+    delegates(bench)?;
+    match &bench.tape {
+        None => Ok(()),
+        Some(_) => Err("a recording runs nothing".to_owned()),
     }
 }
 

@@ -7,7 +7,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
-use super::{Check, must_delegated};
+use super::{Check, executes, must_delegated};
 use crate::bench::Bench;
 use crate::peer::{Outcome, PROMPT, Peer, fault, output};
 
@@ -64,6 +64,16 @@ pub(super) const CHECKS: &[Check] = &[
         "127, as a shell would say",
         missing,
     ),
+    Check {
+        applies: executes,
+        ..must_delegated(
+            "R10",
+            "a tree takes the place of the one before it",
+            SECTION,
+            "remove what is not in `workspace`, unless `workspaceKeeps`",
+            replaced,
+        )
+    },
 ];
 
 /// What came of a command.
@@ -188,12 +198,12 @@ fn signalled(bench: &Bench<'_>) -> Outcome {
 }
 
 /// A tree with one file, packed as the provider wants it.
-fn packed(gzip: bool) -> std::io::Result<Vec<u8>> {
+fn packed(gzip: bool, name: &str) -> std::io::Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_ustar();
     header.set_size(6);
     header.set_mode(0o755);
-    tar.append_data(&mut header, "dir/hello world", &b"hello\n"[..])?;
+    tar.append_data(&mut header, name, &b"hello\n"[..])?;
     let plain = tar.into_inner()?;
     if !gzip {
         return Ok(plain);
@@ -203,21 +213,46 @@ fn packed(gzip: bool) -> std::io::Result<Vec<u8>> {
     zip.finish()
 }
 
-fn tree(bench: &Bench<'_>) -> Outcome {
+/// Runs a line in a tree with one file.
+fn in_tree(
+    bench: &Bench<'_>,
+    peer: &mut Peer,
+    lease: &Value,
+    name: &str,
+    line: &str,
+) -> Outcome<Ran> {
     let gzip = bench.subject.entry.provider.features.iter().any(|f| f == "workspace-gzip");
     let file = bench.subject.state.path().join("kit-tree.tar");
-    let archive = packed(gzip).and_then(|bytes| std::fs::write(&file, &bytes).map(|()| bytes));
-    let archive = match archive {
+    let archive = packed(gzip, name);
+    let archive = match archive.and_then(|bytes| std::fs::write(&file, &bytes).map(|()| bytes)) {
         Ok(archive) => archive,
         Err(e) => return fault("a tree", "a tar file", e),
     };
+    let blob = peer.host.adopt(archive);
+    let command = ["sh", "-c", line];
+    let more = json!({"command": command, "workspace": file, "workspaceBlob": blob});
+    ran(bench, peer, lease, more)
+}
+
+fn replaced(bench: &Bench<'_>) -> Outcome {
     bench.with_box(|peer, lease| {
-        let more = json!({
-            "command": ["sh", "-c", "cat 'dir/hello world'; test -x 'dir/hello world' && echo x"],
-            "workspace": file,
-            "workspaceBlob": peer.host.adopt(archive),
-        });
-        let ran = ran(bench, peer, lease, more)?;
+        in_tree(bench, peer, lease, "old", "test -f old")?;
+        let ran = in_tree(bench, peer, lease, "new", "ls")?;
+        match ran.stdout == b"new\n" {
+            true => Ok(()),
+            false => fault(
+                "a tree with `old`, then one with `new`",
+                "only `new`",
+                String::from_utf8_lossy(&ran.stdout),
+            ),
+        }
+    })
+}
+
+fn tree(bench: &Bench<'_>) -> Outcome {
+    bench.with_box(|peer, lease| {
+        let line = "cat 'dir/hello world'; test -x 'dir/hello world' && echo x";
+        let ran = in_tree(bench, peer, lease, "dir/hello world", line)?;
         match ran.stdout == b"hello\nx\n" {
             true => Ok(()),
             false => {

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{Check, must, should};
+use super::pressure::poured;
+use super::{Check, executes, must, should};
 use crate::bench::Bench;
 use crate::peer::{Outcome, fault};
 
@@ -15,6 +16,8 @@ const PING: Duration = Duration::from_millis(20);
 const PINGS: usize = 21;
 /// Memory after a listing.
 const MEMORY_MIB: u64 = 256;
+/// For 50 MiB of output.
+const POURED: Duration = Duration::from_secs(5);
 
 pub(super) const CHECKS: &[Check] = &[
     should(must(
@@ -32,6 +35,10 @@ pub(super) const CHECKS: &[Check] = &[
         "read what is large in pieces",
         memory,
     )),
+    Check {
+        applies: executes,
+        ..should(must("P4", "output flows at 10 MiB/s", "Events", "send 48 KiB at a time", flow))
+    },
 ];
 
 fn start(bench: &Bench<'_>) -> Outcome {
@@ -57,6 +64,14 @@ fn ping(bench: &Bench<'_>) -> Outcome {
     match median <= PING * bench.subject.patience {
         true => bench.close(peer),
         false => fault("ping", &format!("an answer within {PING:?}"), format!("{median:?}")),
+    }
+}
+
+fn flow(bench: &Bench<'_>) -> Outcome {
+    let took = poured(bench)?;
+    match took <= POURED * bench.subject.patience {
+        true => Ok(()),
+        false => fault("a command that prints 50 MiB", &format!("{POURED:?}"), format!("{took:?}")),
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use crabbox_plugins::{Power, check_imports, imports};
-use serde_json::json;
+use crabbox_plugins::{Entry, Power, check_imports, imports};
+use serde_json::{Value, json};
 
 use super::{Check, Level, must};
 use crate::bench::Bench;
 use crate::host::Host;
-use crate::peer::{Outcome, Peer, fault};
+use crate::peer::{Manner, Outcome, PROMPT, Peer, WORK, fault};
 
 /// What greeting and listing may cost, in the engine's units; a small provider takes a hundredth of it.
 const FUEL: &str = "500000000";
@@ -48,6 +48,26 @@ pub(super) const CHECKS: &[Check] = &[
         )
     },
     Check {
+        applies: twin,
+        ..must(
+            "W3",
+            "it asks and answers what the program of its manifest does",
+            "WebAssembly",
+            "build both from the same source",
+            same,
+        )
+    },
+    Check {
+        applies: component,
+        ..must(
+            "W6",
+            "a call is served while another one waits",
+            "WebAssembly",
+            "keep nothing between calls that one call holds",
+            side_by_side,
+        )
+    },
+    Check {
         applies: component,
         level: Level::Should,
         ..must(
@@ -73,6 +93,12 @@ fn component(bench: &Bench<'_>) -> Result<(), String> {
         true => Err("a command has no methods to measure".to_owned()),
         false => Ok(()),
     }
+}
+
+fn twin(bench: &Bench<'_>) -> Result<(), String> {
+    sandboxed(bench)?;
+    let twin = bench.subject.twin.as_ref().map(drop);
+    twin.ok_or_else(|| "the manifest has no program for this machine".to_owned())
 }
 
 fn grants(bench: &Bench<'_>) -> Outcome {
@@ -110,8 +136,56 @@ fn work(bench: &Bench<'_>) -> Outcome {
     let subject = bench.subject;
     let mut entry = subject.entry.clone();
     entry.args.splice(0..0, ["--fuel", FUEL].map(str::to_owned));
-    let mut peer = Peer::run(&entry, subject, Host::new(bench)?, true)?;
+    let mut peer = Peer::run(&entry, subject, Host::new(bench)?, Manner::default())?;
     bench.greet(&mut peer)?;
     peer.must(bench.method("list"), json!({}))?;
+    bench.close(peer)
+}
+
+/// One life, told to both; each gets the service as it was at first.
+fn same(bench: &Bench<'_>) -> Outcome {
+    let subject = bench.subject;
+    let said = subject.twin.iter().chain([&subject.entry]).map(|entry| life(&bench.anew()?, entry));
+    let said = said.collect::<Outcome<Vec<_>>>()?;
+    let [program, component] = &said[..] else { return Ok(()) };
+    for (at, one) in program.iter().enumerate() {
+        let other = component.get(at).cloned().unwrap_or_default();
+        if *one != other {
+            return fault("one life, to the program and to this", &one.to_string(), other);
+        }
+    }
+    match component.get(program.len()) {
+        None => Ok(()),
+        Some(more) => fault("one life, to the program and to this", "nothing more", more),
+    }
+}
+
+/// What a plugin says from its hello to its end.
+fn life(bench: &Bench<'_>, entry: &Entry) -> Outcome<Vec<Value>> {
+    let mut peer = Peer::run(entry, bench.subject, Host::new(bench)?, Manner::default())?;
+    bench.greet(&mut peer)?;
+    let _ = bench.resolve(&mut peer, &json!("kit-no-such-box"), "status")?;
+    let _ = peer.ask("box.levitate", json!({}))?;
+    let lease = bench.acquire(&mut peer)?;
+    let _ = peer.ask(bench.method("list"), json!({}))?;
+    bench.release(&mut peer, &lease)?;
+    let said = std::mem::take(&mut peer.said);
+    bench.close(peer)?;
+    Ok(said)
+}
+
+fn side_by_side(bench: &Bench<'_>) -> Outcome {
+    let mut peer = bench.open()?;
+    peer.withhold = Some("host/resource.record");
+    let acquire = peer.request(bench.method("acquire"), bench.wanted())?;
+    peer.until("acquire", WORK, |peer| !peer.withheld.is_empty() || peer.has_answer())?;
+    let list = peer.request(bench.method("list"), json!({}))?;
+    let listed = peer.answer(list, PROMPT);
+    if let Err(why) = listed {
+        return fault("list, while an acquire waits", "an answer", &why.got);
+    }
+    peer.let_go()?;
+    let _ = peer.answer(acquire, WORK)?;
+    bench.give_back(&mut peer)?;
     bench.close(peer)
 }
