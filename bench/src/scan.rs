@@ -126,7 +126,7 @@ impl Scanner {
     /// Milliseconds of one scan.
     fn ms(&self, hint: Option<&Hint>) -> Result<f64> {
         let keep = Some(Keep { dir: &self.folder, env: &self.env });
-        let options = ScanOptions { keep, hint, token: Some(TOKEN) };
+        let options = ScanOptions { keep, hint, token: Some(TOKEN), stop: None };
         let begun = Instant::now();
         let tree = sync::look(&self.repo, &SyncRules::default(), &options);
         let took = begun.elapsed().as_secs_f64() * 1e3;
