@@ -84,10 +84,10 @@ fn held(bench: &Bench<'_>, meanwhile: impl FnOnce(&mut Peer, u64) -> Outcome<usi
     })
 }
 
-/// Gives 256 KiB of credit, 4 KiB at a time.
+/// Gives 64 KiB of credit, 4 KiB at a time.
 fn drops(bench: &Bench<'_>) -> Outcome {
     held(bench, |peer, call| {
-        for given in (1..=64).map(|drop| drop * 4096) {
+        for given in (1..=16).map(|drop| drop * 4096) {
             peer.send(json!({"method": "$/credit", "params": {"call": call, "bytes": 4096}}))?;
             peer.idle(Duration::from_millis(5))?;
             if sent(peer) > WINDOW + CHUNK + given {
@@ -95,10 +95,10 @@ fn drops(bench: &Bench<'_>) -> Outcome {
                 return fault("credit of 4096 bytes", &most, sent(peer));
             }
         }
-        peer.until("64 times 4096 bytes of credit", WORK, |peer| {
-            sent(peer) + CHUNK >= WINDOW + 64 * 4096
+        peer.until("16 times 4096 bytes of credit", WORK, |peer| {
+            sent(peer) + CHUNK >= WINDOW + 16 * 4096
         })?;
-        Ok(64 * 4096)
+        Ok(16 * 4096)
     })
 }
 
