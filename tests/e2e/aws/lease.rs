@@ -126,11 +126,18 @@ fn the_vendors_own_client_sees_the_same_cloud() {
     let python = super::python().unwrap();
     let _ = sky.crabbox(&["warmup", "--slug", "some"]).ok();
     let script = plugin_folder("aws").join("fake/second_client.py");
-    let call = sky.room.call(python).arg(script).arg(&sky.url).args(sky.key("admin"));
+    let call = sky.room.call(python).arg(script).arg(&sky.url);
+    let call = call.args(sky.key("admin")).args(sky.key("keys"));
     let told = call.env("PYTHONDONTWRITEBYTECODE", "1").limit(Duration::from_secs(60)).ok().json();
     assert_eq!(told["slugs"], json!(["some"]), "{told}");
     assert_eq!(told["same"], json!(true), "a token makes one instance: {told}");
     assert_eq!(told["other"], "IdempotentParameterMismatch", "{told}");
+    assert_eq!(
+        told["reach"],
+        json!(vec!["UnauthorizedOperation"; 3]),
+        "others' are out of reach: {told}"
+    );
+    assert_eq!(told["there"], json!([2, 1]), "{told}");
     let _ = sky.crabbox(&["stop", "some"]).ok();
     assert_eq!(sky.names(), [""; 0]);
 }
