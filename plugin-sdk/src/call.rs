@@ -162,6 +162,25 @@ impl Call {
         }
     }
 
+    /// Looks until there is something to see, so often at most and with a pause before each further look; none when it never
+    /// came. Who is in a hurry does not wait: that is cancelled.
+    pub fn poll<T>(
+        &self,
+        pause: Duration,
+        looks: usize,
+        mut look: impl FnMut() -> Result<Option<T>, Failure>,
+    ) -> Result<Option<T>, Failure> {
+        for _ in 0..looks {
+            if let Some(seen) = look()? {
+                return Ok(Some(seen));
+            }
+            if self.sleep(pause)? == Woken::Cancel {
+                return Err(Failure::cancelled("cancelled", Outcome::Uncertain));
+            }
+        }
+        Ok(None)
+    }
+
     /// Does what may be refused because it is asked too often, and does it again twice, each time after the wait that was
     /// asked for, when that is a minute at most.
     pub fn patiently<T>(&self, ask: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {

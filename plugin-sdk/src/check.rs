@@ -26,9 +26,11 @@ pub fn judged<T>(
 /// A refusal, as a finding; a service that does not answer is a failure.
 pub fn refused(id: &str, failure: Failure) -> Result<Check, Failure> {
     match failure.kind() {
-        ErrorKind::Auth | ErrorKind::Permission | ErrorKind::InvalidConfig | ErrorKind::Billing => {
-            Ok(failed(id, &failure))
-        }
+        ErrorKind::Auth
+        | ErrorKind::Permission
+        | ErrorKind::InvalidConfig
+        | ErrorKind::Precondition
+        | ErrorKind::Billing => Ok(failed(id, &failure)),
         _ => Err(failure),
     }
 }

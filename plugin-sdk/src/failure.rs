@@ -183,6 +183,11 @@ impl Failure {
         matches!(self.data.kind, ErrorKind::Transient | ErrorKind::Timeout)
     }
 
+    /// Whether it only says that there is no room for what was asked for, so that something else may do.
+    pub fn is_miss(&self) -> bool {
+        matches!(self.data.kind, ErrorKind::Capacity | ErrorKind::Quota)
+    }
+
     /// Its message.
     pub fn message(&self) -> &str {
         &self.message

@@ -207,6 +207,11 @@ impl Reply {
         Some(date.duration_since(UNIX_EPOCH).ok()?.as_secs())
     }
 
+    /// How long to wait before asking again, where the service says it in seconds.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.header("retry-after")?.parse().ok().map(Duration::from_secs)
+    }
+
     /// The body, when it is JSON.
     pub fn value(&self) -> Option<&Value> {
         self.result.json.as_ref()
@@ -254,8 +259,7 @@ impl Reply {
         };
         let words = self.words().map(|words| format!(": {words}")).unwrap_or_default();
         let failure = Failure::new(kind, format!("{}: status {}{words}", self.what, self.status()));
-        let wait = self.header("retry-after").and_then(|value| value.parse().ok());
-        Err(wait.map(Duration::from_secs).into_iter().fold(failure, Failure::retry_after))
+        Err(self.retry_after().into_iter().fold(failure, Failure::retry_after))
     }
 
     /// The service's own words for what went wrong, where services usually have them.

@@ -55,7 +55,7 @@ pub use http::{HttpRequest, Reply, every_page, secret};
 pub use label::{label_value, own_labels, touched_labels};
 pub use output::{Channel, Output};
 pub use plugin::Plugin;
-pub use provider::{DelegatedRun, SecretRef, SshLease, settings};
+pub use provider::{DelegatedRun, SecretRef, SshLease, settings, settings_with_defaults};
 #[cfg(not(target_family = "wasm"))]
 pub use serve::{serve_delegated_run, serve_ssh_lease};
 pub use steady::Repeat;

@@ -156,3 +156,20 @@ pub fn settings<T: DeserializeOwned>(instance: &Instance) -> Result<T, Failure> 
             .because(&error)
     })
 }
+
+/// The same where what the user did not set has the value that the provider's schema of settings says: defaults are
+/// written once.
+pub fn settings_with_defaults<T: DeserializeOwned>(
+    schema: &str,
+    mut instance: Instance,
+) -> Result<T, Failure> {
+    let schema: Value = serde_json::from_str(schema)
+        .map_err(|error| Failure::internal("the schema of settings is broken").because(&error))?;
+    let properties = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
+    for (name, property) in properties {
+        if let Some(value) = property.get("default") {
+            instance.config.entry(name).or_insert_with(|| value.clone());
+        }
+    }
+    settings(&instance)
+}

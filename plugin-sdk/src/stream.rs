@@ -8,6 +8,7 @@ use crabbox_schemas::plugin::{
     WsCloseParams, WsMessage, WsOpenParams, WsOpened, WsRecvParams, WsSendParams,
 };
 use crabbox_wire::payload;
+use serde::de::DeserializeOwned;
 
 use crate::call::{bytes_of, millis};
 use crate::doors::{HttpClose, HttpOpen, HttpReadOn, WsClose, WsOpen, WsRecv, WsSend};
@@ -61,6 +62,20 @@ impl<'a> HttpStream<'a> {
             None if self.ended => Ok(Next::End),
             None => Ok(Next::Quiet),
         }
+    }
+
+    /// The whole body as JSON, when it is longer than an answer of [`send`](crate::HttpRequest::send) may be: after so
+    /// long a silence, and beyond so many bytes, it is given up.
+    pub fn json<T: DeserializeOwned>(mut self, quiet: Duration, most: usize) -> Result<T, Failure> {
+        let mut text = Vec::new();
+        while let Next::Item(bytes) = self.bytes(quiet)? {
+            text.extend(bytes);
+            if text.len() > most {
+                return Err(Failure::quota(format!("an answer has more than {most} bytes")));
+            }
+        }
+        serde_json::from_slice(&text)
+            .map_err(|error| Failure::transient("an answer cannot be read").because(&error))
     }
 
     /// The next server-sent event.

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crabbox_plugin_sdk::cloud::{
-    self, At, Candidate, Classes, Cloud, Extra, Machine, Order, Page, Phase, Site,
+    self, At, Candidate, Classes, Cloud, Extra, Look, Machine, Market, Offers, Order, Page, Phase,
+    Site,
 };
 use crabbox_plugin_sdk::testkit::{Cassette, Kernel, desired};
 use crabbox_plugin_sdk::*;
@@ -139,11 +140,34 @@ impl Cloud for Toy {
         Ok(())
     }
 
-    fn precheck(&self, _order: &Order<'_>) -> Result<(), Failure> {
-        Ok(())
+    fn look<'a>(&'a self, order: &'a Order<'a>, place: &'a str) -> Result<impl Look + 'a, Failure> {
+        Ok(move || self.ground(order, place))
     }
 
-    fn site<'a>(&'a self, order: &'a Order<'a>, place: &'a str) -> Result<impl Site + 'a, Failure> {
+    fn others(&self, _call: &Call, _request: &BoxRequest) -> Result<Vec<String>, Failure> {
+        Ok(Self::CLASSES.all().into_iter().chain(["m1"]).map(str::to_owned).collect())
+    }
+
+    fn sizes(&self, _call: &Call, _params: &CatalogParams) -> Result<Offers, Failure> {
+        let names = ["m4", "m1"].map(str::to_owned);
+        Ok((names.map(|name| Offer { name, ..Offer::default() }).into(), None))
+    }
+
+    fn regions(&self, _call: &Call) -> Result<Vec<Offer>, Failure> {
+        Ok(Vec::new())
+    }
+
+    fn price(&self, _call: &Call, _request: &BoxRequest, _machine: &str) -> Result<Price, Failure> {
+        Ok(cloud::price(1.25, "EUR", "list"))
+    }
+
+    fn doctor(&self, _call: &Call) -> Result<Vec<Check>, Failure> {
+        Ok(Vec::new())
+    }
+}
+
+impl Toy {
+    fn ground<'a>(&'a self, order: &'a Order<'a>, place: &'a str) -> Result<Ground<'a>, Failure> {
         let look = |name: &str| {
             let name = format!("{place} {name}");
             Ok(self.sky().keys.iter().find(|key| key.name == name).cloned())
@@ -159,11 +183,6 @@ impl Cloud for Toy {
         order.key(look, add)?;
         Ok(Ground { toy: self, order, place })
     }
-
-    fn others(&self, _order: &Order<'_>, tried: &[&str]) -> Result<Vec<String>, Failure> {
-        let all = Self::CLASSES.all().into_iter().chain(["m1"]);
-        Ok(all.filter(|machine| !tried.contains(machine)).map(str::to_owned).collect())
-    }
 }
 
 struct Ground<'a> {
@@ -177,7 +196,7 @@ impl Site for Ground<'_> {
         let machines = Toy::CLASSES.machines(&self.order.params.request);
         let at = |machine: &str, place: &str| {
             let (machine, place) = (machine.to_owned(), format!("{}{place}", self.place));
-            Candidate { machine, place, market: Some("spot") }
+            Candidate { machine, place, market: Some(Market::Spot) }
         };
         machines
             .into_iter()
@@ -207,6 +226,7 @@ impl Site for Ground<'_> {
             host: None,
             state: "up".to_owned(),
             phase: Phase::Up,
+            ended: None,
         };
         sky.machines.retain(|one| one.id != machine.id);
         sky.machines.push(machine.clone());
@@ -214,28 +234,6 @@ impl Site for Ground<'_> {
             Some("made") => Err(Failure::timeout("no answer")),
             _ => Ok(machine),
         }
-    }
-}
-
-impl SshLease for Toy {
-    fn acquire(&self, call: &Call, params: AcquireParams) -> Result<Lease, Failure> {
-        cloud::acquire(self, call, params)
-    }
-
-    fn resolve(&self, call: &Call, params: ResolveParams) -> Result<Lease, Failure> {
-        cloud::resolve(self, call, params)
-    }
-
-    fn list(&self, call: &Call, params: ListParams) -> Result<ListResult, Failure> {
-        cloud::list(self, call, params)
-    }
-
-    fn release(&self, call: &Call, params: ReleaseParams) -> Result<ReleaseOutcome, Failure> {
-        cloud::release(self, call, params)
-    }
-
-    fn touch(&self, call: &Call, params: TouchParams) -> Result<Lease, Failure> {
-        cloud::touch(self, call, params)
     }
 }
 
@@ -376,4 +374,49 @@ fn a_name_means_a_machine_of_ours_wherever_it_is_and_only_what_is_left_is_given_
     assert_eq!((&left["status"], &left["slug"]), (&json!("failed"), &json!("one")), "only its key");
     assert_eq!(given_back(&mut kernel, &left, ID), "released");
     assert_eq!(toy.names().len(), 2, "the other lease is untouched");
+}
+
+#[test]
+fn a_machine_that_never_will_run_is_removed_and_another_one_is_made() {
+    let toy = Toy::default();
+    let mut kernel = toy.kernel();
+    let first = acquire(&mut kernel);
+    assert_eq!(acquire(&mut kernel)["cloudId"], first["cloudId"]);
+    assert_eq!(toy.sky().asked.len(), 1);
+    toy.sky().machines[0].phase = Phase::Failed;
+    acquire(&mut kernel);
+    assert_eq!(toy.sky().asked.len(), 2);
+    assert_eq!(toy.names().len(), 2, "a machine and its key");
+    toy.sky().machines[0].phase = Phase::Failed;
+    let asked = json!({"id": ID, "purpose": "use"});
+    let dead = kernel.call("lease.resolve", asked).unwrap_err();
+    assert_eq!(dead.data.unwrap().kind, ErrorKind::Expired);
+}
+
+#[test]
+fn what_can_be_had_and_how_a_machine_ended_is_told() {
+    let toy = Toy::default();
+    let mut kernel = toy.kernel();
+    let sizes = kernel.call("catalog.sizes", json!({})).unwrap();
+    let classes = [&sizes["offers"][0]["class"], &sizes["offers"][1]["class"]];
+    assert_eq!(classes, [&json!("standard"), &Value::Null]);
+    let quote = kernel.call("pricing.quote", json!({"request": {"class": "standard"}})).unwrap();
+    assert_eq!(
+        (&quote["serverType"], &quote["price"]["hourlyMicros"]),
+        (&json!("m4"), &json!(1_250_000))
+    );
+    let lease = acquire(&mut kernel);
+    let cause = |kernel: &mut Kernel| {
+        kernel.call("evidence.collect", json!({ "lease": lease })).unwrap()["cause"].clone()
+    };
+    assert_eq!(cause(&mut kernel), "unknown");
+    toy.sky().machines[0].phase = Phase::Leaving;
+    assert_eq!(cause(&mut kernel), "gone");
+    // Its end, by the service's clock, which shows 5000.
+    toy.sky().machines[0].labels.insert("ttl_secs".to_owned(), "4000".to_owned());
+    assert_eq!(cause(&mut kernel), "expired");
+    toy.sky().machines[0].ended = Some("preempted");
+    assert_eq!(cause(&mut kernel), "preempted");
+    toy.sky().machines[0].labels.insert("lease".to_owned(), OTHER.to_owned());
+    assert_eq!(cause(&mut kernel), "gone", "another's says nothing of this one");
 }

@@ -3,25 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use crabbox_tests::{Call, Room};
 use rustix::process::{Signal, kill_process};
-use serde_json::Value;
 
+use crate::clouds::Cloud;
 use crate::matrix::{Dice, wished};
-
-/// A cloud in which leases are killed.
-pub(crate) trait Cloud {
-    /// What the plugin's process is called.
-    const PLUGIN: &str;
-    /// How often, unless `CRABBOX_TEST_CASES` says otherwise.
-    const ROUNDS: u64 = 60;
-    fn room(&self) -> &Room;
-    fn crabbox(&self, words: &[&str]) -> Call;
-    /// What is not ours, as it is.
-    fn foreign(&self) -> Vec<Value>;
-    /// Names of everything there is.
-    fn names(&self) -> Vec<String>;
-}
 
 /// Kills lease after lease.
 pub(crate) fn survive<C: Cloud>(cloud: &C) {
@@ -55,8 +40,9 @@ fn killed<C: Cloud>(cloud: &C, plugin: bool, after: Duration) -> crabbox_tests::
     let mut running = cloud.crabbox(&["run", "--", "true"]).start();
     std::thread::sleep(after);
     if plugin {
+        let plugin = format!("crabbox-provider-{}", C::PROVIDER);
         let all = cloud.room().processes();
-        for (pid, _) in all.iter().filter(|(_, line)| line.contains(C::PLUGIN)) {
+        for (pid, _) in all.iter().filter(|(_, line)| line.contains(&plugin)) {
             let _ = kill_process(*pid, Signal::KILL);
         }
     } else if !running.ended() {

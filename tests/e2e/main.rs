@@ -12,6 +12,8 @@ mod blacksmith;
 mod blacksmith_faults;
 mod blacksmith_kit;
 #[cfg(target_os = "linux")]
+mod clouds;
+#[cfg(target_os = "linux")]
 mod containers;
 mod counted;
 mod daemon;

@@ -1,12 +1,11 @@
 //! The conformance kit on one of our providers, with recorded exchanges: as a program, and as a component.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::{Room, binaries, gone_without};
+use crate::{Room, binaries, gone_without, plugin_folder};
 
 /// One provider, and what is special about it.
 #[derive(Debug, Default)]
@@ -34,7 +33,7 @@ impl Kit<'_> {
 
     fn passes(&self, runtime: &str) {
         let room = Room::new();
-        let (folder, tape) = (self.folder(), room.at("tape.jsonl"));
+        let (folder, tape) = (plugin_folder(self.provider), room.at("tape.jsonl"));
         let recorded = fs::read_to_string(folder.join("tests/cassette.jsonl")).expect("a cassette");
         fs::write(&tape, format!("{recorded}{}\n", self.exchanges.join("\n"))).expect("a tape");
         let (folder, tape) = (folder.display().to_string(), tape.display().to_string());
@@ -54,9 +53,5 @@ impl Kit<'_> {
         assert!(failed.is_empty(), "{runtime}: {failed:#?}");
         assert_eq!(ended.code, 0, "{runtime}: {ended}");
         assert!(report["passed"].as_u64() >= Some(self.least), "{runtime}: {ended}");
-    }
-
-    fn folder(&self) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins").join(self.provider)
     }
 }

@@ -1,6 +1,7 @@
 //! What end-to-end tests stand on: a sealed room, a bounded process, a real OpenSSH server, odd trees.
 
 mod blacksmith;
+mod cloud;
 mod daytona;
 mod islo;
 mod kit;
@@ -12,12 +13,14 @@ mod process;
 mod room;
 pub mod sandboxes;
 mod secrets;
+mod server;
 mod sshd;
 mod tap;
 mod template;
 pub mod tree;
 
 pub use blacksmith::Blacksmith;
+pub use cloud::{Cloud, rights_on_page};
 pub use daytona::{DaytonaFake, KEY as DAYTONA_KEY};
 pub use islo::{IsloFake, KEY as ISLO_KEY};
 pub use kit::Kit;
@@ -25,6 +28,7 @@ pub use podman::Podman;
 pub use process::{Call, Ended, Running};
 pub use room::Room;
 pub use secrets::{holders, holds, memory_holds, minds_below};
+pub use server::plugin_folder;
 pub use sshd::Sshd;
 pub use tap::tapped;
 

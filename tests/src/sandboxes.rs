@@ -1,17 +1,14 @@
 //! The small services of `plugins/*/fake`: they really run commands, and misbehave when they are told to.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{Ended, Room};
+use crate::server::{Server, ask};
+use crate::{Ended, Room, plugin_folder};
 
 /// How long a run may take.
 const RUN: Duration = Duration::from_secs(60);
@@ -45,38 +42,27 @@ pub fn timing(ended: &Ended) -> Value {
 
 /// One that runs; it ends when this is dropped.
 pub struct Fake {
-    port: u16,
-    child: Child,
+    address: String,
     dir: TempDir,
+    _server: Server,
 }
 
 impl Fake {
     /// Starts the one of a plugin, which wants this key; it may be told more.
-    #[expect(clippy::disallowed_methods, reason = "starts a server for tests")]
     pub fn start(plugin: &str, key: &str, more: &[&Path]) -> Self {
         let dir =
             tempfile::Builder::new().prefix(&format!("cbx-{plugin}-")).tempdir().expect("a folder");
-        let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests live below it");
-        let mut child = Command::new("python3")
-            .arg(top.join("plugins").join(plugin).join("fake/server.py"))
-            .args([dir.path().as_os_str(), key.as_ref()])
-            .args(more)
-            .env_clear()
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python3, which test.sh installs");
-        let mut line = String::new();
-        let stdout = child.stdout.take().expect("a pipe");
-        BufReader::new(stdout).read_line(&mut line).expect("a port");
-        let port = line.trim().parse().expect("the fake prints its port");
-        Self { port, child, dir }
+        let script = plugin_folder(plugin).join("fake/server.py");
+        let args = [script.as_os_str(), dir.path().as_os_str(), key.as_ref()];
+        let args = args.into_iter().chain(more.iter().map(|more| more.as_os_str()));
+        let server = Server::start("python3".as_ref(), args);
+        let port: u16 = server.said.parse().expect("the fake prints its port");
+        Self { address: format!("http://127.0.0.1:{port}"), dir, _server: server }
     }
 
     /// Where it is.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        self.address.clone()
     }
 
     /// Changes how it behaves; see its own page.
@@ -110,25 +96,11 @@ impl Fake {
     }
 
     fn talk(&self, method: &str, body: &str) -> Value {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("the fake");
-        let head = "host: fake\r\nconnection: close\r\ncontent-length";
-        write!(stream, "{method} /_fake HTTP/1.1\r\n{head}: {}\r\n\r\n{body}", body.len())
-            .expect("a request");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        let (_, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-        serde_json::from_str(body).expect("a document")
+        ask(&self.address, method, "/_fake", body)
     }
 }
 
 fn texts(value: &Value) -> Vec<String> {
     let all = value.as_array().into_iter().flatten();
     all.filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
-impl Drop for Fake {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
-    }
 }

@@ -26,8 +26,6 @@ const PRINT: Duration = Duration::from_secs(10);
 /// Most bytes of a secret.
 const MOST: u64 = 64 * 1024;
 
-/// How long credentials that end some day are used before their place is asked again.
-const KEEP: Duration = Duration::from_secs(240);
 /// How long before a token's own end its place is asked again, and the least time between two questions.
 const EARLY: Duration = Duration::from_secs(300);
 const LEAST: Duration = Duration::from_secs(30);
@@ -77,9 +75,11 @@ impl Secrets {
             },
         };
         if let Some(secret) = &secret {
-            let ends = chain.is_some() && secret.expose().contains("\"Expiration\"");
             let now = Duration::from_millis((self.now_ms)());
-            let keep = if ends { Some(KEEP) } else { lasts(secret.expose(), now) };
+            let keep = match chain {
+                Some(SecretChain::Aws) => crabbox_net::lasts(secret.expose(), now),
+                None => lasts(secret.expose(), now),
+            };
             let until = keep.map(|keep| Instant::now() + keep);
             found.insert(name.to_owned(), (secret.clone(), until));
         }

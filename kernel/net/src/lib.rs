@@ -25,7 +25,7 @@ mod stream;
 mod vault;
 mod ws;
 
-pub use aws::{Chain, Printing};
+pub use aws::{Chain, Printing, lasts};
 pub use blob::{Blobs, open_plain};
 pub use client::{Looking, Lookup};
 pub use net::{Net, Options, Settings};

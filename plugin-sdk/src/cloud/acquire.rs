@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use super::machine::{Reached, planned};
+use super::machine::{Reached, planned, short};
 use super::remove::{remove, remove_extras};
-use super::{At, Candidate, Cloud, Extra, Machine, Miss, Site, is_of, key_name};
+use super::{
+    At, Candidate, Cloud, Extra, Look, Machine, Market, Miss, Phase, Site, is_of, key_name,
+};
 use crate::label::own_labels;
 use crate::{
     AcquireParams, Attempt, Bootstrap, Call, ErrorKind, Failure, Lease, LeaseId, Outcome, Progress,
@@ -21,6 +23,8 @@ const UNKNOWN: usize = 40;
 /// Looks for something whose answer was lost, and the pause before each.
 const SEARCHES: usize = 3;
 const SEARCH: Duration = Duration::from_secs(1);
+/// Most other machine types that are suggested.
+const SUGGESTIONS: usize = 8;
 /// How often one candidate is asked for while nobody knows what became of it.
 const TRIES: usize = 2;
 
@@ -37,7 +41,11 @@ pub struct Order<'a> {
 }
 
 /// Makes a machine, or gives back the one that an earlier attempt with the same id made.
-pub fn acquire<C: Cloud>(cloud: &C, call: &Call, params: AcquireParams) -> Result<Lease, Failure> {
+pub(super) fn acquire<C: Cloud>(
+    cloud: &C,
+    call: &Call,
+    params: AcquireParams,
+) -> Result<Lease, Failure> {
     cloud.check(&params.request)?;
     let bootstrap = params.bootstrap.as_ref().ok_or_else(|| {
         let what = format!("this crabbox does not say how a {} becomes a box", C::MACHINE);
@@ -56,8 +64,10 @@ pub fn acquire<C: Cloud>(cloud: &C, call: &Call, params: AcquireParams) -> Resul
     let made = match walk.earlier().map_err(not_started)? {
         Some(found) => call.record(&found.resource(C::MACHINE)).map(|()| found),
         None => {
-            cloud.precheck(&order).map_err(not_started)?;
-            walk.through()
+            let tour = cloud.tour(&order);
+            let first = tour.first().copied().unwrap_or_default();
+            let look = cloud.look(&order, first).map_err(not_started)?;
+            walk.through(look, &tour)
         }
     };
     made.and_then(|machine| walk.wait(machine)).map_err(|failure| walk.roll_back(failure))
@@ -134,10 +144,15 @@ impl<C: Cloud> Walk<'_, C> {
         At { call: self.order.call, place }
     }
 
+    /// What an earlier attempt made. Where that never will run it is removed, and another one can be made.
     fn earlier(&self) -> Result<Option<Machine>, Failure> {
         for place in self.cloud.places(&[]) {
-            if let Some(found) = self.earlier_at(place)? {
-                return Ok(Some(found));
+            match self.earlier_at(place)? {
+                Some(found) if found.phase == Phase::Failed => {
+                    remove(self.cloud, self.order.call, self.order.lease_id(), &[place])?;
+                }
+                None => {}
+                found => return Ok(found),
             }
         }
         Ok(None)
@@ -149,30 +164,40 @@ impl<C: Cloud> Walk<'_, C> {
         Ok(found.into_iter().find(|machine| machine.is_of(id)))
     }
 
-    /// Tries one candidate after the other, place by place.
-    fn through(&self) -> Result<Machine, Failure> {
-        let (mut misses, tour) = (Vec::new(), self.cloud.tour(self.order));
-        for (left, place) in (1..=tour.len()).rev().zip(&tour) {
-            let site = self.cloud.site(self.order, place)?;
-            let from = misses.len();
-            for candidate in site.candidates() {
-                if !site.is_worth(&candidate, &misses[from..]) {
-                    continue;
-                }
-                match self.attempt(&site, &candidate, place) {
-                    Err(failure)
-                        if matches!(failure.kind(), ErrorKind::Capacity | ErrorKind::Quota) =>
-                    {
-                        misses.push((candidate, failure));
-                    }
-                    made => return made,
-                }
-            }
-            if left > 1 {
-                remove_extras(self.cloud, self.at(place), self.order.lease_id())?;
+    /// Tries one candidate after the other, place by place; at the first one was looked already.
+    fn through(&self, first: impl Look, tour: &[&str]) -> Result<Machine, Failure> {
+        let (mut misses, start) = (Vec::new(), tour.first().copied().unwrap_or_default());
+        if let Some(machine) = self.here(&first.prepare()?, start, &mut misses)? {
+            return Ok(machine);
+        }
+        for (last, next) in tour.iter().zip(tour.iter().skip(1)) {
+            remove_extras(self.cloud, self.at(last), self.order.lease_id())?;
+            let site = self.cloud.look(self.order, next)?.prepare()?;
+            if let Some(machine) = self.here(&site, next, &mut misses)? {
+                return Ok(machine);
             }
         }
         Err(self.nothing(&misses))
+    }
+
+    /// Tries the candidates of one place; what only says that another one may do is a miss.
+    fn here(
+        &self,
+        site: &impl Site,
+        place: &str,
+        misses: &mut Vec<Miss>,
+    ) -> Result<Option<Machine>, Failure> {
+        let from = misses.len();
+        for candidate in site.candidates() {
+            if !site.is_worth(&candidate, &misses[from..]) {
+                continue;
+            }
+            match self.attempt(site, &candidate, place) {
+                Err(failure) if failure.is_miss() => misses.push((candidate, failure)),
+                made => return made.map(Some),
+            }
+        }
+        Ok(None)
     }
 
     /// Tries one candidate, and tells of it.
@@ -191,7 +216,7 @@ impl<C: Cloud> Walk<'_, C> {
         call.attempt(&Attempt {
             region: Some(&candidate.place),
             server_type: Some(&candidate.machine),
-            market: candidate.market,
+            market: candidate.market.map(Market::word),
             category: made.as_ref().err().map(Failure::kind),
             message: made.as_ref().err().map_or("made", Failure::message),
         });
@@ -229,7 +254,7 @@ impl<C: Cloud> Walk<'_, C> {
     /// Waits until the machine has an address; from there on the kernel knocks.
     fn wait(&self, mut machine: Machine) -> Result<Lease, Failure> {
         let (call, id) = (self.order.call, machine.id.clone());
-        let what = format!("{} {id}", C::MACHINE);
+        let what = format!("{} {}", C::MACHINE, short(&id));
         let message = format!("{what} in {}", machine.place);
         let message = Some(if machine.place.is_empty() { &*what } else { &*message });
         call.progress(&Progress { phase: "starting", message, ..Progress::default() });
@@ -269,12 +294,17 @@ impl<C: Cloud> Walk<'_, C> {
         let failure = if quota { Failure::quota(what) } else { Failure::capacity(what) };
         let failure = misses.iter().fold(failure, |failure, (candidate, why)| {
             let Candidate { machine, place, market } = candidate;
-            let market = market.map(|market| format!(" {market}")).unwrap_or_default();
+            let market = market.map(|market| format!(" {}", market.word())).unwrap_or_default();
             let line = format!("{machine}{market} in {place}: {}: {why}", why.kind().word());
             failure.because(&io::Error::other(line))
         });
-        let tried: Vec<_> = misses.iter().map(|(candidate, _)| &*candidate.machine).collect();
-        let others = self.cloud.others(self.order, &tried).unwrap_or_default();
+        let is_new = |machine: &String| misses.iter().all(|(one, _)| one.machine != *machine);
+        let others = self
+            .cloud
+            .others(self.order.call, &self.order.params.request)
+            .unwrap_or_default()
+            .into_iter();
+        let others: Vec<_> = others.filter(is_new).take(SUGGESTIONS).collect();
         let hint = match others.first() {
             Some(first) => format!("try --type {first}, or {}", C::ELSEWHERE),
             None => format!("try another --class, or {}", C::ELSEWHERE),

@@ -8,16 +8,28 @@ use crate::{
 };
 
 /// Looks a box up. Where only an extra of a lease is left, that is what is found to be given back.
-pub fn resolve<C: Cloud>(cloud: &C, call: &Call, params: ResolveParams) -> Result<Lease, Failure> {
+pub(super) fn resolve<C: Cloud>(
+    cloud: &C,
+    call: &Call,
+    params: ResolveParams,
+) -> Result<Lease, Failure> {
     let (id, lease) = (&params.id, LeaseId::parse(&params.id).filter(LeaseId::is_canonical));
-    let places = cloud.places(&likely(&params));
+    let places = cloud.places(&likely(cloud, &params));
     let found = match &lease {
         Some(lease) => of_lease(cloud, call, lease, &places, &params)?,
         None => named(cloud, call, id, &places)?,
     };
+    let found = match found {
+        Some(machine) if !C::LISTS_ALL => {
+            let at = At { call, place: &machine.place };
+            cloud.machine(at, &machine.id)?.map(|(machine, _)| machine)
+        }
+        found => found,
+    };
     if let Some(machine) = found {
         if params.purpose == Purpose::Use && !machine.is_up() {
-            let what = format!("{} {} of {id} is {}", C::MACHINE, machine.id, machine.state);
+            let what =
+                format!("{} {} of {id} is {}", C::MACHINE, machine.short_id(), machine.state);
             return Err(Failure::expired(what)
                 .hint("stop it, and take a new one: it costs money as long as it is there"));
         }
@@ -100,12 +112,12 @@ pub(super) fn owned<C: Cloud>(
     lease: &Lease,
     id: &LeaseId,
 ) -> Result<Option<(Machine, Option<u64>)>, Failure> {
-    for place in cloud.places(&region_of(lease)) {
+    for place in cloud.places(&places_of(cloud, lease)) {
         let Some((machine, now)) = cloud.machine(At { call, place }, &lease.cloud_id)? else {
             continue;
         };
         if !machine.is_of(id) {
-            let what = format!("{} {} is not the one of {id}", C::MACHINE, lease.cloud_id);
+            let what = format!("{} {} is not the one of {id}", C::MACHINE, machine.short_id());
             return Err(Failure::precondition(what));
         }
         return Ok(Some((machine, now)));
@@ -114,14 +126,24 @@ pub(super) fn owned<C: Cloud>(
 }
 
 /// One page of all boxes, place after place.
-pub fn list<C: Cloud>(cloud: &C, call: &Call, params: ListParams) -> Result<ListResult, Failure> {
+pub(super) fn list<C: Cloud>(
+    cloud: &C,
+    call: &Call,
+    params: ListParams,
+) -> Result<ListResult, Failure> {
     let places = cloud.places(&[]);
     let cursor = params.cursor.as_deref().unwrap_or_default();
     let first = places.first().copied().unwrap_or_default();
     let (place, token) = cursor.split_once(' ').unwrap_or((first, ""));
     let token = Some(token).filter(|token| !token.is_empty());
     let (all, next) = cloud.page(At { call, place }, token)?;
-    let leases = all.iter().filter_map(|one| one.lease(&Reached::Known(None))).collect();
+    let mut leases: Vec<Lease> = Vec::new();
+    for lease in all.iter().filter_map(|one| one.lease(&Reached::Known(None))) {
+        // Where a machine and what is left of one are listed, the first one counts.
+        if leases.iter().all(|known| known.lease_id != lease.lease_id) {
+            leases.push(lease);
+        }
+    }
     let after = places.iter().skip_while(|one| **one != place).nth(1);
     let next_cursor = match next {
         Some(token) => Some(format!("{place} {token}")),
@@ -131,7 +153,11 @@ pub fn list<C: Cloud>(cloud: &C, call: &Call, params: ListParams) -> Result<List
 }
 
 /// Notes at a box that it is in use, by the service's own clock.
-pub fn touch<C: Cloud>(cloud: &C, call: &Call, params: TouchParams) -> Result<Lease, Failure> {
+pub(super) fn touch<C: Cloud>(
+    cloud: &C,
+    call: &Call,
+    params: TouchParams,
+) -> Result<Lease, Failure> {
     let known = &params.lease;
     let gone = || Failure::not_found(format!("no {} of {}", C::MACHINE, known.lease_id));
     let (machine, now) = owned(cloud, call, known, &known.lease_id)?.ok_or_else(gone)?;
@@ -141,11 +167,14 @@ pub fn touch<C: Cloud>(cloud: &C, call: &Call, params: TouchParams) -> Result<Le
 }
 
 /// Places that what is known of a lease names.
-fn likely(params: &ResolveParams) -> Vec<&str> {
-    let recorded = params.resources.iter().filter_map(|resource| resource.region.as_deref());
-    params.known.iter().flat_map(region_of).chain(recorded).collect()
+fn likely<'a, C: Cloud>(cloud: &C, params: &'a ResolveParams) -> Vec<&'a str> {
+    let recorded = params.resources.iter().flat_map(|resource| {
+        cloud.place_of(&resource.cloud_id).into_iter().chain(resource.region.as_deref())
+    });
+    params.known.iter().flat_map(|known| places_of(cloud, known)).chain(recorded).collect()
 }
 
-pub(super) fn region_of(lease: &Lease) -> Vec<&str> {
-    lease.labels.get("region").map(String::as_str).into_iter().collect()
+pub(super) fn places_of<'a, C: Cloud>(cloud: &C, lease: &'a Lease) -> Vec<&'a str> {
+    let region = lease.labels.get("region").map(String::as_str);
+    cloud.place_of(&lease.cloud_id).into_iter().chain(region).collect()
 }

@@ -24,6 +24,8 @@ pub struct Machine {
     pub state: String,
     /// How it is, in ours.
     pub phase: Phase,
+    /// Why it ended, as `evidence.collect` says it, where the service tells.
+    pub ended: Option<&'static str>,
 }
 
 /// How far a machine is.
@@ -35,6 +37,8 @@ pub enum Phase {
     Up,
     /// It does not run, and is still paid for.
     Down,
+    /// It never will run, and is still there; or it is only a part of what was a machine.
+    Failed,
     /// It goes.
     Leaving,
 }
@@ -55,6 +59,11 @@ pub fn is_of(labels: &BTreeMap<String, String>, id: &LeaseId) -> bool {
     labelled(labels, "crabbox") == "true" && labelled(labels, "lease") == id.as_str()
 }
 
+/// What people call something by its id, which may be a path.
+pub fn short(id: &str) -> &str {
+    id.rsplit('/').next().unwrap_or_default()
+}
+
 /// The name a lease's key has at a service.
 pub fn key_name(id: &LeaseId) -> String {
     format!("crabbox-{}", id.as_str().replace('_', "-"))
@@ -71,6 +80,10 @@ impl Machine {
         labels.into_iter().chain([&*self.id, &*self.name]).any(|known| known == name)
     }
 
+    pub(super) fn short_id(&self) -> &str {
+        short(&self.id)
+    }
+
     /// Whether it is on its way to run, or runs.
     pub(super) fn is_up(&self) -> bool {
         matches!(self.phase, Phase::Coming | Phase::Up)
@@ -82,6 +95,7 @@ impl Machine {
             (Phase::Up, state) => state,
             (Phase::Coming, _) => "leased",
             (Phase::Down, _) => "expired",
+            (Phase::Failed, _) => "failed",
             (Phase::Leaving, _) => "released",
         }
     }

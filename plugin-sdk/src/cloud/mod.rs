@@ -1,28 +1,36 @@
 //! Clouds whose machines become boxes: a provider makes, finds and deletes machines, and everything else about their
 //! leases is here, the same for all of them.
 //!
-//! A provider says what is its own in [`Cloud`] and [`Site`], and its [`SshLease`](crate::SshLease) passes on to
-//! [`acquire()`], [`resolve`], [`list`], [`release`] and [`touch`]. Machines and what is made beside them carry the
-//! labels of their lease from the request on that makes them, so that they are found whatever was lost; nothing that
-//! is labelled for another lease is touched.
+//! A provider says what is its own in [`Cloud`], [`Look`] and [`Site`], and is an [`SshLease`] by that. Machines and what
+//! is made beside them carry the labels of their lease from the request on that makes them, so that they are found
+//! whatever was lost; nothing that is labelled for another lease is touched.
 
 mod acquire;
+mod catalog;
 mod class;
+mod codes;
 mod find;
 mod machine;
+mod market;
 mod network;
 mod remove;
 
-pub use acquire::{Order, acquire};
+pub use acquire::Order;
+pub use catalog::{Offers, arch, check_places, price, whole};
 pub use class::{Classes, distinct};
-pub use find::{list, resolve, touch};
-pub use machine::{Extra, Machine, Phase, Reached, is_of, key_name};
-pub use network::is_network;
-pub use remove::release;
+pub use codes::Codes;
+pub use machine::{Extra, Machine, Phase, Reached, is_of, key_name, short};
+pub use market::Market;
+pub use network::{admitted, check_networks, is_network};
+pub use remove::remove;
 
 use std::collections::BTreeMap;
 
-use crate::{BoxRequest, Call, ErrorKind, Failure, LeaseId};
+use crate::{
+    AcquireParams, BoxRequest, Call, CatalogParams, CatalogResult, Check, ErrorKind,
+    EvidenceParams, EvidenceResult, Failure, Lease, LeaseId, ListParams, ListResult, Offer, Price,
+    QuoteParams, QuoteResult, ReleaseOutcome, ReleaseParams, ResolveParams, SshLease, TouchParams,
+};
 
 /// One part of a cloud, as one call sees it.
 #[derive(Debug, Clone, Copy)]
@@ -53,14 +61,24 @@ pub trait Cloud: Send + Sync + 'static {
     fn classes(_request: &BoxRequest) -> Classes {
         Self::CLASSES
     }
+    /// What may have become of a machine that is gone, behind the words that say so.
+    const GONE: &'static str = "";
+    /// Whether a listing says all there is to know of a machine; else one that is meant is asked for by its id as well.
+    const LISTS_ALL: bool = true;
 
     /// Everywhere something of ours may be. What is known of a lease names the likely ones, which go first.
     fn places<'a>(&'a self, likely: &[&'a str]) -> Vec<&'a str>;
 
-    /// The machines that are labelled for a lease and still there. It may lag behind.
+    /// The place that an id of the service names, where ids do.
+    fn place_of<'a>(&self, _id: &'a str) -> Option<&'a str> {
+        None
+    }
+
+    /// The machines that are labelled for a lease and still there; others among them are left out. It may lag behind.
     fn machines_of(&self, at: At<'_>, id: &LeaseId) -> Result<Vec<Machine>, Failure>;
 
-    /// One page of all machines that are ours; the cursor is what the last page came with.
+    /// One page of all machines that are ours, the cursor is what the last page came with; behind them may be what is left
+    /// of one.
     fn page(&self, at: At<'_>, cursor: Option<&str>) -> Result<Page, Failure>;
 
     /// A machine by the service's id, and the service's clock in seconds since 1970; nothing when it does not exist.
@@ -74,28 +92,38 @@ pub trait Cloud: Send + Sync + 'static {
         labels: &BTreeMap<String, String>,
     ) -> Result<(), Failure>;
 
-    /// Lets machines go; those that are gone, or on their way, are as good.
+    /// Lets machines go; those that are gone, or on their way, are as good. What waits for the end of that is cancelled
+    /// when somebody is in a hurry.
     fn delete(&self, at: At<'_>, machines: &[Machine]) -> Result<(), Failure>;
 
-    /// What was made for a lease beside its machine and goes after it.
+    /// What was made for a lease beside its machine and goes after it; others among it are left out.
     fn extras_of(&self, at: At<'_>, id: &LeaseId) -> Result<Vec<Extra>, Failure>;
 
-    /// Deletes it.
+    /// Deletes it, with the same exception.
     fn delete_extra(&self, at: At<'_>, extra: &Extra) -> Result<(), Failure>;
-
-    /// Looks at what would be wrong for every machine, before anything is made.
-    fn precheck(&self, order: &Order<'_>) -> Result<(), Failure>;
 
     /// Where to look for room, in order.
     fn tour<'a>(&'a self, _order: &Order<'_>) -> Vec<&'a str> {
         self.places(&[])
     }
 
-    /// Makes one place ready for machines of an order.
-    fn site<'a>(&'a self, order: &'a Order<'a>, place: &'a str) -> Result<impl Site + 'a, Failure>;
+    /// Looks at one place: what would be wrong there for every machine is found before anything is made.
+    fn look<'a>(&'a self, order: &'a Order<'a>, place: &'a str) -> Result<impl Look + 'a, Failure>;
 
-    /// Machine types that could probably be had and were not tried, the largest first.
-    fn others(&self, order: &Order<'_>, tried: &[&str]) -> Result<Vec<String>, Failure>;
+    /// Machine types that could probably be had for such a request, the largest first.
+    fn others(&self, call: &Call, request: &BoxRequest) -> Result<Vec<String>, Failure>;
+
+    /// Machine types that can be asked for; classes are put in.
+    fn sizes(&self, call: &Call, params: &CatalogParams) -> Result<Offers, Failure>;
+
+    /// Places that can be asked for.
+    fn regions(&self, call: &Call) -> Result<Vec<Offer>, Failure>;
+
+    /// What a machine type costs.
+    fn price(&self, call: &Call, request: &BoxRequest, machine: &str) -> Result<Price, Failure>;
+
+    /// Looks at credentials and prerequisites; creates nothing.
+    fn doctor(&self, call: &Call) -> Result<Vec<Check>, Failure>;
 
     /// Refuses what a machine cannot be.
     fn check(&self, request: &BoxRequest) -> Result<(), Failure> {
@@ -112,6 +140,73 @@ pub trait Cloud: Send + Sync + 'static {
             ));
         }
         Ok(())
+    }
+}
+
+impl<C: Cloud> SshLease for C {
+    fn idempotent_acquire(&self) -> bool {
+        true
+    }
+
+    fn acquire(&self, call: &Call, params: AcquireParams) -> Result<Lease, Failure> {
+        acquire::acquire(self, call, params)
+    }
+
+    fn resolve(&self, call: &Call, params: ResolveParams) -> Result<Lease, Failure> {
+        find::resolve(self, call, params)
+    }
+
+    fn list(&self, call: &Call, params: ListParams) -> Result<ListResult, Failure> {
+        find::list(self, call, params)
+    }
+
+    fn release(&self, call: &Call, params: ReleaseParams) -> Result<ReleaseOutcome, Failure> {
+        remove::release(self, call, params)
+    }
+
+    fn touch(&self, call: &Call, params: TouchParams) -> Result<Lease, Failure> {
+        find::touch(self, call, params)
+    }
+
+    fn facts(&self) -> &'static [&'static str] {
+        &["catalog.sizes", "catalog.regions", "pricing.quote", "evidence.collect"]
+    }
+
+    fn sizes(&self, call: &Call, params: CatalogParams) -> Result<CatalogResult, Failure> {
+        catalog::sizes(self, call, &params)
+    }
+
+    fn regions(&self, call: &Call, _params: CatalogParams) -> Result<CatalogResult, Failure> {
+        catalog::regions(self, call)
+    }
+
+    fn quote(&self, call: &Call, params: QuoteParams) -> Result<QuoteResult, Failure> {
+        catalog::quote(self, call, &params)
+    }
+
+    fn evidence(&self, call: &Call, params: EvidenceParams) -> Result<EvidenceResult, Failure> {
+        catalog::evidence(self, call, &params)
+    }
+
+    fn doctor(&self, call: &Call) -> Result<Vec<Check>, Failure> {
+        Cloud::doctor(self, call)
+    }
+}
+
+/// A place that was looked at. A closure that makes it ready is one.
+pub trait Look {
+    /// The place, once it is ready.
+    type Site: Site;
+
+    /// Makes what all machines of an order need there.
+    fn prepare(self) -> Result<Self::Site, Failure>;
+}
+
+impl<S: Site, F: FnOnce() -> Result<S, Failure>> Look for F {
+    type Site = S;
+
+    fn prepare(self) -> Result<S, Failure> {
+        self()
     }
 }
 
@@ -136,11 +231,27 @@ pub struct Candidate {
     pub machine: String,
     /// The region, location or zone.
     pub place: String,
-    /// `spot` or `on-demand`.
-    pub market: Option<&'static str>,
+    /// How it is paid for.
+    pub market: Option<Market>,
 }
 
 impl Candidate {
+    /// Every machine type at every place, paid for in every way: first by the way, then by the machine.
+    pub fn all(markets: &[Option<Market>], machines: &[&str], places: &[&str]) -> Vec<Self> {
+        let mut all = Vec::new();
+        for &market in markets {
+            for machine in machines.iter().map(|&machine| machine.to_owned()) {
+                let at = |place: &&str| Self {
+                    machine: machine.clone(),
+                    place: (*place).to_owned(),
+                    market,
+                };
+                all.extend(places.iter().map(at));
+            }
+        }
+        all
+    }
+
     /// Whether no limit was told of the same machine here. A limit of the account is the same wherever a machine stands.
     pub fn is_within_limits(&self, misses: &[Miss]) -> bool {
         let same = |one: &Self| (&one.machine, one.market) == (&self.machine, self.market);

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use super::find::{owned, region_of};
+use super::find::{owned, places_of};
 use super::{At, Cloud};
-use crate::{Call, Failure, LeaseId, ReleaseOutcome, ReleaseParams, Woken};
+use crate::{Call, ErrorKind, Failure, LeaseId, Outcome, ReleaseOutcome, ReleaseParams};
 
 /// Between two looks whether a deleted machine is gone, and how many there are: half a minute together.
 const LOOK: Duration = Duration::from_millis(500);
 const LOOKS: usize = 60;
 
 /// Gives a box back; what is labelled for another lease is not touched.
-pub fn release<C: Cloud>(
+pub(super) fn release<C: Cloud>(
     cloud: &C,
     call: &Call,
     params: ReleaseParams,
@@ -22,11 +22,12 @@ pub fn release<C: Cloud>(
     if call.dry_run() {
         return Ok(ReleaseOutcome::Retained);
     }
-    remove(cloud, call, &expected.lease_id, &cloud.places(&region_of(&lease)))
+    remove(cloud, call, &expected.lease_id, &cloud.places(&places_of(cloud, &lease)))
 }
 
-/// Removes everything that was made for a lease: place by place its machines, then, once they are gone, the rest.
-pub(super) fn remove<C: Cloud>(
+/// Removes everything that was made for a lease: place by place its machines, then, once they are gone, the rest. Where
+/// somebody is in a hurry and it still goes on, that is pending.
+pub fn remove<C: Cloud>(
     cloud: &C,
     call: &Call,
     id: &LeaseId,
@@ -34,26 +35,33 @@ pub(super) fn remove<C: Cloud>(
 ) -> Result<ReleaseOutcome, Failure> {
     let mut outcome = ReleaseOutcome::AlreadyGone;
     for &place in places {
-        let at = At { call, place };
-        let mut all = cloud.machines_of(at, id)?;
-        all.retain(|machine| machine.is_of(id));
-        if !all.is_empty() {
-            cloud.delete(at, &all)?;
-            if !is_gone(cloud, at, id)? {
+        match remove_at(cloud, At { call, place }, id) {
+            Ok(true) => outcome = ReleaseOutcome::Released,
+            Ok(false) => {}
+            Err(failure) if failure.kind() == ErrorKind::Cancelled => {
                 return Ok(ReleaseOutcome::Pending);
             }
-            outcome = ReleaseOutcome::Released;
+            Err(failure) => return Err(failure),
         }
-        if remove_extras(cloud, at, id)? {
-            outcome = ReleaseOutcome::Released;
-        }
-        // The journal may be about another lease by now; what is gone needs no entry either way.
-        all.iter().for_each(|machine| drop(call.forget(&machine.resource(C::MACHINE))));
     }
     Ok(outcome)
 }
 
-/// Removes what was made beside machines in one place; whether there was anything.
+/// Removes everything in one place; whether there was anything.
+fn remove_at<C: Cloud>(cloud: &C, at: At<'_>, id: &LeaseId) -> Result<bool, Failure> {
+    let mut all = cloud.machines_of(at, id)?;
+    all.retain(|machine| machine.is_of(id));
+    if !all.is_empty() {
+        cloud.delete(at, &all)?;
+        until_gone(cloud, at, id)?;
+    }
+    let extras = remove_extras(cloud, at, id)?;
+    // The journal may be about another lease by now; what is gone needs no entry either way.
+    all.iter().for_each(|machine| drop(at.call.forget(&machine.resource(C::MACHINE))));
+    Ok(extras || !all.is_empty())
+}
+
+/// Removes what was made beside machines in one place, in the order in which it is found; whether there was anything.
 pub(super) fn remove_extras<C: Cloud>(
     cloud: &C,
     at: At<'_>,
@@ -73,14 +81,11 @@ pub(super) fn remove_extras<C: Cloud>(
 }
 
 /// Looks until nothing is there any more. Who is in a hurry does not wait for it, and nothing is proven then.
-fn is_gone<C: Cloud>(cloud: &C, at: At<'_>, id: &LeaseId) -> Result<bool, Failure> {
-    for _ in 0..LOOKS {
-        if !cloud.machines_of(at, id)?.iter().any(|machine| machine.is_of(id)) {
-            return Ok(true);
-        }
-        if at.call.sleep(LOOK)? == Woken::Cancel {
-            break;
-        }
-    }
-    Ok(false)
+fn until_gone<C: Cloud>(cloud: &C, at: At<'_>, id: &LeaseId) -> Result<(), Failure> {
+    let look = || {
+        let all = cloud.machines_of(at, id)?;
+        Ok((!all.iter().any(|machine| machine.is_of(id))).then_some(()))
+    };
+    let late = || Failure::cancelled("it still goes on", Outcome::Uncertain);
+    at.call.poll(LOOK, LOOKS, look)?.ok_or_else(late)
 }

@@ -3,8 +3,9 @@
 
     server.py FOLDER POLICY MACHINE    prints a JSON line with its address and a user's keys, serves until its input ends
 
-moto checks every signature, and every action against POLICY (a file; its conditions are left out, which moto cannot
-judge). In front of it are capacity, throttling, quotas, placement scores, and client tokens, which moto does not have.
+moto checks every signature, and every action against POLICY (a file). In front of it are capacity, throttling, quotas,
+placement scores and client tokens, which moto does not have, and the tags by which its own reading of a policy's conditions
+is applied to what shall be deleted.
 MACHINE is the program that sets an instance up from its user data. `POST /_fake` changes how it behaves (see `how`),
 `GET /_fake` tells what it has and what it was asked; neither is Amazon's.
 """
@@ -35,7 +36,7 @@ import moto.ec2.models.elastic_network_interfaces as interfaces
 from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT
 from moto.ec2 import ec2_backends
 from moto.iam import iam_backends
-from moto.iam.access_control import IAMRequest, IAMRequestBase
+from moto.iam.access_control import IAMPolicy, IAMRequest, IAMRequestBase, PermissionResult
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
@@ -73,8 +74,6 @@ def user(name, policy):
 
 with open(POLICY) as file:
     policy = json.load(file)
-for statement in policy["Statement"]:
-    statement.pop("Condition", None)
 everything = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
 key, admin = user("crabbox", policy), user("admin", everything)
 # A role that may be taken on, and then do what the user may.
@@ -104,10 +103,34 @@ class Request:
 
     def allowed(self):
         """What moto does for the actions it knows."""
+        self.of_moto().check_signature()
+        self.of_moto().check_action_permitted("*")
+
+    def of_moto(self):
         headers = {name[5:].replace("_", "-").title(): value for name, value in self.environ.items() if name.startswith("HTTP_")}
         headers["Content-Type"] = self.environ.get("CONTENT_TYPE", "")
-        IAMRequest(ACCOUNT, "POST", "/", self.form, self.body, headers, self.action).check_signature()
-        IAMRequest(ACCOUNT, "POST", "/", self.form, self.body, headers, self.action).check_action_permitted("*")
+        return IAMRequest(ACCOUNT, "POST", "/", self.form, self.body, headers, self.action)
+
+    def out_of_reach(self):
+        """What shall be deleted and may not be, for its tags. moto compares them, and never looks for them; what is not there
+        has none."""
+        ec2 = ec2_backends[ACCOUNT][self.region or "us-east-1"]
+        if self.action == "TerminateInstances":
+            named = [value for name, value in self.form.items() if name.startswith("InstanceId")]
+            there = {one.id: one for one in ec2.all_instances()}
+        elif self.action == "DeleteKeyPair":
+            named, there = [self.form.get("KeyName")], ec2.key_pairs
+        else:
+            return []
+        try:
+            policies = [IAMPolicy(one) for one in self.of_moto()._access_key.collect_policies()]
+        except Exception:
+            return []  # Who has no key is refused by moto itself.
+        def may(tags):
+            told = [one.is_action_permitted("ec2:" + self.action, "*", None, {"ec2:ResourceTag/crabbox": tags.get("crabbox", "")}) for one in policies]
+            return PermissionResult.PERMITTED in told and PermissionResult.DENIED not in told
+        tags = lambda name: {tag["key"]: tag["value"] for tag in there[name].get_tags()} if name in there else {}
+        return [name for name in named if not may(tags(name))]
 
     def moto(self):
         """Status, headers and body as moto answers."""
@@ -262,6 +285,8 @@ def serve(environ, begin):
                 headers, body = [("content-type", "application/x-amz-json-1.1")], json.dumps(body).encode()
         elif request.action == "RunInstances" and request.form.get("DryRun", "").lower() != "true":
             status, headers, body = run(request)
+        elif request.out_of_reach():
+            status, body = "403 X", refusal("UnauthorizedOperation", "You are not authorized to perform this operation.")
         else:
             status, headers, body = request.moto()
             if request.action == "TerminateInstances" and status.startswith("200"):

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
+use crabbox_plugin_sdk::cloud::Codes;
 use crabbox_plugin_sdk::{
     Call, ErrorKind, Failure, HttpAuth, HttpBody, Repeat, Reply, SecretText, Sigv4Auth, every_page,
 };
@@ -236,53 +237,30 @@ const VERIFIED: &str = "AWS still looks at the account; try again in some hours"
 const KEYS: &str = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in with `aws sso login`";
 const RIGHT: &str = "the policy that crabbox needs is on its page about the aws provider";
 
-/// The service's own words for an error, what they mean, and what can be done. A word that begins with a dot is the end
-/// of one.
-const CODES: &[(&str, ErrorKind, &str)] = &[
-    ("InsufficientInstanceCapacity", ErrorKind::Capacity, ""),
-    ("InsufficientHostCapacity", ErrorKind::Capacity, ""),
-    ("InsufficientCapacity", ErrorKind::Capacity, ""),
-    ("SpotMaxPriceTooLow", ErrorKind::Capacity, ""),
-    ("Unsupported", ErrorKind::Capacity, ""),
-    ("UnsupportedOperation", ErrorKind::Capacity, ""),
-    ("InvalidInstanceType", ErrorKind::Capacity, ""),
-    ("InvalidInstanceType.NotFound", ErrorKind::Capacity, ""),
-    ("MaxSpotInstanceCountExceeded", ErrorKind::Quota, LIMIT),
-    ("VcpuLimitExceeded", ErrorKind::Quota, LIMIT),
-    ("InstanceLimitExceeded", ErrorKind::Quota, LIMIT),
+/// The service's own words for an error, what they mean, and what can be done.
+const CODES: Codes = Codes(&[
+    ("InsufficientInstanceCapacity|InsufficientHostCapacity", ErrorKind::Capacity, ""),
+    ("InsufficientCapacity|SpotMaxPriceTooLow", ErrorKind::Capacity, ""),
+    ("Unsupported|UnsupportedOperation", ErrorKind::Capacity, ""),
+    ("InvalidInstanceType|InvalidInstanceType.NotFound", ErrorKind::Capacity, ""),
+    ("MaxSpotInstanceCountExceeded|VcpuLimitExceeded", ErrorKind::Quota, LIMIT),
+    ("InstanceLimitExceeded|LimitExceeded", ErrorKind::Quota, LIMIT),
     ("RulesPerSecurityGroupLimitExceeded", ErrorKind::Quota, RULES),
-    ("LimitExceeded", ErrorKind::Quota, LIMIT),
-    ("RequestLimitExceeded", ErrorKind::RateLimited, ""),
-    ("RequestThrottled", ErrorKind::RateLimited, ""),
-    ("Throttling", ErrorKind::RateLimited, ""),
-    ("ThrottlingException", ErrorKind::RateLimited, ""),
-    ("TooManyRequestsException", ErrorKind::RateLimited, ""),
-    ("AuthFailure", ErrorKind::Auth, KEYS),
-    ("InvalidClientTokenId", ErrorKind::Auth, KEYS),
-    ("UnrecognizedClientException", ErrorKind::Auth, KEYS),
-    ("SignatureDoesNotMatch", ErrorKind::Auth, KEYS),
-    ("InvalidSignatureException", ErrorKind::Auth, KEYS),
+    ("RequestLimitExceeded|RequestThrottled|Throttling", ErrorKind::RateLimited, ""),
+    ("ThrottlingException|TooManyRequestsException", ErrorKind::RateLimited, ""),
+    ("AuthFailure|InvalidClientTokenId|UnrecognizedClientException", ErrorKind::Auth, KEYS),
+    ("SignatureDoesNotMatch|InvalidSignatureException", ErrorKind::Auth, KEYS),
     ("MissingAuthenticationToken", ErrorKind::Auth, KEYS),
     ("RequestExpired", ErrorKind::Auth, "look at this machine's clock, and log in again"),
-    ("ExpiredToken", ErrorKind::Auth, "log in again"),
-    ("ExpiredTokenException", ErrorKind::Auth, "log in again"),
-    ("UnauthorizedOperation", ErrorKind::Permission, RIGHT),
-    ("AccessDenied", ErrorKind::Permission, RIGHT),
-    ("AccessDeniedException", ErrorKind::Permission, RIGHT),
+    ("ExpiredToken|ExpiredTokenException", ErrorKind::Auth, "log in again"),
+    ("UnauthorizedOperation|AccessDenied|AccessDeniedException", ErrorKind::Permission, RIGHT),
     ("OptInRequired", ErrorKind::Billing, "turn the region or the service on in AWS's console"),
     ("PendingVerification", ErrorKind::Billing, VERIFIED),
     ("Blocked", ErrorKind::Billing, "AWS has blocked the account"),
-    ("IdempotentParameterMismatch", ErrorKind::Conflict, ""),
-    ("DependencyViolation", ErrorKind::Conflict, ""),
-    ("InvalidAMIID.Unavailable", ErrorKind::NotFound, ""),
-    (".Duplicate", ErrorKind::Conflict, ""),
-    (".Malformed", ErrorKind::NotFound, ""),
-    (".NotFound", ErrorKind::NotFound, ""),
-    ("InternalError", ErrorKind::Transient, ""),
-    ("InternalFailure", ErrorKind::Transient, ""),
-    ("ServiceUnavailable", ErrorKind::Transient, ""),
-    ("Unavailable", ErrorKind::Transient, ""),
-];
+    ("IdempotentParameterMismatch|DependencyViolation|*.Duplicate", ErrorKind::Conflict, ""),
+    ("InvalidAMIID.Unavailable|*.Malformed|*.NotFound", ErrorKind::NotFound, ""),
+    ("InternalError|InternalFailure|ServiceUnavailable|Unavailable", ErrorKind::Transient, ""),
+]);
 
 /// The answer, or what its error means.
 pub(crate) fn ok(action: &str, reply: Reply) -> Result<Reply, Failure> {
@@ -294,17 +272,13 @@ pub(crate) fn ok(action: &str, reply: Reply) -> Result<Reply, Failure> {
     };
     // What follows can only be read with a right of its own.
     let message = message.split(" Encoded authorization failure").next().unwrap_or_default();
-    let fits =
-        |row: &&(&str, _, _)| row.0 == code || (row.0.starts_with('.') && code.ends_with(row.0));
-    let (kind, hint) = match CODES.iter().find(fits) {
-        Some((_, kind, hint)) => (*kind, *hint),
+    let meaning = CODES.meaning(&code).unwrap_or(match reply.status() {
         // Everything an instance type cannot do has the most general of words.
-        None if of_type(&code, message) => (ErrorKind::Capacity, ""),
-        None if reply.status() >= 500 => (ErrorKind::Transient, ""),
-        None => (ErrorKind::InvalidRequest, ""),
-    };
-    let failure = Failure::new(kind, format!("{action}: {} ({code})", message.trim()));
-    Err(if hint.is_empty() { failure } else { failure.hint(hint) })
+        _ if of_type(&code, message) => (ErrorKind::Capacity, ""),
+        500.. => (ErrorKind::Transient, ""),
+        _ => (ErrorKind::InvalidRequest, ""),
+    });
+    Err(Codes::failure(&code, &format!("{action}: {}", message.trim()), meaning))
 }
 
 /// Whether a refusal is about the instance type, so that another one may do.

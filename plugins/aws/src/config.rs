@@ -1,6 +1,6 @@
 //! The settings as the user writes them, what must be true of them, and which machines a class means.
 
-use crabbox_plugin_sdk::cloud::{Classes, distinct, is_network};
+use crabbox_plugin_sdk::cloud::{Classes, Market, distinct};
 use crabbox_plugin_sdk::{BoxRequest, Failure};
 use serde::Deserialize;
 
@@ -50,14 +50,14 @@ pub(crate) const CLASSES: Classes = Classes(&[
 /// The instance families whose vCPUs are counted together, which all classes are of.
 const STANDARD: &[u8] = b"acdhimrtz";
 
-/// The block `providers.aws`, or `aws`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// What the schema says of each; the block `providers.aws`, or `aws`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub(crate) struct Settings {
     pub(crate) region: String,
     regions: Vec<String>,
     pub(crate) zones: Vec<String>,
-    fallback: String,
+    pub(crate) fallback: String,
     pub(crate) ami: Option<String>,
     mac_host_id: Option<String>,
     pub(crate) root_gb: u32,
@@ -69,55 +69,7 @@ pub(crate) struct Settings {
     pub(crate) address_url: String,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            region: "eu-west-1".to_owned(),
-            regions: Vec::new(),
-            zones: Vec::new(),
-            fallback: "on-demand-after-120s".to_owned(),
-            ami: None,
-            mac_host_id: None,
-            root_gb: 400,
-            security_group_id: None,
-            subnet_id: None,
-            ssh_cidrs: Vec::new(),
-            instance_profile: None,
-            endpoint_url: None,
-            address_url: "https://checkip.amazonaws.com".to_owned(),
-        }
-    }
-}
-
-/// How an instance is paid for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Market {
-    Spot,
-    OnDemand,
-}
-
-impl Market {
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Spot => "spot",
-            Self::OnDemand => "on-demand",
-        }
-    }
-}
-
 impl Settings {
-    /// Refuses networks that are none.
-    pub(crate) fn check(&self) -> Result<(), Failure> {
-        let wrong = |cidr: &&String| !is_network(cidr);
-        match self.ssh_cidrs.iter().find(wrong) {
-            Some(cidr) => {
-                Err(Failure::invalid_config("/ssh-cidrs", format!("{cidr} is no network"))
-                    .hint("write 203.0.113.7/32, or 0.0.0.0/0 for everybody"))
-            }
-            None => Ok(()),
-        }
-    }
-
     /// The user's own host for a Mac; none for anything else. crabbox makes no hosts and releases none.
     pub(crate) fn host(&self, system: System) -> Result<Option<&str>, Failure> {
         match (system, &self.mac_host_id) {
@@ -132,6 +84,14 @@ impl Settings {
         }
     }
 
+    /// How to pay, the preferred way first; hosts for Macs are nobody's spare.
+    pub(crate) fn markets(&self, request: &BoxRequest) -> &'static [Market] {
+        match System::of(request) {
+            System::Mac => &[Market::OnDemand],
+            _ => Market::order_of(request, &self.fallback),
+        }
+    }
+
     /// Every region that may hold something of ours, after those that are likely to.
     pub(crate) fn regions<'a>(&'a self, likely: &[&'a str]) -> Vec<&'a str> {
         let own = [&self.region].into_iter().chain(&self.regions).map(String::as_str);
@@ -143,22 +103,11 @@ impl Settings {
         self.ami.is_some() || self.subnet_id.is_some() || self.security_group_id.is_some()
     }
 
-    /// The zones to ask for in a region; one that is none leaves the choice to AWS.
-    pub(crate) fn zones<'a>(&'a self, region: &str) -> Vec<Option<&'a str>> {
-        let there = |zone: &&String| zone.strip_prefix(region).is_some_and(|rest| rest.len() <= 1);
-        let all: Vec<_> = self.zones.iter().filter(there).map(|zone| Some(zone.as_str())).collect();
-        if all.is_empty() || self.subnet_id.is_some() { vec![None] } else { all }
-    }
-
-    /// How to pay, the preferred way first.
-    pub(crate) fn markets(&self, request: &BoxRequest) -> &'static [Market] {
-        let host = System::of(request) == System::Mac;
-        let spot = request.market.as_deref() == Some("spot") && !host;
-        match (spot, self.fallback.starts_with("on-demand")) {
-            (false, _) => &[Market::OnDemand],
-            (true, false) => &[Market::Spot],
-            (true, true) => &[Market::Spot, Market::OnDemand],
-        }
+    /// The zones to ask for in a region; the region itself leaves the choice to AWS.
+    pub(crate) fn zones<'a>(&'a self, region: &'a str) -> Vec<&'a str> {
+        let there = |zone: &&str| zone.strip_prefix(region).is_some_and(|rest| rest.len() <= 1);
+        let all: Vec<_> = self.zones.iter().map(String::as_str).filter(there).collect();
+        if all.is_empty() || self.subnet_id.is_some() { vec![region] } else { all }
     }
 }
 
@@ -196,22 +145,10 @@ mod tests {
     }
 
     #[test]
-    fn only_networks_may_log_in() {
-        let with =
-            |cidr: &str| Settings { ssh_cidrs: vec![cidr.to_owned()], ..Settings::default() };
-        for good in ["203.0.113.7/32", "0.0.0.0/0", "2001:db8::/64"] {
-            assert!(with(good).check().is_ok(), "{good}");
-        }
-        for bad in ["203.0.113.7", "203.0.113.7/33", "2001:db8::/129", "1.2.3/8", "x/8"] {
-            assert!(with(bad).check().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
     fn zones_are_asked_for_in_their_own_region() {
         let zones = ["eu-west-1a", "us-east-1b", "eu-west-1c"].map(str::to_owned).to_vec();
         let settings = Settings { zones, ..Settings::default() };
-        assert_eq!(settings.zones("eu-west-1"), [Some("eu-west-1a"), Some("eu-west-1c")]);
-        assert_eq!(settings.zones("eu-west-2"), [None]);
+        assert_eq!(settings.zones("eu-west-1"), ["eu-west-1a", "eu-west-1c"]);
+        assert_eq!(settings.zones("eu-west-2"), ["eu-west-2"]);
     }
 }

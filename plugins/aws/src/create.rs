@@ -3,10 +3,10 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use crabbox_plugin_sdk::Failure;
-use crabbox_plugin_sdk::cloud::{Candidate, Extra, Machine, Miss, Order, Site};
+use crabbox_plugin_sdk::cloud::{Candidate, Extra, Machine, Market, Miss, Order, Site};
 
 use crate::api::{Api, Query};
-use crate::config::{Market, Settings, vcpus};
+use crate::config::{Settings, vcpus};
 use crate::instance::{Made, key};
 use crate::site::{self, Image};
 use crate::system::System;
@@ -34,10 +34,10 @@ impl<'a> Region<'a> {
         api: Api<'a>,
         settings: &'a Settings,
         order: &'a Order<'a>,
+        image: Image,
     ) -> Result<Self, Failure> {
         let system = System::of(&order.params.request);
         let host = settings.host(system)?;
-        let image = site::image(&api, settings, system)?;
         let group = site::group(&api, settings, &order.bootstrap.ports)?;
         let add = |name: &str| {
             let labels =
@@ -56,7 +56,7 @@ impl<'a> Region<'a> {
 
     fn query(&self, candidate: &Candidate) -> Query {
         let settings = self.settings;
-        let market = candidate.market.unwrap_or_default();
+        let market = word(candidate);
         let zone = Some(&*candidate.place).filter(|zone| *zone != self.api.region);
         let tags = self.order.labels([
             ("region", self.api.region),
@@ -98,7 +98,7 @@ impl<'a> Region<'a> {
                 .with("NetworkInterface.1.DeleteOnTermination", true),
             None => query.with("SecurityGroupId.1", &self.group),
         };
-        if market != Market::Spot.word() {
+        if candidate.market != Some(Market::Spot) {
             return query.tags(&["instance", "volume"], &tags);
         }
         query
@@ -110,8 +110,7 @@ impl<'a> Region<'a> {
 
     /// Another one for each candidate, and the same one whenever a candidate is asked for again.
     fn token(&self, candidate: &Candidate) -> String {
-        let Candidate { machine, place, market } = candidate;
-        let market = &market.unwrap_or_default()[..2];
+        let (Candidate { machine, place, .. }, market) = (candidate, &word(candidate)[..2]);
         let token = format!("{}-{place}-{market}-{machine}", self.order.lease_id());
         token.chars().take(TOKEN).collect()
     }
@@ -124,7 +123,7 @@ impl<'a> Region<'a> {
 
     /// What is more than may run is not even asked for.
     fn too_large(&self, candidate: &Candidate) -> Result<(), Failure> {
-        let limit = self.markets.iter().find(|(m, _)| Some(m.word()) == candidate.market);
+        let limit = self.markets.iter().find(|(m, _)| Some(*m) == candidate.market);
         match (vcpus(&candidate.machine), limit) {
             (Some(vcpus), Some((market, Some(limit)))) if f64::from(vcpus) > *limit => {
                 let market = market.word();
@@ -139,21 +138,12 @@ impl<'a> Region<'a> {
 impl Site for Region<'_> {
     fn candidates(&self) -> Vec<Candidate> {
         let (request, region) = (&self.order.params.request, self.api.region);
-        let mut all = Vec::new();
-        let mut add = |machine: &str, market: Market, place: &str| {
-            let (machine, place) = (machine.to_owned(), place.to_owned());
-            all.push(Candidate { machine, place, market: Some(market.word()) });
-        };
-        for (market, _) in &self.markets {
-            for machine in self.system.classes().machines(request) {
-                for zone in self.settings.zones(region) {
-                    add(machine, *market, zone.unwrap_or(region));
-                }
-            }
-        }
+        let markets: Vec<_> = self.markets.iter().map(|(market, _)| Some(*market)).collect();
+        let (classes, zones) = (self.system.classes(), self.settings.zones(region));
+        let mut all = Candidate::all(&markets, &classes.machines(request), &zones);
         // An account of the free tier may have none of the classes, and says so of each.
         if let Some(small) = self.small() {
-            add(small, Market::OnDemand, region);
+            all.extend(Candidate::all(&[Some(Market::OnDemand)], &[small], &[region]));
         }
         all
     }
@@ -173,6 +163,10 @@ impl Site for Region<'_> {
         let first = first.ok_or_else(|| Failure::transient("RunInstances made nothing"))?;
         Ok(first.machine(self.api.region))
     }
+}
+
+fn word(candidate: &Candidate) -> &'static str {
+    candidate.market.unwrap_or(Market::OnDemand).word()
 }
 
 fn of_the_free_tier(failure: &Failure) -> bool {

@@ -1,5 +1,6 @@
 //! What stands between the user and an instance; nothing is made or changed.
 
+use crabbox_plugin_sdk::cloud::{Market, check_places};
 use crabbox_plugin_sdk::{
     BoxRequest, Call, Check, CheckStatus, ErrorKind, Failure, check, refused,
 };
@@ -7,27 +8,23 @@ use crabbox_plugin_sdk::{
 use crate::Aws;
 use crate::api::{Api, Query, is};
 use crate::catalog;
-use crate::config::{CLASSES, Market, vcpus};
+use crate::config::{CLASSES, vcpus};
 use crate::site;
 use crate::system::System;
+
+/// What may be allowed for some things only shows when they are there.
+const REMOVE: &str = "not looked at: ec2:TerminateInstances and ec2:DeleteKeyPair, which may be allowed for what crabbox made alone";
 
 pub(crate) fn checks(aws: &Aws, call: &Call) -> Result<Vec<Check>, Failure> {
     let (api, settings) = (aws.home(call), &aws.settings);
     let known = match catalog::regions(&api) {
-        Ok(known) => known.offers,
+        Ok(known) => known,
         Err(failure) => return Ok(vec![refused("aws.credentials", failure)?]),
     };
     let mut checks = vec![check("aws.credentials", CheckStatus::Ok, "they are known", "")];
-    for region in settings.regions(&[]) {
-        let id = "aws.region";
-        checks.push(match known.iter().any(|offer| offer.name == region) {
-            true => check(id, CheckStatus::Ok, region, ""),
-            false => {
-                let what = format!("the account has no region {region}");
-                check(id, CheckStatus::Fail, what, "turn it on, or choose another aws.region")
-            }
-        });
-    }
+    let hint = "turn it on, or choose another aws.region";
+    let none = "the account has no region";
+    checks.extend(check_places("aws.region", &settings.regions(&[]), &known, none, hint));
     let image = match site::image(&api, settings, System::Linux) {
         Ok(image) => image.image_id,
         Err(failure) => {
@@ -39,6 +36,7 @@ pub(crate) fn checks(aws: &Aws, call: &Call) -> Result<Vec<Check>, Failure> {
     for query in rights(&image) {
         checks.push(right(&api, query)?);
     }
+    checks.push(check("aws.right", CheckStatus::Skip, REMOVE, ""));
     checks.push(quota(&api));
     Ok(checks)
 }
@@ -56,7 +54,6 @@ fn rights(image: &str) -> Vec<Query> {
             .with("MaxCount", 1)
             .tags(&["instance", "volume"], &tags),
         dry("ImportKeyPair").with("KeyName", name).with("PublicKeyMaterial", key),
-        dry("DeleteKeyPair").with("KeyName", name),
         dry("CreateSecurityGroup").with("GroupName", name).with("GroupDescription", name),
     ]
 }

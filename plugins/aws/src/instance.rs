@@ -54,7 +54,7 @@ pub(crate) struct Instance {
     #[serde(default)]
     tag_set: Set<Tag>,
     #[serde(default)]
-    pub(crate) state_reason: Reason,
+    state_reason: Reason,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -62,12 +62,12 @@ struct State {
     name: String,
 }
 
-/// Why an instance is what it is.
+/// Why an instance is what it is, which the service remembers for an hour.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub(crate) struct Reason {
-    pub(crate) code: String,
-    pub(crate) message: String,
+struct Reason {
+    code: String,
+    message: String,
 }
 
 #[derive(Deserialize)]
@@ -120,7 +120,7 @@ impl Instance {
     }
 
     /// How it is, and why where that is known.
-    pub(crate) fn shown(&self) -> String {
+    fn shown(&self) -> String {
         let (state, why) = (&self.state.name, &self.state_reason.message);
         if why.is_empty() { state.clone() } else { format!("{state}: {why}") }
     }
@@ -131,6 +131,12 @@ impl Instance {
             "running" => Phase::Up,
             "stopping" | "stopped" => Phase::Down,
             _ => Phase::Leaving,
+        };
+        let ended = match &*self.state_reason.code {
+            "Server.SpotInstanceTermination" | "Server.SpotInstanceShutdown" => Some("preempted"),
+            // Only the timer on the machine switches it off from within.
+            "Client.InstanceInitiatedShutdown" => Some("expired"),
+            _ => None,
         };
         let mut labels = self.tags();
         labels.entry("region".to_owned()).or_insert_with(|| region.to_owned());
@@ -145,6 +151,7 @@ impl Instance {
             labels,
             state,
             phase,
+            ended,
         }
     }
 }

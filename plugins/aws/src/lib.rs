@@ -15,16 +15,16 @@ mod system;
 
 use std::collections::BTreeMap;
 
-use crabbox_plugin_sdk::cloud::{self, At, Classes, Cloud, Extra, Machine, Order, Page};
+use crabbox_plugin_sdk::cloud::{
+    self, At, Classes, Cloud, Extra, Look, Machine, Market, Offers, Order, Page,
+};
 use crabbox_plugin_sdk::{
-    AcquireParams, BoxRequest, Call, CatalogParams, CatalogResult, Check, EvidenceParams,
-    EvidenceResult, Failure, Lease, LeaseId, ListParams, ListResult, Plugin, QuoteParams,
-    QuoteResult, ReleaseOutcome, ReleaseParams, ResolveParams, SshLease, TouchParams, found,
-    settings,
+    BoxRequest, Call, CatalogParams, Check, ErrorKind, Failure, LeaseId, Offer, Plugin, Price,
+    found, settings_with_defaults,
 };
 
 use api::{Api, Query};
-use config::{Market, Settings};
+use config::Settings;
 use create::Region;
 use instance::{Instances, ours};
 use system::System;
@@ -32,8 +32,9 @@ use system::System;
 /// The plugin, ready to serve.
 pub fn plugin() -> Plugin {
     Plugin::ssh_lease(include_str!("../crabbox-plugin.toml"), |instance| {
-        let settings: Settings = settings(&instance)?;
-        settings.check()?;
+        let schema = include_str!("../config.schema.json");
+        let settings: Settings = settings_with_defaults(schema, instance)?;
+        cloud::check_networks(&settings.ssh_cidrs)?;
         Ok(Aws { settings })
     })
 }
@@ -110,15 +111,14 @@ impl Cloud for Aws {
     }
 
     fn delete_extra(&self, at: At<'_>, key: &Extra) -> Result<(), Failure> {
-        let query = Query::new("DeleteKeyPair").with("KeyName", &key.name);
-        found(self.at(at).tell(&query)).map(drop)
-    }
-
-    /// A wrong image, and a Mac without a host, are found before anything is made.
-    fn precheck(&self, order: &Order<'_>) -> Result<(), Failure> {
-        let system = System::of(&order.params.request);
-        self.settings.host(system)?;
-        site::image(&self.home(order.call), &self.settings, system).map(drop)
+        let (api, query) = (self.at(at), Query::new("DeleteKeyPair").with("KeyName", &key.name));
+        match found(api.tell(&query)) {
+            // What is gone has no tag any more by which deleting it may be allowed.
+            Err(failure) if failure.kind() == ErrorKind::Permission => {
+                api.key(&key.name)?.map_or(Ok(()), |_| Err(failure))
+            }
+            answer => answer.map(drop),
+        }
     }
 
     fn tour<'a>(&'a self, order: &Order<'_>) -> Vec<&'a str> {
@@ -135,76 +135,29 @@ impl Cloud for Aws {
         site::likeliest_first(&self.home(order.call), all, &machines)
     }
 
-    fn site<'a>(
-        &'a self,
-        order: &'a Order<'a>,
-        place: &'a str,
-    ) -> Result<impl cloud::Site + 'a, Failure> {
-        Region::prepare(self.api(order.call, place), &self.settings, order)
+    /// A wrong image, and a Mac without a host, are found before anything is made.
+    fn look<'a>(&'a self, order: &'a Order<'a>, place: &'a str) -> Result<impl Look + 'a, Failure> {
+        let (api, system) = (self.api(order.call, place), System::of(&order.params.request));
+        self.settings.host(system)?;
+        let image = site::image(&api, &self.settings, system)?;
+        Ok(move || Region::prepare(api, &self.settings, order, image))
     }
 
-    fn others(&self, order: &Order<'_>, tried: &[&str]) -> Result<Vec<String>, Failure> {
-        let system = System::of(&order.params.request);
-        catalog::others(&self.home(order.call), system, tried)
-    }
-}
-
-impl SshLease for Aws {
-    fn idempotent_acquire(&self) -> bool {
-        true
+    fn others(&self, call: &Call, request: &BoxRequest) -> Result<Vec<String>, Failure> {
+        catalog::others(&self.home(call), System::of(request))
     }
 
-    fn facts(&self) -> &'static [&'static str] {
-        &["catalog.sizes", "catalog.regions", "pricing.quote", "evidence.collect"]
-    }
-
-    fn sizes(&self, call: &Call, params: CatalogParams) -> Result<CatalogResult, Failure> {
+    fn sizes(&self, call: &Call, params: &CatalogParams) -> Result<Offers, Failure> {
         let region = params.region.as_deref().unwrap_or(&self.settings.region);
         catalog::sizes(&self.api(call, region), params.cursor.as_deref())
     }
 
-    fn regions(&self, call: &Call, _params: CatalogParams) -> Result<CatalogResult, Failure> {
+    fn regions(&self, call: &Call) -> Result<Vec<Offer>, Failure> {
         catalog::regions(&self.home(call))
     }
 
-    fn quote(&self, call: &Call, params: QuoteParams) -> Result<QuoteResult, Failure> {
-        self.check(&params.request)?;
-        catalog::quote(&self.home(call), &params)
-    }
-
-    fn evidence(&self, call: &Call, params: EvidenceParams) -> Result<EvidenceResult, Failure> {
-        let lease = &params.lease;
-        let region = lease.labels.get("region").map(String::as_str);
-        for place in self.places(region.as_slice()) {
-            let found = self.api(call, place).instance(&lease.cloud_id)?;
-            if let Some((instance, _)) = found
-                && cloud::is_of(&instance.tags(), &lease.lease_id)
-            {
-                return Ok(catalog::evidence(&instance));
-            }
-        }
-        let message = format!("instance {} does not exist any more", lease.cloud_id);
-        Ok(EvidenceResult { cause: "gone".to_owned(), message })
-    }
-
-    fn acquire(&self, call: &Call, params: AcquireParams) -> Result<Lease, Failure> {
-        cloud::acquire(self, call, params)
-    }
-
-    fn resolve(&self, call: &Call, params: ResolveParams) -> Result<Lease, Failure> {
-        cloud::resolve(self, call, params)
-    }
-
-    fn list(&self, call: &Call, params: ListParams) -> Result<ListResult, Failure> {
-        cloud::list(self, call, params)
-    }
-
-    fn release(&self, call: &Call, params: ReleaseParams) -> Result<ReleaseOutcome, Failure> {
-        cloud::release(self, call, params)
-    }
-
-    fn touch(&self, call: &Call, params: TouchParams) -> Result<Lease, Failure> {
-        cloud::touch(self, call, params)
+    fn price(&self, call: &Call, request: &BoxRequest, machine: &str) -> Result<Price, Failure> {
+        catalog::price(&self.home(call), request, machine)
     }
 
     fn doctor(&self, call: &Call) -> Result<Vec<Check>, Failure> {

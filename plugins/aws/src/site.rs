@@ -1,20 +1,16 @@
 //! What an instance needs in a region before it can be made: an image, a network that lets the user in, and how much may run.
 
-use std::net::IpAddr;
-use std::time::Duration;
-
+use crabbox_plugin_sdk::cloud::{Market, admitted};
 use crabbox_plugin_sdk::{Failure, Level, found};
 use serde::Deserialize;
 
 use crate::api::{Api, Page, Query, is};
-use crate::config::{Market, Settings};
+use crate::config::Settings;
 use crate::instance::{Set, Tag, by_name};
 use crate::system::System;
 
 /// The security group that is made where the user names none.
 const GROUP: &str = "crabbox-runners";
-/// How long the service may take that tells our own address.
-const ADDRESS: Duration = Duration::from_secs(5);
 /// The limits of vCPUs of standard instances.
 const SPOT_QUOTA: &str = "L-34B43A08";
 const ON_DEMAND_QUOTA: &str = "L-1216C47A";
@@ -128,7 +124,7 @@ pub(crate) fn group(api: &Api<'_>, settings: &Settings, ports: &[u16]) -> Result
     if let Some(chosen) = &settings.security_group_id {
         return Ok(chosen.clone());
     }
-    let cidrs = cidrs(api, settings)?;
+    let cidrs = admitted(api.call, "aws", &settings.ssh_cidrs, &settings.address_url)?;
     let vpc = vpc(api, settings)?;
     let look = || {
         let query = Query::new("DescribeSecurityGroups")
@@ -227,26 +223,6 @@ fn vpc(api: &Api<'_>, settings: &Settings) -> Result<String, Failure> {
             Failure::invalid_config("/subnet-id", what).hint("set aws.subnetId")
         }
     })
-}
-
-/// The networks that may log in: the user's, else only the user's own address.
-fn cidrs(api: &Api<'_>, settings: &Settings) -> Result<Vec<String>, Failure> {
-    if !settings.ssh_cidrs.is_empty() {
-        return Ok(settings.ssh_cidrs.clone());
-    }
-    let url = settings.address_url.trim_end_matches('/');
-    let unknown = |why: &str| {
-        Failure::precondition(format!("your own address is not known: {url}{why}"))
-            .hint("set aws.sshCIDRs to the networks that may log in")
-    };
-    let asked = api.call.http("GET", format!("{url}/")).timeout(ADDRESS).send();
-    let reply = asked.and_then(|reply| reply.ok()).map_err(|error| unknown("").because(&error))?;
-    let told = reply.text().unwrap_or_default().trim();
-    match told.parse() {
-        Ok(IpAddr::V4(address)) => Ok(vec![format!("{address}/32")]),
-        Ok(IpAddr::V6(address)) => Ok(vec![format!("{address}/128")]),
-        Err(_) => Err(unknown(" told no address")),
-    }
 }
 
 /// How many vCPUs may run at most; unknown where nobody may ask.

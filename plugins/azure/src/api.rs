@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crabbox_plugin_sdk::{Call, ErrorKind, Failure, HttpRequest, Outcome, Repeat, Reply, Woken};
+use crabbox_plugin_sdk::cloud::{Codes, short};
+use crabbox_plugin_sdk::{
+    Call, ErrorKind, Failure, HttpRequest, Outcome, Repeat, Reply, Woken, every_page, found,
+};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -20,14 +23,17 @@ const VERSIONS: &[(&str, &str)] = &[
     ("/locations", "2022-12-01"),
     ("", "2021-04-01"),
 ];
-/// Most bytes of a page, a little less than what fits a line from the host, and pages of one listing.
+/// Most bytes of a page, a little less than what fits a line from the host.
 const PAGE_BYTES: u64 = 900 << 10;
-const PAGES: usize = 200;
 /// Between two looks at an operation that does not say when to look again, the least time between two looks, and how
 /// often it is looked at: twenty minutes and more.
 const LOOK: Duration = Duration::from_secs(2);
 const LEAST: Duration = Duration::from_millis(100);
 const LOOKS: usize = 600;
+/// How often it is tried to delete what something else still holds, and the pause before each: what Azure keeps an
+/// interface reserved for is three minutes.
+const ROUNDS: usize = 48;
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// The resource manager as one call sees it. The token is put in by the host.
 #[derive(Clone, Copy)]
@@ -55,17 +61,26 @@ impl Thing {
         self.properties.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
     }
 
+    /// The entries of a list among them.
+    pub(crate) fn list(&self, pointer: &str) -> impl Iterator<Item = &Value> {
+        self.properties.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
+    }
+
     pub(crate) fn provisioning(&self) -> &str {
         self.text("/provisioningState")
+    }
+
+    /// Whether nobody works on it any more.
+    fn is_settled(&self) -> bool {
+        matches!(self.provisioning(), "" | "Succeeded" | "Failed" | "Canceled")
     }
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Page<T> {
     value: Vec<T>,
-    #[serde(default)]
-    next_link: Option<String>,
+    #[serde(default, rename = "nextLink")]
+    next: Option<String>,
 }
 
 impl<'a> Api<'a> {
@@ -90,8 +105,13 @@ impl<'a> Api<'a> {
         })
     }
 
-    /// What is there, and the service's own clock in seconds since 1970; nothing when it does not exist.
-    pub(crate) fn get<T: DeserializeOwned>(
+    /// What is there; nothing when it does not exist.
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Failure> {
+        Ok(self.timed(path)?.map(|(thing, _)| thing))
+    }
+
+    /// The same, and the service's own clock in seconds since 1970.
+    pub(crate) fn timed<T: DeserializeOwned>(
         &self,
         path: &str,
     ) -> Result<Option<(T, Option<u64>)>, Failure> {
@@ -101,16 +121,12 @@ impl<'a> Api<'a> {
 
     /// Every page of a listing; what is in no resource group that exists does not exist either.
     pub(crate) fn all<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Failure> {
-        let (mut all, mut next) = (Vec::new(), path.to_owned());
-        for _ in 0..PAGES {
-            let Some((page, _)) = self.get::<Page<T>>(&next)? else { return Ok(all) };
-            all.extend(page.value);
-            match page.next_link.filter(|link| !link.is_empty()) {
-                Some(link) => next = link,
-                None => return Ok(all),
-            }
-        }
-        Err(Failure::quota(format!("there are more than {PAGES} pages")))
+        every_page(|next: Option<&String>| {
+            let found = self.get::<Page<T>>(next.map_or(path, String::as_str))?;
+            let page = found.map(|page| (page.value, page.next));
+            let (all, next) = page.unwrap_or_default();
+            Ok((all, next.filter(|link| !link.is_empty())))
+        })
     }
 
     /// Makes something, or makes it so, and waits until it is. The same twice is the same once, so that an answer that
@@ -118,17 +134,15 @@ impl<'a> Api<'a> {
     pub(crate) fn put(&self, path: &str, body: &Value) -> Result<Thing, Failure> {
         let asked = self.send("PUT", path, Some(body)).and_then(|reply| self.finish(&reply));
         let lost = match asked {
-            Ok(true) => None,
-            Ok(false) => return Err(cancelled()),
             // Asked again, the service says that it is at it already.
-            Err(failure) if is_lost(&failure) || failure.kind() == ErrorKind::Conflict => {
+            Err(failure) if failure.is_lost() || failure.kind() == ErrorKind::Conflict => {
                 Some(failure)
             }
-            Err(failure) => return Err(failure),
+            asked => asked.map(|()| None)?,
         };
-        let lease = body.pointer("/tags/lease").and_then(Value::as_str).unwrap_or_default();
+        let lease = body["tags"]["lease"].as_str().unwrap_or_default();
         let is_it = |thing: &Thing| {
-            let place = body.get("location").and_then(Value::as_str);
+            let place = body["location"].as_str();
             thing.tag("lease") == lease && place.is_none_or(|place| is_same(&thing.location, place))
         };
         match self.settled(path)? {
@@ -139,31 +153,35 @@ impl<'a> Api<'a> {
             Some(thing) if thing.provisioning() != "Failed" => Ok(thing),
             made => Err(lost.unwrap_or_else(|| {
                 let state = made.map_or("gone", |_| "failed");
-                Failure::transient(format!("{} is {state} after it was made", name_of(path)))
+                Failure::transient(format!("{} is {state} after it was made", short(path)))
             })),
         }
     }
 
     /// Something once nobody works on it any more.
     pub(crate) fn settled(&self, path: &str) -> Result<Option<Thing>, Failure> {
-        for _ in 0..LOOKS {
-            let Some((thing, _)) = self.get::<Thing>(path)? else { return Ok(None) };
-            if matches!(thing.provisioning(), "" | "Succeeded" | "Failed" | "Canceled") {
-                return Ok(Some(thing));
-            }
-            if self.call.sleep(LOOK)? == Woken::Cancel {
-                return Err(cancelled());
-            }
-        }
-        Err(Failure::timeout(format!("{} was not ready in twenty minutes", name_of(path))))
+        let look = || match self.get::<Thing>(path)? {
+            Some(thing) => Ok(thing.is_settled().then_some(Some(thing))),
+            None => Ok(Some(None)),
+        };
+        let late = || Failure::timeout(format!("{} was not ready in twenty minutes", short(path)));
+        self.call.poll(LOOK, LOOKS, look)?.ok_or_else(late)
     }
 
-    /// Deletes something; whether that is over. What does not exist is deleted.
-    pub(crate) fn delete(&self, path: &str) -> Result<bool, Failure> {
-        match found(self.send("DELETE", path, None))? {
-            Some(reply) => self.finish(&reply),
-            None => Ok(true),
-        }
+    /// Deletes something and waits until that is over. What does not exist is deleted.
+    pub(crate) fn delete(&self, path: &str) -> Result<(), Failure> {
+        let mut held = Failure::conflict(format!("{} is still held", short(path)));
+        let look = || {
+            let asked = found(self.send("DELETE", path, None));
+            match asked.and_then(|reply| reply.map_or(Ok(()), |reply| self.finish(&reply))) {
+                Err(failure) if failure.kind() == ErrorKind::Conflict => {
+                    held = failure;
+                    Ok(None)
+                }
+                done => done.map(Some),
+            }
+        };
+        self.call.poll(PAUSE, ROUNDS, look)?.ok_or(held)
     }
 
     /// Changes the tags of a machine. Nothing waits for it.
@@ -171,29 +189,29 @@ impl<'a> Api<'a> {
         self.send("PATCH", path, Some(body)).map(drop)
     }
 
-    /// Waits for the end of what an answer began; false when somebody is in a hurry and it still goes on.
-    fn finish(&self, reply: &Reply) -> Result<bool, Failure> {
+    /// Waits for the end of what an answer began; cancelled when somebody is in a hurry and it still goes on.
+    fn finish(&self, reply: &Reply) -> Result<(), Failure> {
         let location = reply.header("location").filter(|_| reply.status() == 202);
         let Some(link) = reply.header("azure-asyncoperation").or(location) else {
-            return Ok(true);
+            return Ok(());
         };
         let mut wait = pause(reply);
         for _ in 0..LOOKS {
             if self.call.sleep(wait)? == Woken::Cancel {
-                return Ok(false);
+                return Err(Failure::cancelled("cancelled", Outcome::Uncertain));
             }
             let now = match found(self.send("GET", link, None)) {
                 Ok(Some(now)) => now,
                 // An operation is forgotten some time after its end.
-                Ok(None) => return Ok(true),
-                Err(failure) if is_lost(&failure) => continue,
+                Ok(None) => return Ok(()),
+                Err(failure) if failure.is_lost() => continue,
                 Err(failure) => return Err(failure),
             };
-            let word = now.value().and_then(|value| value.get("status")?.as_str());
+            let word = now.value().and_then(|value| value["status"].as_str());
             match word {
                 Some("Failed" | "Canceled") => return Err(refused(&now)),
-                None if now.status() != 202 => return Ok(true),
-                Some("Succeeded") => return Ok(true),
+                None if now.status() != 202 => return Ok(()),
+                Some("Succeeded") => return Ok(()),
                 _ => wait = pause(&now),
             }
         }
@@ -203,12 +221,7 @@ impl<'a> Api<'a> {
 
 /// How long to wait before the next look.
 fn pause(reply: &Reply) -> Duration {
-    let told = reply.header("retry-after").and_then(|value| value.parse().ok());
-    told.map_or(LOOK, Duration::from_secs).max(LEAST)
-}
-
-fn cancelled() -> Failure {
-    Failure::cancelled("cancelled", Outcome::Uncertain)
+    reply.retry_after().unwrap_or(LOOK).max(LEAST)
 }
 
 /// Whether two words mean one place or size: `East US` is `eastus`.
@@ -216,74 +229,45 @@ pub(crate) fn is_same(one: &str, other: &str) -> bool {
     one.replace(' ', "").eq_ignore_ascii_case(other)
 }
 
-/// The last part of an id.
-pub(crate) fn name_of(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or_default()
-}
-
 const LIMIT: &str = "ask Azure to raise the limit (Quotas, Compute), or choose another --class, --type, --market or azure.location";
 const LOGIN: &str = "look at azure.tenantId, azure.clientId and AZURE_CLIENT_SECRET, or log in with `az login` where azure.token asks az";
 const RIGHT: &str = "the role that crabbox needs is on its page about the azure provider";
+const POLICY: &str =
+    "a policy of the subscription forbids it: another azure.location or --type may be allowed";
+const REGISTER: &str =
+    "run `az provider register --namespace Microsoft.Compute`, and the same for Microsoft.Network";
+const WHOSE: &str = "look at azure.subscriptionId";
+const WHERE: &str = "look at azure.location";
 const IMAGE: &str = "set azure.image to an image of this location, Publisher:Offer:SKU:Version";
 const PAYER: &str = "look at the subscription in Azure's portal";
+const LOCK: &str = "take the lock off the resource group, or choose another";
 
-/// The service's own words for an error, what they mean, and what can be done. A word that begins with a dot is the end
-/// of one.
-const CODES: &[(&str, ErrorKind, &str)] = &[
-    ("SkuNotAvailable", ErrorKind::Capacity, ""),
-    ("AllocationFailed", ErrorKind::Capacity, ""),
-    ("ZonalAllocationFailed", ErrorKind::Capacity, ""),
+/// The service's own words for an error, what they mean, and what can be done.
+const CODES: Codes = Codes(&[
+    ("SkuNotAvailable|VMSizeNotSupported|RequestDisallowedByAzure", ErrorKind::Capacity, ""),
+    ("AllocationFailed|ZonalAllocationFailed", ErrorKind::Capacity, ""),
     ("OverconstrainedAllocationRequest", ErrorKind::Capacity, ""),
     ("OverconstrainedZonalAllocationRequest", ErrorKind::Capacity, ""),
-    ("VMSizeNotSupported", ErrorKind::Capacity, ""),
-    ("RequestDisallowedByAzure", ErrorKind::Capacity, ""),
-    ("QuotaExceeded", ErrorKind::Quota, LIMIT),
-    (".LimitReached", ErrorKind::Quota, LIMIT),
-    ("TooManyRequests", ErrorKind::RateLimited, ""),
-    ("SubscriptionRequestsThrottled", ErrorKind::RateLimited, ""),
-    ("InvalidAuthenticationToken", ErrorKind::Auth, LOGIN),
-    ("InvalidAuthenticationTokenTenant", ErrorKind::Auth, LOGIN),
-    ("ExpiredAuthenticationToken", ErrorKind::Auth, LOGIN),
-    ("AuthenticationFailed", ErrorKind::Auth, LOGIN),
-    ("AuthorizationFailed", ErrorKind::Permission, RIGHT),
-    ("LinkedAuthorizationFailed", ErrorKind::Permission, RIGHT),
-    (
-        "RequestDisallowedByPolicy",
-        ErrorKind::Permission,
-        "a policy of the subscription forbids it: another azure.location or --type may be allowed",
-    ),
-    (
-        "MissingSubscriptionRegistration",
-        ErrorKind::Permission,
-        "run `az provider register --namespace Microsoft.Compute`, and the same for Microsoft.Network",
-    ),
-    ("SubscriptionNotFound", ErrorKind::InvalidConfig, "look at azure.subscriptionId"),
-    ("InvalidSubscriptionId", ErrorKind::InvalidConfig, "look at azure.subscriptionId"),
-    ("LocationNotAvailableForResourceType", ErrorKind::InvalidConfig, "look at azure.location"),
-    ("NoRegisteredProviderFound", ErrorKind::InvalidConfig, "look at azure.location"),
-    ("PlatformImageNotFound", ErrorKind::InvalidConfig, IMAGE),
-    ("ImageNotFound", ErrorKind::InvalidConfig, IMAGE),
+    ("QuotaExceeded|*LimitReached", ErrorKind::Quota, LIMIT),
+    ("TooManyRequests|SubscriptionRequestsThrottled", ErrorKind::RateLimited, ""),
+    ("InvalidAuthenticationToken|InvalidAuthenticationTokenTenant", ErrorKind::Auth, LOGIN),
+    ("ExpiredAuthenticationToken|AuthenticationFailed", ErrorKind::Auth, LOGIN),
+    ("AuthorizationFailed|LinkedAuthorizationFailed", ErrorKind::Permission, RIGHT),
+    ("RequestDisallowedByPolicy", ErrorKind::Permission, POLICY),
+    ("MissingSubscriptionRegistration", ErrorKind::Permission, REGISTER),
+    ("SubscriptionNotFound|InvalidSubscriptionId", ErrorKind::InvalidConfig, WHOSE),
+    ("LocationNotAvailableForResourceType", ErrorKind::InvalidConfig, WHERE),
+    ("NoRegisteredProviderFound", ErrorKind::InvalidConfig, WHERE),
+    ("PlatformImageNotFound|ImageNotFound", ErrorKind::InvalidConfig, IMAGE),
     ("ReadOnlyDisabledSubscription", ErrorKind::Billing, PAYER),
-    ("SubscriptionNotRegistered", ErrorKind::Billing, PAYER),
-    ("DisallowedOperation", ErrorKind::Billing, PAYER),
-    (
-        "ScopeLocked",
-        ErrorKind::Precondition,
-        "take the lock off the resource group, or choose another",
-    ),
-    ("NicReservedForAnotherVm", ErrorKind::Conflict, ""),
-    ("PublicIPAddressCannotBeDeleted", ErrorKind::Conflict, ""),
-    ("NicInUse", ErrorKind::Conflict, ""),
-    ("AnotherOperationInProgress", ErrorKind::Conflict, ""),
-    ("OperationNotAllowed", ErrorKind::Conflict, ""),
+    ("SubscriptionNotRegistered|DisallowedOperation", ErrorKind::Billing, PAYER),
+    ("ScopeLocked", ErrorKind::Precondition, LOCK),
+    ("NicReservedForAnotherVm|NicInUse|PublicIPAddressCannotBeDeleted", ErrorKind::Conflict, ""),
+    ("AnotherOperationInProgress|OperationNotAllowed", ErrorKind::Conflict, ""),
     ("AttachDiskWhileBeingDetached", ErrorKind::Conflict, ""),
-    ("OSProvisioningTimedOut", ErrorKind::Bootstrap, ""),
-    ("OSProvisioningClientError", ErrorKind::Bootstrap, ""),
-    ("VMStartTimedOut", ErrorKind::Bootstrap, ""),
-    ("RetryableError", ErrorKind::Transient, ""),
-    ("OperationPreempted", ErrorKind::Transient, ""),
-    ("ServerTimeout", ErrorKind::Transient, ""),
-];
+    ("OSProvisioningTimedOut|OSProvisioningClientError|VMStartTimedOut", ErrorKind::Bootstrap, ""),
+    ("RetryableError|OperationPreempted|ServerTimeout", ErrorKind::Transient, ""),
+]);
 
 /// The answer, or what its error means.
 fn ok(reply: Reply) -> Result<Reply, Failure> {
@@ -297,39 +281,29 @@ fn ok(reply: Reply) -> Result<Reply, Failure> {
 }
 
 fn error_of(reply: &Reply) -> Option<(&str, &str)> {
-    let error = reply.value()?.get("error")?;
-    let text = |name: &str| error.get(name).and_then(Value::as_str);
-    Some((text("code")?, text("message").unwrap_or_default()))
+    let error = &reply.value()?["error"];
+    Some((error["code"].as_str()?, error["message"].as_str().unwrap_or_default()))
 }
 
 /// What an error in the service's own form means.
 fn refused(reply: &Reply) -> Failure {
     let (code, message) = error_of(reply).unwrap_or(("Failed", "no reason was given"));
     let lower = message.to_lowercase();
-    let fits = |row: &&(&str, _, _)| {
-        row.0 == code || (row.0.strip_prefix('.').is_some_and(|end| code.ends_with(end)))
-    };
-    let (kind, hint) = match CODES.iter().find(fits) {
+    let meaning = match (code, CODES.meaning(code)) {
         // One word for two things.
-        Some((..)) if code == "OperationNotAllowed" && lower.contains("quota") => {
-            (ErrorKind::Quota, LIMIT)
-        }
-        Some((_, kind, hint)) => (*kind, *hint),
-        None if of_size(&lower) => (ErrorKind::Capacity, ""),
-        None => match reply.clone().ok() {
+        ("OperationNotAllowed", _) if lower.contains("quota") => (ErrorKind::Quota, LIMIT),
+        (_, Some(meaning)) => meaning,
+        (_, None) if of_size(&lower) => (ErrorKind::Capacity, ""),
+        (_, None) => match reply.clone().ok() {
             Err(plain) => (plain.kind(), ""),
             // An operation that failed is told with status 200.
             Ok(_) if code.contains("Internal") => (ErrorKind::Transient, ""),
             Ok(_) => (ErrorKind::InvalidRequest, ""),
         },
     };
-    let first = message.lines().next().unwrap_or_default().trim();
-    let failure = Failure::new(kind, format!("{first} ({code})"));
-    let failure = if hint.is_empty() { failure } else { failure.hint(hint) };
-    match reply.header("retry-after").and_then(|value| value.parse().ok()) {
-        Some(wait) if kind == ErrorKind::RateLimited => {
-            failure.retry_after(Duration::from_secs(wait))
-        }
+    let failure = Codes::failure(code, message, meaning);
+    match reply.retry_after() {
+        Some(wait) if failure.kind() == ErrorKind::RateLimited => failure.retry_after(wait),
         _ => failure,
     }
 }
@@ -337,17 +311,4 @@ fn refused(reply: &Reply) -> Failure {
 /// Whether a refusal is about the size, so that another one may do.
 fn of_size(message: &str) -> bool {
     ["vmsize", "vm size", "ephemeral os disk"].iter().any(|word| message.contains(word))
-}
-
-/// Whether nobody knows what became of a request.
-pub(crate) fn is_lost(failure: &Failure) -> bool {
-    matches!(failure.kind(), ErrorKind::Transient | ErrorKind::Timeout)
-}
-
-/// An answer, or nothing where the service says that there is no such thing.
-fn found(answer: Result<Reply, Failure>) -> Result<Option<Reply>, Failure> {
-    match answer {
-        Err(failure) if failure.kind() == ErrorKind::NotFound => Ok(None),
-        answer => answer.map(Some),
-    }
 }

@@ -1,6 +1,7 @@
 //! What stands between the user and a machine; nothing is made or changed.
 
-use crabbox_plugin_sdk::{Check, CheckStatus, ErrorKind, Failure};
+use crabbox_plugin_sdk::cloud::check_places;
+use crabbox_plugin_sdk::{Check, CheckStatus, ErrorKind, Failure, check, refused};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -13,50 +14,20 @@ const ROLE: &str = include_str!("../role.json");
 
 pub(crate) fn checks(api: &Api<'_>) -> Result<Vec<Check>, Failure> {
     let settings = api.settings;
-    if let Err(failure) = settings.complete() {
-        return Ok(vec![refused("azure.credentials", &failure)?]);
-    }
-    let known = match catalog::regions(api) {
-        Ok(known) => known.offers,
-        Err(failure) => return Ok(vec![refused("azure.credentials", &failure)?]),
+    let known = match settings.complete().and_then(|()| catalog::regions(api)) {
+        Ok(known) => known,
+        Err(failure) => return Ok(vec![refused("azure.credentials", failure)?]),
     };
     let mut checks = vec![check("azure.credentials", CheckStatus::Ok, "they are known", "")];
-    for location in settings.locations() {
-        checks.push(match known.iter().any(|offer| offer.name == location) {
-            true => check("azure.location", CheckStatus::Ok, location, ""),
-            false => {
-                let what = format!("the subscription has no location {location}");
-                check("azure.location", CheckStatus::Fail, &what, "choose another azure.location")
-            }
-        });
-    }
+    let (none, hint) = ("the subscription has no location", "choose another azure.location");
+    checks.extend(check_places("azure.location", &settings.locations(), &known, none, hint));
     checks.push(match site::look(api, &settings.location) {
         Ok(_) => check("azure.network", CheckStatus::Ok, &settings.resource_group, ""),
-        Err(failure) => refused("azure.network", &failure)?,
+        Err(failure) => refused("azure.network", failure)?,
     });
     rights(api, &mut checks)?;
     checks.push(quota(api));
     Ok(checks)
-}
-
-fn check(id: &str, status: CheckStatus, message: &str, hint: &str) -> Check {
-    let hint = Some(hint.to_owned()).filter(|hint| !hint.is_empty());
-    Check { id: id.to_owned(), status, message: message.to_owned(), hint }
-}
-
-/// Something that is refused is a finding; a service that does not answer is a failure.
-fn refused(id: &str, failure: &Failure) -> Result<Check, Failure> {
-    match failure.kind() {
-        ErrorKind::Auth
-        | ErrorKind::Permission
-        | ErrorKind::InvalidConfig
-        | ErrorKind::Precondition
-        | ErrorKind::Billing => {
-            let hint = failure.data().hint.clone().unwrap_or_default();
-            Ok(check(id, CheckStatus::Fail, failure.message(), &hint))
-        }
-        _ => Err(failure.clone()),
-    }
 }
 
 /// What a role allows, with stars, less what it leaves out.
@@ -98,11 +69,11 @@ fn rights(api: &Api<'_>, checks: &mut Vec<Check>) -> Result<(), Failure> {
         let hint =
             format!("allow {right}; the whole role is on crabbox's page about the azure provider");
         let what = format!("{right} is not allowed");
-        checks.push(check("azure.right", CheckStatus::Fail, &what, &hint));
+        checks.push(check("azure.right", CheckStatus::Fail, what, &hint));
     }
     if lacking.is_empty() {
         let what = format!("all {} that are needed", had.len());
-        checks.push(check("azure.right", CheckStatus::Ok, &what, ""));
+        checks.push(check("azure.right", CheckStatus::Ok, what, ""));
     }
     Ok(())
 }
@@ -110,32 +81,11 @@ fn rights(api: &Api<'_>, checks: &mut Vec<Check>) -> Result<(), Failure> {
 /// Whether an action with stars covers a right; letters count alike.
 fn fits(action: &str, right: &str) -> bool {
     let (action, right) = (action.to_lowercase(), right.to_lowercase());
-    let mut parts = action.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| right.strip_prefix(first)) else {
-        return false;
-    };
-    let parts: Vec<&str> = parts.collect();
-    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
-    for part in middle {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Usage {
-    current_value: i64,
-    limit: i64,
-    name: UsageName,
-}
-
-#[derive(Deserialize)]
-struct UsageName {
-    value: String,
+    let Some((first, rest)) = action.split_once('*') else { return action == right };
+    let (middle, last) = rest.rsplit_once('*').unwrap_or(("", rest));
+    let start = right.strip_prefix(first);
+    let left = middle.split('*').fold(start, |left, part| Some(left?.split_once(part)?.1));
+    left.is_some_and(|rest| rest.ends_with(last))
 }
 
 /// How many virtual processors may still run in the first location.
@@ -145,7 +95,7 @@ fn quota(api: &Api<'_>) -> Check {
         "{}/providers/Microsoft.Compute/locations/{location}/usages",
         api.settings.subscription()
     );
-    let all: Vec<Usage> = match api.all(&path) {
+    let all: Vec<Value> = match api.all(&path) {
         Ok(all) => all,
         Err(failure) => {
             let hint = "allow Microsoft.Compute/locations/usages/read";
@@ -153,8 +103,9 @@ fn quota(api: &Api<'_>) -> Check {
         }
     };
     let left = |name: &str| {
-        let found = all.iter().find(|usage| usage.name.value == name);
-        found.map_or(0, |usage| (usage.limit - usage.current_value).max(0))
+        let found = all.iter().find(|usage| usage["name"]["value"] == name);
+        let number = |key: &str| found.and_then(|usage| usage[key].as_i64()).unwrap_or(0);
+        (number("limit") - number("currentValue")).max(0)
     };
     let (regular, spot) = (left("cores"), left("lowPriorityCores"));
     let what = format!("{regular} vCPUs on demand and {spot} on spot are left in {location}");
@@ -165,7 +116,7 @@ fn quota(api: &Api<'_>) -> Check {
             (CheckStatus::Warn, "ask Azure to raise it (Quotas, Compute), or choose a small --type")
         }
     };
-    check(id, status, &what, hint)
+    check(id, status, what, hint)
 }
 
 #[cfg(test)]

@@ -1,79 +1,60 @@
-//! What belongs to a lease: its machine, address, network interface and disk, whose they are, and how they go.
+//! What belongs to a lease as Azure shows it: its machine, address, network interface and disk.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crabbox_plugin_sdk::cloud::Reached;
-use crabbox_plugin_sdk::{
-    AcquireParams, ErrorKind, Failure, Lease, LeaseId, ReleaseOutcome, Resource, Woken, label_value,
-};
+use crabbox_plugin_sdk::cloud::{Extra, Machine, Phase, short};
+use crabbox_plugin_sdk::{Failure, Resource};
+use serde_json::Value;
 
-use crate::api::{Api, Thing, name_of};
-use crate::config::Market;
+use crate::api::{Api, Thing};
 
-/// How often it is looked what is left, and the pause when something is still held by something else: what Azure keeps
-/// an interface reserved for is three minutes.
-const ROUNDS: usize = 48;
-const PAUSE: Duration = Duration::from_secs(5);
 /// Tag names Azure keeps for itself, and what is put before ours that begin like them.
 const RESERVED: &[&str] = &["microsoft", "azure", "windows"];
 const PREFIX: &str = "crabbox_";
+/// Between two looks whether what goes with a machine is gone, and how many there are.
+const GOING: Duration = Duration::from_secs(1);
+const LOOKS: usize = 15;
 
-/// The kinds of things of a lease, in the order in which they can go: a machine takes the others with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
-    Machine,
-    Interface,
-    Address,
-    Disk,
-}
+/// A kind of things of a lease: what Azure calls it, how its names end, and the trail's word for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kind(&'static str, &'static str, pub(crate) &'static str);
+
+pub(crate) const MACHINE: Kind = Kind("Compute/virtualMachines", "", "virtual-machine");
+pub(crate) const INTERFACE: Kind = Kind("Network/networkInterfaces", "-nic", "network-interface");
+pub(crate) const ADDRESS: Kind = Kind("Network/publicIPAddresses", "-pip", "public-ip");
+pub(crate) const DISK: Kind = Kind("Compute/disks", "-osdisk", "disk");
+/// What a machine takes with it, in the order in which it can go otherwise.
+pub(crate) const PARTS: [Kind; 3] = [INTERFACE, ADDRESS, DISK];
 
 impl Kind {
-    pub(crate) const ALL: [Self; 4] = [Self::Machine, Self::Interface, Self::Address, Self::Disk];
-
     /// Where things of this kind are in a resource group.
-    pub(crate) fn path(self) -> &'static str {
-        match self {
-            Self::Machine => "/providers/Microsoft.Compute/virtualMachines",
-            Self::Interface => "/providers/Microsoft.Network/networkInterfaces",
-            Self::Address => "/providers/Microsoft.Network/publicIPAddresses",
-            Self::Disk => "/providers/Microsoft.Compute/disks",
-        }
+    fn path(self, group: &str) -> String {
+        format!("{group}/providers/Microsoft.{}", self.0)
+    }
+
+    /// Its name, for the machine of this name.
+    pub(crate) fn name(self, machine: &str) -> String {
+        format!("{machine}{}", self.1)
     }
 
     /// Its id in a resource group, for the machine of this name.
-    pub(crate) fn id(self, group: &str, name: &str) -> String {
-        let end = match self {
-            Self::Machine => "",
-            Self::Interface => "-nic",
-            Self::Address => "-pip",
-            Self::Disk => "-osdisk",
-        };
-        format!("{group}{}/{name}{end}", self.path())
+    pub(crate) fn id(self, group: &str, machine: &str) -> String {
+        format!("{}/{}", self.path(group), self.name(machine))
     }
 
-    /// How far it can go in a round: only when nothing of an earlier step is left.
-    fn step(self) -> u8 {
-        match self {
-            Self::Machine => 0,
-            Self::Interface => 1,
-            Self::Address | Self::Disk => 2,
-        }
+    pub(crate) fn is(self, id: &str) -> bool {
+        id.contains(self.0)
     }
 
-    pub(crate) fn resource(self, id: &str) -> Resource {
-        let kind = match self {
-            Self::Machine => "virtual-machine",
-            Self::Interface => "network-interface",
-            Self::Address => "public-ip",
-            Self::Disk => "disk",
-        };
-        Resource {
-            kind: kind.to_owned(),
-            cloud_id: id.to_owned(),
-            region: None,
-            billable: self != Self::Interface,
-        }
+    pub(crate) fn resource(self, id: &str, location: &str) -> Resource {
+        let (kind, cloud_id) = (self.2.to_owned(), id.to_owned());
+        Resource { kind, cloud_id, region: Some(location.to_owned()), billable: self != INTERFACE }
+    }
+
+    pub(crate) fn extra(self, thing: Thing) -> Extra {
+        let resource = self.resource(&thing.id, &thing.location);
+        Extra { resource, name: thing.name, labels: labels(&thing.tags) }
     }
 }
 
@@ -83,7 +64,7 @@ pub(crate) fn group_of(id: &str) -> Option<&str> {
 }
 
 /// Tags as labels: what had to be called otherwise has its name back.
-pub(crate) fn labels(tags: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+fn labels(tags: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let name = |name: &String| match name.strip_prefix(PREFIX) {
         Some(rest) if is_reserved(rest) => rest.to_owned(),
         _ => name.clone(),
@@ -104,80 +85,63 @@ fn is_reserved(name: &str) -> bool {
     RESERVED.iter().any(|word| name.to_lowercase().starts_with(word))
 }
 
-/// The tags of everything that is made for a lease: what the kernel wants, and what we search by.
-pub(crate) fn tags(
-    params: &AcquireParams,
-    machine: Option<&str>,
-    market: Option<Market>,
-) -> BTreeMap<String, String> {
-    let desired = &params.desired;
-    let own = [
-        ("crabbox", "true"),
-        ("provider", "azure"),
-        ("lease", desired.lease_id.as_str()),
-        ("slug", &desired.slug),
-    ];
-    let made = [machine.map(|m| ("server_type", m)), market.map(|m| ("market", m.word()))];
-    let given = params.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let all = given.chain(own).chain(made.into_iter().flatten());
-    as_tags(&all.map(|(name, value)| (name.to_owned(), label_value(value))).collect())
-}
-
 impl Thing {
     pub(crate) fn tag(&self, name: &str) -> &str {
         self.tags.get(name).map(String::as_str).unwrap_or_default()
     }
 
-    /// Whether its tags say that it was made for this lease.
-    pub(crate) fn is_of(&self, id: &LeaseId) -> bool {
-        self.tag("crabbox") == "true" && self.tag("lease") == id.as_str()
+    /// What Azure says of it, where it was asked for.
+    fn statuses(&self) -> impl Iterator<Item = &Value> {
+        self.list("/instanceView/statuses")
     }
 
-    /// Whether a name the user typed means this machine.
-    pub(crate) fn answers_to(&self, name: &str) -> bool {
-        self.id.eq_ignore_ascii_case(name)
-            || [&self.name, self.tag("lease"), self.tag("slug")].contains(&name)
+    /// Its power: `running`, `stopped`, `deallocated`.
+    fn power(&self) -> Option<&str> {
+        self.statuses().find_map(|one| one["code"].as_str()?.strip_prefix("PowerState/"))
     }
 
-    /// Its power, where it was asked for: `running`, `stopped`, `deallocated`.
-    pub(crate) fn power(&self) -> Option<&str> {
-        let all = self.properties.pointer("/instanceView/statuses")?.as_array()?;
-        all.iter().find_map(|status| status.get("code")?.as_str()?.strip_prefix("PowerState/"))
+    /// How it is, and more of that where it was asked for.
+    fn shown(&self) -> String {
+        let state = self.power().unwrap_or(self.provisioning());
+        let said = |one: &'_ Value| -> Option<String> {
+            Some(one["message"].as_str().or(one["displayStatus"].as_str())?.to_owned())
+        };
+        let all: Vec<_> = self.statuses().filter_map(said).collect();
+        if all.is_empty() { state.to_owned() } else { format!("{state}: {}", all.join(", ")) }
     }
 
-    /// Whether it is on its way to run, or runs.
-    pub(crate) fn is_up(&self) -> bool {
-        !matches!(self.status(), "released" | "failed" | "expired")
-    }
-
-    fn status(&self) -> &str {
-        let said = self.tag("state");
+    fn phase(&self) -> Phase {
         match (self.provisioning(), self.power()) {
-            ("Deleting", _) => "released",
+            ("Deleting", _) => Phase::Leaving,
+            // A part alone will be no machine.
+            _ if !MACHINE.is(&self.id) => Phase::Failed,
             // A later change that failed says nothing of a machine that was ready once.
-            ("Failed", _) if matches!(said, "" | "leased") => "failed",
-            (_, Some("stopped" | "stopping" | "deallocated" | "deallocating")) => "expired",
-            _ if said.is_empty() => "ready",
-            _ => said,
+            ("Failed", _) if matches!(self.tag("state"), "" | "leased") => Phase::Failed,
+            (_, Some("stopped" | "stopping" | "deallocated" | "deallocating")) => Phase::Down,
+            ("Creating", _) => Phase::Coming,
+            _ => Phase::Up,
         }
     }
 
-    /// The lease it is tagged with, at an address. How that is reached comes from whoever made it or knows it.
-    pub(crate) fn lease(&self, reached: &Reached<'_>, host: Option<&str>) -> Option<Lease> {
+    /// As a machine of a lease, at the address of this thing; also where only a part of one is left.
+    pub(crate) fn machine(self, address: Option<&Self>) -> Machine {
+        let (phase, state) = (self.phase(), self.shown());
+        let host = address.map(Self::host).filter(|host| !host.is_empty());
+        // Only the timer on the machine switches it off from within; by hand it is deallocated too.
+        let ended = self.power().filter(|power| *power == "stopped").map(|_| "expired");
         let mut labels = labels(&self.tags);
-        let lease_id = LeaseId::parse(self.tag("lease")).filter(|id| self.is_of(id))?;
         labels.entry("region".to_owned()).or_insert_with(|| self.location.clone());
-        Some(Lease {
-            lease_id,
-            slug: self.tag("slug").to_owned(),
-            name: self.name.clone(),
-            cloud_id: self.id.clone(),
-            status: self.status().to_owned(),
-            server_type: self.text("/hardwareProfile/vmSize").to_owned(),
-            work_root: reached.work_root(),
-            ssh: host.filter(|host| !host.is_empty()).map(|host| reached.endpoint(host)),
+        Machine {
+            machine: self.text("/hardwareProfile/vmSize").to_owned(),
+            host: host.filter(|_| phase != Phase::Coming).map(str::to_owned),
+            id: self.id,
+            name: self.name,
+            place: self.location,
             labels,
-        })
+            state,
+            phase,
+            ended,
+        }
     }
 
     pub(crate) fn host(&self) -> &str {
@@ -188,52 +152,35 @@ impl Thing {
 impl Api<'_> {
     /// Everything of one kind in a resource group that crabbox made.
     pub(crate) fn ours(&self, group: &str, kind: Kind) -> Result<Vec<Thing>, Failure> {
-        let mut all = self.all::<Thing>(&format!("{group}{}", kind.path()))?;
+        let mut all = self.all::<Thing>(&kind.path(group))?;
         all.retain(|one| one.tag("crabbox") == "true");
         Ok(all)
     }
 
-    /// What is left of a lease in a resource group, the first to go first.
-    pub(crate) fn left(&self, group: &str, id: &LeaseId) -> Result<Vec<(Kind, Thing)>, Failure> {
-        let mut left = Vec::new();
-        for kind in Kind::ALL {
-            let all = self.ours(group, kind)?.into_iter().filter(|one| one.is_of(id));
-            left.extend(all.map(|one| (kind, one)));
-        }
-        Ok(left)
+    /// Deletes a machine. What goes with it is given the time to: its end could hit what has its name by then.
+    pub(crate) fn end(&self, id: &str) -> Result<(), Failure> {
+        self.delete(id)?;
+        let group = group_of(id).unwrap_or_default();
+        let gone = || {
+            let part = |kind: Kind| self.get::<Thing>(&kind.id(group, short(id)));
+            let left = PARTS.iter().find_map(|&kind| part(kind).transpose());
+            left.transpose().map(|left| left.is_none().then_some(()))
+        };
+        self.call.poll(GOING, LOOKS, gone).map(drop)
     }
 
-    /// Removes everything of a lease: the machine first, which takes the rest with it, then what it left, and looks again
-    /// until nothing is there any more.
-    pub(crate) fn remove(&self, group: &str, id: &LeaseId) -> Result<ReleaseOutcome, Failure> {
-        let mut outcome = ReleaseOutcome::AlreadyGone;
-        for _ in 0..ROUNDS {
-            let left = self.left(group, id)?;
-            let Some(step) = left.first().map(|(kind, _)| kind.step()) else {
-                return Ok(outcome);
-            };
-            outcome = ReleaseOutcome::Released;
-            let mut held = false;
-            for (kind, one) in left.iter().filter(|(kind, _)| kind.step() == step) {
-                match self.delete(&one.id) {
-                    Ok(true) => drop(self.call.forget(&kind.resource(&one.id))),
-                    Ok(false) => return Ok(ReleaseOutcome::Pending),
-                    Err(failure) if failure.kind() == ErrorKind::Conflict => held = true,
-                    Err(failure) => return Err(failure),
-                }
-            }
-            if held && self.call.sleep(PAUSE)? == Woken::Cancel {
-                break;
-            }
-        }
-        Ok(ReleaseOutcome::Pending)
-    }
-
-    /// The public address of a machine.
-    pub(crate) fn address_of(&self, machine: &Thing) -> Result<String, Failure> {
-        let group = group_of(&machine.id).unwrap_or_default();
-        let found = self.get::<Thing>(&Kind::Address.id(group, name_of(&machine.id)))?;
-        Ok(found.map(|(address, _)| address.host().to_owned()).unwrap_or_default())
+    /// A machine, or what is left of one, by its id, and the service's own clock.
+    pub(crate) fn machine(&self, id: &str) -> Result<Option<(Machine, Option<u64>)>, Failure> {
+        let Some(group) = group_of(id) else { return Ok(None) };
+        let more = if MACHINE.is(id) { "?$expand=instanceView" } else { "" };
+        let Some((thing, now)) = self.timed::<Thing>(&format!("{id}{more}"))? else {
+            return Ok(None);
+        };
+        let address = match MACHINE.is(id) && thing.tag("crabbox") == "true" {
+            true => self.get::<Thing>(&ADDRESS.id(group, short(id)))?,
+            false => None,
+        };
+        Ok(Some((thing.machine(address.as_ref()), now)))
     }
 }
 
@@ -255,6 +202,6 @@ mod tests {
         let id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/m";
         assert_eq!(group_of(id), Some("/subscriptions/s/resourceGroups/g"));
         assert_eq!(group_of("i-0123"), None);
-        assert_eq!(Kind::Disk.id("/g", "m"), "/g/providers/Microsoft.Compute/disks/m-osdisk");
+        assert_eq!(DISK.id("/g", "m"), "/g/providers/Microsoft.Compute/disks/m-osdisk");
     }
 }

@@ -1,16 +1,16 @@
 //! What all boxes share: a resource group, and in each location a network and who may enter it. Made once, used by every
 //! lease, and left alone when somebody else made it.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
+use crabbox_plugin_sdk::cloud::{admitted, short};
 use crabbox_plugin_sdk::{ErrorKind, Failure};
 use serde_json::{Value, json};
 
-use crate::api::{Api, Thing, is_same, name_of};
+use crate::api::{Api, Thing, is_same};
 
 /// The tag of what crabbox made for all leases.
-const MANAGED: (&str, &str) = ("managed_by", "crabbox");
+const MANAGED: &str = "managed_by";
 /// The network, and the part of it boxes are in.
 const NETWORK: &str = "10.42.0.0/16";
 const SUBNET: &str = "10.42.0.0/24";
@@ -19,11 +19,9 @@ const PRIORITIES: std::ops::Range<u64> = 100..4097;
 /// How often a number for a rule is looked for that nobody else takes meanwhile.
 const RULES: usize = 5;
 const AGAIN: Duration = Duration::from_secs(1);
-/// How long the service may take that tells our own address.
-const ADDRESS: Duration = Duration::from_secs(5);
 
 /// What is there in a location, and what is not; nothing was made yet.
-pub(crate) struct Look<'a> {
+pub(crate) struct Seen<'a> {
     pub(crate) location: &'a str,
     cidrs: Vec<String>,
     group: Option<Thing>,
@@ -38,28 +36,28 @@ struct Place {
 }
 
 /// What a box is put into.
-pub(crate) struct Site<'a> {
+pub(crate) struct Network<'a> {
     pub(crate) location: &'a str,
     pub(crate) subnet: String,
     pub(crate) guard: String,
 }
 
 /// Looks; what others made is refused here, before anything is made.
-pub(crate) fn look<'a>(api: &Api<'_>, location: &'a str) -> Result<Look<'a>, Failure> {
+pub(crate) fn look<'a>(api: &Api<'_>, location: &'a str) -> Result<Seen<'a>, Failure> {
     image(api, location)?;
     let settings = api.settings;
     let group = ours(api, &settings.group(), "resourceGroup")?;
     let guard = place(api, "networkSecurityGroups", &settings.nsg, "nsg", location)?;
     let network = place(api, "virtualNetworks", &settings.vnet, "vnet", location)?;
-    Ok(Look { location, cidrs: cidrs(api)?, group, guard, network })
+    let cidrs = admitted(api.call, "azure", &settings.ssh_cidrs, &settings.address_url)?;
+    Ok(Seen { location, cidrs, group, guard, network })
 }
 
 /// Something that all leases share, if it is there.
 fn ours(api: &Api<'_>, id: &str, key: &str) -> Result<Option<Thing>, Failure> {
-    let found = api.get::<Thing>(id)?.map(|(thing, _)| thing);
-    match found {
-        Some(thing) if thing.tag(MANAGED.0) != MANAGED.1 => {
-            let what = format!("{} exists and was not made by crabbox", name_of(id));
+    match api.get::<Thing>(id)? {
+        Some(thing) if thing.tag(MANAGED) != "crabbox" => {
+            let what = format!("{} exists and was not made by crabbox", short(id));
             Err(Failure::precondition(what).hint(format!(
                 "tag it managed_by=crabbox to let crabbox use it, or set azure.{key} to another name"
             )))
@@ -86,18 +84,17 @@ fn place(
     Ok(Place { there: ours(api, &id, key)?, id })
 }
 
-impl<'a> Look<'a> {
+impl<'a> Seen<'a> {
     /// Makes what is missing, and lets in who may log in.
-    pub(crate) fn prepare(self, api: &Api<'_>, ports: &[u16]) -> Result<Site<'a>, Failure> {
+    pub(crate) fn prepare(self, api: &Api<'_>, ports: &[u16]) -> Result<Network<'a>, Failure> {
         let (location, settings) = (self.location, api.settings);
-        let shared = |properties: Value| json!({"location": location, "tags": {(MANAGED.0): MANAGED.1}, "properties": properties});
+        let shared = |properties: Value| json!({"location": location, "tags": {MANAGED: "crabbox"}, "properties": properties});
         if self.group.is_none() {
             api.put(&settings.group(), &shared(json!({})))?;
         }
-        let guard = match self.guard.there {
-            Some(there) => Some(there),
-            None => api.put(&self.guard.id, &shared(json!({}))).map(|_| None)?,
-        };
+        if self.guard.there.is_none() {
+            api.put(&self.guard.id, &shared(json!({})))?;
+        }
         let part = json!({"addressPrefix": SUBNET});
         let subnet = format!("{}/subnets/{}", self.network.id, settings.subnet);
         match self.network.there {
@@ -112,21 +109,19 @@ impl<'a> Look<'a> {
             }
             Some(_) => {}
         }
-        let guard = match guard {
+        let gone = || Failure::transient(format!("{} is gone again", short(&self.guard.id)));
+        let guard = match self.guard.there {
             Some(there) => there,
             // Whoever makes it at the same time takes rules away; late is when nobody does any more.
-            None => api.settled(&self.guard.id)?.ok_or_else(|| {
-                Failure::transient(format!("{} is gone again", name_of(&self.guard.id)))
-            })?,
+            None => api.settled(&self.guard.id)?.ok_or_else(gone)?,
         };
         open(api, guard, ports, &self.cidrs)?;
-        Ok(Site { location, subnet, guard: self.guard.id })
+        Ok(Network { location, subnet, guard: self.guard.id })
     }
 }
 
 fn names<'t>(thing: &'t Thing, list: &str) -> impl Iterator<Item = &'t str> {
-    let all = thing.properties.pointer(list).and_then(Value::as_array).into_iter().flatten();
-    all.filter_map(|one| one.get("name")?.as_str())
+    thing.list(list).filter_map(|one| one["name"].as_str())
 }
 
 /// Lets networks in that are not let in yet: a rule for each, which says by its name what it is for.
@@ -151,7 +146,7 @@ fn open(api: &Api<'_>, mut guard: Thing, ports: &[u16], cidrs: &[String]) -> Res
                 Ok(_) => {}
             }
             let now = api.get::<Thing>(&guard.id)?;
-            guard = now.map_or(guard, |(now, _)| now);
+            guard = now.unwrap_or(guard);
         }
     }
     Ok(())
@@ -163,58 +158,30 @@ fn is_taken(failure: &Failure) -> bool {
 
 /// The lowest number no rule has.
 fn free(guard: &Thing) -> Result<u64, Failure> {
-    let rules = guard.properties.pointer("/securityRules").and_then(Value::as_array);
-    let taken: Vec<_> = rules
-        .into_iter()
-        .flatten()
-        .filter(|rule| rule.pointer("/properties/direction") != Some(&json!("Outbound")))
-        .filter_map(|rule| rule.pointer("/properties/priority")?.as_u64())
-        .collect();
+    let inward = |rule: &&Value| rule["properties"]["direction"] != "Outbound";
+    let rules = guard.list("/securityRules").filter(inward);
+    let taken: Vec<_> = rules.filter_map(|rule| rule["properties"]["priority"].as_u64()).collect();
     PRIORITIES.into_iter().find(|number| !taken.contains(number)).ok_or_else(|| {
         Failure::quota(format!("{} has no room for a rule", guard.name))
             .hint("remove old rules from it")
     })
 }
 
-/// The networks that may log in: the user's, else only the user's own address.
-fn cidrs(api: &Api<'_>) -> Result<Vec<String>, Failure> {
-    let settings = api.settings;
-    if !settings.ssh_cidrs.is_empty() {
-        return Ok(settings.ssh_cidrs.clone());
-    }
-    let url = &settings.address_url;
-    let unknown = |why: &str| {
-        Failure::precondition(format!("your own address is not known: {url}{why}"))
-            .hint("set azure.sshCIDRs to the networks that may log in")
-    };
-    let asked = api.call.http("GET", format!("{url}/")).timeout(ADDRESS).send();
-    let reply = asked.and_then(|reply| reply.ok()).map_err(|error| unknown("").because(&error))?;
-    match reply.text().unwrap_or_default().trim().parse() {
-        Ok(IpAddr::V4(address)) => Ok(vec![format!("{address}/32")]),
-        Ok(IpAddr::V6(address)) => Ok(vec![format!("{address}/128")]),
-        Err(_) => Err(unknown(" told no address")),
-    }
-}
-
 /// Whether there is the image in a location; a wrong one is found before anything is made.
 pub(crate) fn image(api: &Api<'_>, location: &str) -> Result<(), Failure> {
     let image = &api.settings.image;
-    let there = match parts(image) {
-        None => api.get::<Value>(image)?.is_some(),
+    let path = match parts(image) {
+        None => image.clone(),
         Some([publisher, offer, sku, version]) => {
             let list = format!(
                 "{}/providers/Microsoft.Compute/locations/{location}/publishers/{publisher}/artifacttypes/vmimage/offers/{offer}/skus/{sku}/versions",
                 api.settings.subscription()
             );
-            match version {
-                "latest" => {
-                    let all = api.get::<Value>(&format!("{list}?$top=1"))?;
-                    all.is_some_and(|(all, _)| all.as_array().is_some_and(|all| !all.is_empty()))
-                }
-                version => api.get::<Value>(&format!("{list}/{version}"))?.is_some(),
-            }
+            if version == "latest" { format!("{list}?$top=1") } else { format!("{list}/{version}") }
         }
     };
+    // A list in which nothing is says the same as none.
+    let there = api.get::<Value>(&path)?.is_some_and(|found| found != json!([]));
     if there {
         return Ok(());
     }

@@ -85,7 +85,8 @@ fn who_asked_too_often_is_told_when_to_come_again() {
 #[test]
 fn a_machine_of_somebody_else_is_not_given_back() {
     let id = "/subscriptions/s/resourceGroups/theirs/providers/Microsoft.Compute/virtualMachines/m";
-    let url = format!("https://management.azure.com{id}?api-version=2024-07-01");
+    let url =
+        format!("https://management.azure.com{id}?$expand=instanceView&api-version=2024-07-01");
     let machine = json!({"id": id, "name": "m", "location": "eastus", "tags": {"team": "other"}});
     let mut kernel =
         kernel(&[json!({"request": {"method": "GET", "url": url}, "response": {"json": machine}})]);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crabbox_plugin_sdk::cloud::Extra;
+use crabbox_plugin_sdk::cloud::{Codes, Extra};
 use crabbox_plugin_sdk::{Call, ErrorKind, Failure, HttpRequest, Reply, every_page, found};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -186,31 +186,33 @@ fn part<T: DeserializeOwned>(answer: &mut Value, key: &str) -> Result<T, Failure
     })
 }
 
-/// How many of the rows below may also be told in a message.
-const IN_WORDS: usize = 5;
 /// What the service's own words for an error mean, and what can be done.
-const CODES: &[(&str, ErrorKind, &str)] = &[
-    ("dedicated_core_limit", ErrorKind::Quota, LIMIT),
-    ("resource_limit_exceeded", ErrorKind::Quota, LIMIT),
-    ("server_type_not_available", ErrorKind::Capacity, ""),
-    ("location_not_available", ErrorKind::Capacity, ""),
-    ("unsupported location", ErrorKind::Capacity, ""),
-    ("resource_unavailable", ErrorKind::Capacity, ""),
-    ("placement_error", ErrorKind::Capacity, ""),
+const CODES: Codes = Codes(&[
+    ("dedicated_core_limit|resource_limit_exceeded", ErrorKind::Quota, LIMIT),
+    (
+        "server_type_not_available|location_not_available|unsupported location|\
+         resource_unavailable|placement_error",
+        ErrorKind::Capacity,
+        "",
+    ),
     ("unauthorized", ErrorKind::Auth, TOKEN),
-    ("token_readonly", ErrorKind::Permission, WRITE),
-    ("forbidden", ErrorKind::Permission, WRITE),
+    ("token_readonly|forbidden", ErrorKind::Permission, WRITE),
     ("payment_required", ErrorKind::Billing, "see the project's invoices in Hetzner's console"),
     ("rate_limit_exceeded", ErrorKind::RateLimited, ""),
-    ("uniqueness_error", ErrorKind::Conflict, ""),
     ("protected", ErrorKind::Conflict, "take the protection off in Hetzner's console first"),
-    ("locked", ErrorKind::Transient, ""),
-    ("conflict", ErrorKind::Transient, ""),
+    ("uniqueness_error", ErrorKind::Conflict, ""),
+    ("locked|conflict", ErrorKind::Transient, ""),
     ("not_found", ErrorKind::NotFound, ""),
-    ("invalid_input", ErrorKind::InvalidRequest, ""),
-    ("json_error", ErrorKind::InvalidRequest, ""),
-    ("unsupported_error", ErrorKind::InvalidRequest, ""),
+    ("invalid_input|json_error|unsupported_error", ErrorKind::InvalidRequest, ""),
     ("timeout", ErrorKind::Timeout, ""),
+]);
+/// What may also be told in a message, with a more general word beside it.
+const IN_WORDS: &[&str] = &[
+    "dedicated_core_limit",
+    "resource_limit_exceeded",
+    "server_type_not_available",
+    "location_not_available",
+    "unsupported location",
 ];
 const TOKEN: &str =
     "set HCLOUD_TOKEN to an API token of the project, or hetzner.token to where it is";
@@ -233,30 +235,20 @@ pub(crate) fn ok(reply: Reply) -> Result<Reply, Failure> {
     };
     let (code, message, reset) = (said("code"), said("message"), reset(&reply));
     let lower = message.to_lowercase();
-    // Some limits are told only in words.
-    let told = |row: &&(&str, _, _)| code == row.0 || code_in_words(row.0, &lower);
-    let row = CODES.iter().find(told);
+    let in_words = IN_WORDS.iter().copied().find(|word| lower.contains(word));
+    let meaning = CODES.meaning(in_words.unwrap_or(&code));
     let Err(plain) = reply.ok() else { return Err(Failure::internal("an error that is none")) };
-    let kind = row.map_or(plain.kind(), |row| row.1);
     let wait = plain.data().retry_after_ms.map(Duration::from_millis);
-    let mut failure = match row {
-        Some(_) => Failure::new(kind, format!("{message} ({code})")),
-        None => plain,
+    let failure = match (meaning, plain.kind()) {
+        (Some(meaning), _) => Codes::failure(&code, &message, meaning),
+        (None, ErrorKind::Auth) => plain.hint(TOKEN),
+        (None, ErrorKind::Permission) => plain.hint(WRITE),
+        (None, _) => plain,
     };
-    if kind == ErrorKind::RateLimited {
-        failure = failure.retry_after(wait.or(reset).unwrap_or(SLOW_DOWN));
-    }
-    let hint = row.map(|row| row.2).unwrap_or(match kind {
-        ErrorKind::Auth => TOKEN,
-        ErrorKind::Permission => WRITE,
-        _ => "",
-    });
-    Err(if hint.is_empty() { failure } else { failure.hint(hint) })
-}
-
-/// Whether a message names a limit or a lack of room; the code beside it is a more general one then.
-fn code_in_words(code: &str, message: &str) -> bool {
-    CODES.iter().take(IN_WORDS).any(|row| row.0 == code) && message.contains(code)
+    Err(match failure.kind() {
+        ErrorKind::RateLimited => failure.retry_after(wait.or(reset).unwrap_or(SLOW_DOWN)),
+        _ => failure,
+    })
 }
 
 /// How long until some of the allowance is back.

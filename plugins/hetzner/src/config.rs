@@ -15,8 +15,8 @@ pub(crate) const CLASSES: Classes = Classes(&[
 /// Locations of one network zone; elsewhere only what the user names is tried.
 const NEIGHBOURS: &[&str] = &["fsn1", "nbg1", "hel1"];
 
-/// The block `providers.hetzner`, or `hetzner`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// What the schema says of each; the block `providers.hetzner`, or `hetzner`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub(crate) struct Settings {
     pub(crate) location: String,
@@ -26,20 +26,6 @@ pub(crate) struct Settings {
     pub(crate) ipv4: bool,
     pub(crate) ipv6: bool,
     pub(crate) api_url: String,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            location: "fsn1".to_owned(),
-            fallback_locations: None,
-            image: "ubuntu-24.04".to_owned(),
-            ssh_key: None,
-            ipv4: true,
-            ipv6: false,
-            api_url: "https://api.hetzner.cloud/v1".to_owned(),
-        }
-    }
 }
 
 impl Settings {
@@ -83,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_server_nobody_could_reach_is_refused() {
-        assert!(Settings { ipv4: false, ..Settings::default() }.check().is_err());
-        assert!(Settings { ipv4: false, ipv6: true, ..Settings::default() }.check().is_ok());
+        assert!(Settings::default().check().is_err());
+        assert!(Settings { ipv6: true, ..Settings::default() }.check().is_ok());
     }
 }

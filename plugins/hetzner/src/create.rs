@@ -32,14 +32,8 @@ impl<'a> Project<'a> {
 
 impl Site for Project<'_> {
     fn candidates(&self) -> Vec<Candidate> {
-        let machines = CLASSES.machines(&self.order.params.request).into_iter();
-        let places = self.settings.locations();
-        let at = |machine: &str, place: &str| Candidate {
-            machine: machine.to_owned(),
-            place: place.to_owned(),
-            market: None,
-        };
-        machines.flat_map(|machine| places.iter().map(move |place| at(machine, place))).collect()
+        let machines = CLASSES.machines(&self.order.params.request);
+        Candidate::all(&[None], &machines, &self.settings.locations())
     }
 
     /// Makes one server. A name exists once in a project.

@@ -1,35 +1,27 @@
 //! What stands between the user and a server; nothing is made or changed.
 
+use crabbox_plugin_sdk::cloud::check_places;
 use crabbox_plugin_sdk::{BoxRequest, Check, CheckStatus, Failure, check, refused};
 
 use crate::api::{Api, IMAGE, MachineType};
+use crate::catalog;
 use crate::config::{CLASSES, Settings};
-use crate::server::Named;
 
 /// What only who tries to write is told.
 const RIGHT: &str =
     "not looked at: the token must have the right Read & Write, which shows when a server is made";
 
 pub(crate) fn checks(api: &Api<'_>, settings: &Settings) -> Result<Vec<Check>, Failure> {
-    let locations = match api.all::<Named>("locations", &[]) {
-        Ok(locations) => locations,
+    let known = match catalog::regions(api) {
+        Ok(known) => known,
         Err(failure) => return Ok(vec![refused("hetzner.token", failure)?]),
     };
-    let known: Vec<&str> = locations.iter().map(|location| location.name.as_str()).collect();
+    let names: Vec<&str> = known.iter().map(|location| location.name.as_str()).collect();
     let mut checks = vec![check("hetzner.token", CheckStatus::Ok, "the token is known", "")];
     checks.push(check("hetzner.right", CheckStatus::Skip, RIGHT, ""));
-    for location in settings.locations() {
-        let hint = format!("choose one of {}", known.join(", "));
-        checks.push(match known.contains(&location) {
-            true => check("hetzner.location", CheckStatus::Ok, location, ""),
-            false => check(
-                "hetzner.location",
-                CheckStatus::Fail,
-                format!("no location {location}"),
-                &hint,
-            ),
-        });
-    }
+    let hint = format!("choose one of {}", names.join(", "));
+    let (id, wanted) = ("hetzner.location", settings.locations());
+    checks.extend(check_places(id, &wanted, &known, "no location", &hint));
     checks.push(types(api, settings)?);
     checks.push(image(api, settings)?);
     Ok(checks)

@@ -11,11 +11,12 @@ mod server;
 
 use std::collections::BTreeMap;
 
-use crabbox_plugin_sdk::cloud::{self, At, Classes, Cloud, Extra, Machine, Order, Page};
+use crabbox_plugin_sdk::cloud::{
+    self, At, Classes, Cloud, Extra, Look, Machine, Offers, Order, Page,
+};
 use crabbox_plugin_sdk::{
-    AcquireParams, Call, CatalogParams, CatalogResult, Check, EvidenceParams, EvidenceResult,
-    Failure, Instance, Lease, LeaseId, ListParams, ListResult, Plugin, QuoteParams, QuoteResult,
-    ReleaseOutcome, ReleaseParams, ResolveParams, SshLease, TouchParams, settings,
+    BoxRequest, Call, CatalogParams, Check, Failure, LeaseId, Offer, Plugin, Price,
+    settings_with_defaults,
 };
 
 use api::{Api, IMAGE};
@@ -25,7 +26,12 @@ use server::Server;
 
 /// The plugin, ready to serve.
 pub fn plugin() -> Plugin {
-    Plugin::ssh_lease(include_str!("../crabbox-plugin.toml"), |instance| Hetzner::open(&instance))
+    Plugin::ssh_lease(include_str!("../crabbox-plugin.toml"), |instance| {
+        let schema = include_str!("../config.schema.json");
+        let settings: Settings = settings_with_defaults(schema, instance)?;
+        settings.check()?;
+        Ok(Hetzner { settings })
+    })
 }
 
 crabbox_plugin_sdk::component!(plugin);
@@ -36,12 +42,6 @@ struct Hetzner {
 }
 
 impl Hetzner {
-    fn open(instance: &Instance) -> Result<Self, Failure> {
-        let settings: Settings = settings(instance)?;
-        settings.check()?;
-        Ok(Self { settings })
-    }
-
     fn api<'a>(&'a self, call: &'a Call) -> Api<'a> {
         Api { call, url: &self.settings.api_url }
     }
@@ -102,74 +102,33 @@ impl Cloud for Hetzner {
     }
 
     /// A wrong image is found before anything is made.
-    fn precheck(&self, order: &Order<'_>) -> Result<(), Failure> {
-        let image = &self.settings.image;
-        match self.api(order.call).has_image(image)? {
-            true => Ok(()),
-            false => {
-                let what = format!("there is no image {image}");
-                Err(Failure::invalid_config("/image", what).hint(IMAGE))
-            }
-        }
-    }
-
-    fn site<'a>(
+    fn look<'a>(
         &'a self,
         order: &'a Order<'a>,
         _place: &'a str,
-    ) -> Result<impl cloud::Site + 'a, Failure> {
-        Project::prepare(self.api(order.call), &self.settings, order)
+    ) -> Result<impl Look + 'a, Failure> {
+        let (api, image) = (self.api(order.call), &self.settings.image);
+        if !api.has_image(image)? {
+            let what = format!("there is no image {image}");
+            return Err(Failure::invalid_config("/image", what).hint(IMAGE));
+        }
+        Ok(move || Project::prepare(api, &self.settings, order))
     }
 
-    fn others(&self, order: &Order<'_>, tried: &[&str]) -> Result<Vec<String>, Failure> {
-        catalog::others(&self.api(order.call), &self.settings, tried)
-    }
-}
-
-impl SshLease for Hetzner {
-    fn idempotent_acquire(&self) -> bool {
-        true
+    fn others(&self, call: &Call, _: &BoxRequest) -> Result<Vec<String>, Failure> {
+        catalog::others(&self.api(call), &self.settings)
     }
 
-    fn facts(&self) -> &'static [&'static str] {
-        &["catalog.sizes", "catalog.regions", "pricing.quote", "evidence.collect"]
+    fn sizes(&self, call: &Call, params: &CatalogParams) -> Result<Offers, Failure> {
+        catalog::sizes(&self.api(call), &self.settings, params.region.as_deref())
     }
 
-    fn sizes(&self, call: &Call, params: CatalogParams) -> Result<CatalogResult, Failure> {
-        catalog::sizes(&self.api(call), &self.settings, &params)
-    }
-
-    fn regions(&self, call: &Call, _params: CatalogParams) -> Result<CatalogResult, Failure> {
+    fn regions(&self, call: &Call) -> Result<Vec<Offer>, Failure> {
         catalog::regions(&self.api(call))
     }
 
-    fn quote(&self, call: &Call, params: QuoteParams) -> Result<QuoteResult, Failure> {
-        self.check(&params.request)?;
-        catalog::quote(&self.api(call), &self.settings, &params)
-    }
-
-    fn evidence(&self, call: &Call, params: EvidenceParams) -> Result<EvidenceResult, Failure> {
-        catalog::evidence(&self.api(call), &params)
-    }
-
-    fn acquire(&self, call: &Call, params: AcquireParams) -> Result<Lease, Failure> {
-        cloud::acquire(self, call, params)
-    }
-
-    fn resolve(&self, call: &Call, params: ResolveParams) -> Result<Lease, Failure> {
-        cloud::resolve(self, call, params)
-    }
-
-    fn list(&self, call: &Call, params: ListParams) -> Result<ListResult, Failure> {
-        cloud::list(self, call, params)
-    }
-
-    fn release(&self, call: &Call, params: ReleaseParams) -> Result<ReleaseOutcome, Failure> {
-        cloud::release(self, call, params)
-    }
-
-    fn touch(&self, call: &Call, params: TouchParams) -> Result<Lease, Failure> {
-        cloud::touch(self, call, params)
+    fn price(&self, call: &Call, _request: &BoxRequest, machine: &str) -> Result<Price, Failure> {
+        catalog::quote(&self.api(call), &self.settings, machine)
     }
 
     fn doctor(&self, call: &Call) -> Result<Vec<Check>, Failure> {

@@ -78,6 +78,7 @@ impl Server {
             name: self.name,
             labels: self.labels,
             state: self.status,
+            ended: None,
         }
     }
 }

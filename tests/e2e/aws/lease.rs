@@ -4,11 +4,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crabbox_tests::{binaries, binary, eventually, gone_without, holders};
+use crabbox_tests::{eventually, holders, plugin_folder};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::Sky;
+use crate::clouds::goes_through_the_component;
 
 #[test]
 fn a_run_leases_an_instance_works_on_it_and_gives_it_back() {
@@ -31,35 +32,26 @@ fn a_run_leases_an_instance_works_on_it_and_gives_it_back() {
     );
     let told = sky.crabbox(&["doctor", "--debug"]).run();
     let said = format!("{}{}{}{}", ran.out(), ran.err(), told.out(), told.err());
-    assert!(!said.contains(&sky.keys[1]) && !said.contains("BEGIN OPENSSH"), "{said}");
+    assert!(!said.contains(sky.key("keys")[1]) && !said.contains("BEGIN OPENSSH"), "{said}");
     for folder in ["state", "config", "cache", "data", "tmp", "home"] {
-        assert_eq!(holders(&sky.room.at(folder), &sky.keys[1]), [] as [PathBuf; 0], "{folder}");
+        assert_eq!(
+            holders(&sky.room.at(folder), sky.key("keys")[1]),
+            [] as [PathBuf; 0],
+            "{folder}"
+        );
     }
 }
 
 #[test]
 fn the_same_run_goes_through_the_component() {
-    if gone_without("CRABBOX_TEST_WASM", "a component of ours") {
-        return;
-    }
-    binary("crabbox-provider-aws.wasm");
     let Some(sky) = Sky::new() else { return };
-    let file = sky.room.at("config/crabbox/config.yaml");
-    let text = fs::read_to_string(&file).unwrap();
-    sky.room.configure(&format!("{text}plugins:\n  runtime: [aws=wasm]\n"));
-    // What was compiled once stays so: on a busy machine that alone takes as long as a plugin may take to say hello.
-    let cache = binaries().join("test-cache").display().to_string();
-    let running = sky.crabbox(&["run", "--", "sh", "-c", "cat hello.txt; exit 3"]);
-    let running = running.env("XDG_CACHE_HOME", cache);
-    let ran = running.limit(Duration::from_secs(120)).run().expect(3);
-    assert_eq!((ran.out(), sky.names()), ("hello\n".to_owned(), vec![]), "{ran}");
-    assert_eq!(sky.count("RunInstances"), 1);
+    goes_through_the_component(&sky, || sky.as_component("aws"));
 }
 
 #[test]
 fn a_role_is_taken_on_by_whoever_may_and_does_what_it_may() {
     let Some(sky) = Sky::new() else { return };
-    let [id, key] = &sky.admin;
+    let [id, key] = sky.key("admin");
     let text = format!(
         "[profile base]\naws_access_key_id = {id}\naws_secret_access_key = {key}\n\
          [profile runner]\nrole_arn = arn:aws:iam::123456789012:role/runner\nsource_profile = base\nregion = eu-west-1\n"
@@ -133,12 +125,19 @@ fn the_vendors_own_client_sees_the_same_cloud() {
     let Some(sky) = Sky::new() else { return };
     let python = super::python().unwrap();
     let _ = sky.crabbox(&["warmup", "--slug", "some"]).ok();
-    let script = super::plugin().join("fake/second_client.py");
-    let call = sky.room.call(python).arg(script).arg(&sky.url).args(&sky.admin);
+    let script = plugin_folder("aws").join("fake/second_client.py");
+    let call = sky.room.call(python).arg(script).arg(&sky.url);
+    let call = call.args(sky.key("admin")).args(sky.key("keys"));
     let told = call.env("PYTHONDONTWRITEBYTECODE", "1").limit(Duration::from_secs(60)).ok().json();
     assert_eq!(told["slugs"], json!(["some"]), "{told}");
     assert_eq!(told["same"], json!(true), "a token makes one instance: {told}");
     assert_eq!(told["other"], "IdempotentParameterMismatch", "{told}");
+    assert_eq!(
+        told["reach"],
+        json!(vec!["UnauthorizedOperation"; 3]),
+        "others' are out of reach: {told}"
+    );
+    assert_eq!(told["there"], json!([2, 1]), "{told}");
     let _ = sky.crabbox(&["stop", "some"]).ok();
     assert_eq!(sky.names(), [""; 0]);
 }

@@ -5,39 +5,27 @@ mod lease;
 mod walk;
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::ops::Deref;
+use std::path::PathBuf;
 
-use crabbox_tests::{Call, Room, binaries, binary, gone_without};
-use serde_json::{Value, json};
+use crabbox_tests::rights_on_page;
+use crabbox_tests::{Call, Cloud, Room, binaries, binary, gone_without, plugin_folder};
+use serde_json::Value;
 
 /// A cloud, a room that is configured for it, and a checkout in it.
-pub(crate) struct Sky {
-    /// Ends, with all its instances, when its input does.
-    cloud: Child,
-    pub(crate) url: String,
-    /// Id and text of the key that crabbox uses.
-    pub(crate) keys: [String; 2],
-    /// The same of somebody who may do everything.
-    pub(crate) admin: [String; 2],
-    pub(crate) repo: PathBuf,
-    pub(crate) room: Room,
-}
+pub(crate) struct Sky(Cloud);
 
-/// Where the folder of the provider is.
-fn plugin() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/aws")
+impl Deref for Sky {
+    type Target = Cloud;
+
+    fn deref(&self) -> &Cloud {
+        &self.0
+    }
 }
 
 /// The policy that the provider's page tells people to use.
 fn policy() -> Value {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/providers/aws.md");
-    let page = fs::read_to_string(page).unwrap();
-    let blocks = page.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next());
-    let mut policies = blocks.filter(|block| block.contains("\"Statement\""));
-    serde_json::from_str(policies.next().expect("the page has a policy")).unwrap()
+    rights_on_page("aws", "Statement")
 }
 
 /// The vendors' clients, unless somebody went without them.
@@ -56,84 +44,33 @@ impl Sky {
         Self::with(&policy())
     }
 
-    #[expect(clippy::disallowed_methods, reason = "starts a server for tests")]
     pub(crate) fn with(policy: &Value) -> Option<Self> {
         let python = python()?;
         let room = Room::new();
-        let repo = room.repo("app");
-        let file = room.at("policy.json");
+        let (cloud, file) = (room.at("cloud"), room.at("policy.json"));
         fs::write(&file, policy.to_string()).unwrap();
-        let mut cloud = Command::new(python)
-            .arg(plugin().join("fake/server.py"))
-            .args([room.at("cloud"), file, binary("fake-machine")])
-            .env_clear()
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut told = Vec::new();
-        let mut stdout = cloud.stdout.take().unwrap();
-        let mut byte = [0];
-        while stdout.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
-            told.push(byte[0]);
-        }
-        let told: Value = serde_json::from_slice(&told).expect("the cloud says where it is");
-        let pair = |name: &str| serde_json::from_value(told[name].clone()).unwrap();
-        let url = told["url"].as_str().unwrap().to_owned();
-        let (keys, admin) = (pair("keys"), pair("admin"));
-        let sky = Self { cloud, url, keys, admin, repo, room };
+        let script = plugin_folder("aws").join("fake/server.py");
+        let args = [script, cloud, file, binary("fake-machine")];
+        let sky = Self(Cloud::start(room, &python, args));
         sky.configure("");
         Some(sky)
     }
 
+    /// Id and text of a key: that of crabbox, `keys`, or that of somebody who may do everything, `admin`.
+    pub(crate) fn key(&self, whose: &str) -> [&str; 2] {
+        [0, 1].map(|part| self.told[whose][part].as_str().unwrap())
+    }
+
     /// Configures crabbox for this cloud.
     pub(crate) fn configure(&self, more: &str) {
-        let me = self.room.call("id").arg("-un").ok().out();
-        let root = self.room.at("work");
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        self.room.configure(&format!(
-            "provider: aws\naws:\n  endpointUrl: {0}\n  addressUrl: {0}/address\n{more}ssh:\n  user: {1}\n  port: {port}\n  \
-             fallbackPorts: []\nworkRoot: {2}\n",
-            self.url,
-            me.trim(),
-            root.display()
-        ));
+        let block = format!("  endpointUrl: {0}\n  addressUrl: {0}/address\n{more}", self.url);
+        self.0.configure("aws", &block);
     }
 
     pub(crate) fn crabbox(&self, words: &[&str]) -> Call {
-        let [id, key] = &self.keys;
-        self.room
-            .crabbox(&self.repo, words)
-            .env("AWS_ACCESS_KEY_ID", id)
-            .env("AWS_SECRET_ACCESS_KEY", key)
-    }
-
-    fn talk(&self, body: &str) -> Value {
-        let host = self.url.trim_start_matches("http://");
-        let mut stream = TcpStream::connect(host).unwrap();
-        let head = "host: fake\r\nconnection: close\r\ncontent-length";
-        write!(stream, "POST /_fake HTTP/1.1\r\n{head}: {}\r\n\r\n{body}", body.len()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-        serde_json::from_str(body).unwrap()
-    }
-
-    /// Changes how the cloud behaves.
-    pub(crate) fn set(&self, change: &Value) {
-        self.talk(&change.to_string());
-    }
-
-    /// What shall go wrong.
-    pub(crate) fn faults(&self, faults: Value) {
-        self.set(&json!({ "faults": faults }));
-    }
-
-    /// Everything the cloud has.
-    pub(crate) fn state(&self) -> Value {
-        self.talk("")
+        let [id, key] = self.key("keys");
+        let call = self.room.crabbox(&self.repo, words);
+        call.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", key)
     }
 
     /// The instances that are not on their way out.
@@ -151,29 +88,5 @@ impl Sky {
         let keys = self.state()["keys"].as_array().unwrap().clone();
         all.extend(keys.iter().map(|key| name(&key["name"])));
         all
-    }
-
-    /// Fails unless crabbox here remembers no lease.
-    pub(crate) fn assert_forgotten(&self) {
-        for folder in ["claims", "journal"] {
-            assert_eq!(self.room.state_files(folder), [""; 0], "{folder}");
-        }
-    }
-
-    /// Actions that were asked for so far.
-    pub(crate) fn asked(&self) -> Vec<String> {
-        serde_json::from_value(self.state()["asked"].clone()).unwrap()
-    }
-
-    /// How often an action was asked for.
-    pub(crate) fn count(&self, action: &str) -> usize {
-        self.asked().iter().filter(|asked| *asked == action).count()
-    }
-}
-
-impl Drop for Sky {
-    fn drop(&mut self) {
-        drop(self.cloud.stdin.take());
-        let _ = self.cloud.wait();
     }
 }

@@ -8,15 +8,6 @@ use serde_json::{Value, json};
 
 use super::Sky;
 
-/// The attempts of a run, in words.
-fn attempts(sky: &Sky, ran: &Ended) -> Vec<String> {
-    let id = ran.json()["id"].as_str().unwrap().to_owned();
-    let events = sky.crabbox(&["events", &id, "--json"]).ok();
-    let events = events.json().as_array().cloned().unwrap_or_default();
-    let told = events.iter().filter(|event| event["type"] == "lease.attempt");
-    told.map(|event| event["message"].as_str().unwrap().to_owned()).collect()
-}
-
 fn full(with: &str) -> Value {
     json!({"on": "RunInstances", "with": with, "status": 500, "code": "InsufficientInstanceCapacity", "message": "no room"})
 }
@@ -33,7 +24,7 @@ fn when_nothing_can_be_had_every_try_is_told_and_what_could_be_had_instead() {
     assert_eq!(error["errorKind"], "capacity", "{ran}");
     let causes: Vec<&str> =
         error["cause"].as_array().unwrap().iter().map(|c| c.as_str().unwrap()).collect();
-    let told = attempts(&sky, &ran);
+    let told = sky.attempts(&ran);
     assert_eq!(told.len(), 2 * 2 * 6, "{told:?}");
     assert!(
         causes[0].starts_with("c7a.16xlarge spot in us-east-1: quota: it has 64 vCPUs, and 48"),
@@ -99,7 +90,7 @@ fn spot_alone_is_asked_for_where_the_user_wants_no_other() {
     sky.configure("  fallback: none\n");
     sky.faults(json!([full("")]));
     let ran = sky.crabbox(&["run", "--type", "c7a.large", "--json", "--", "true"]).run().expect(4);
-    assert_eq!(attempts(&sky, &ran).len(), 1, "{ran}");
+    assert_eq!(sky.attempts(&ran).len(), 1, "{ran}");
 }
 
 #[test]
@@ -246,7 +237,7 @@ fn a_repository_chooses_neither_keys_nor_endpoints_nor_who_may_log_in() {
 #[test]
 fn keys_are_found_where_the_vendors_own_tools_keep_them() {
     let Some(sky) = Sky::new() else { return };
-    let [id, key] = &sky.keys;
+    let [id, key] = sky.key("keys");
     let folder = sky.room.at("home/.aws");
     std::fs::create_dir_all(&folder).unwrap();
     let printed = json!({"Version": 1, "AccessKeyId": id, "SecretAccessKey": key, "Expiration": "2099-01-01T00:00:00Z"});

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use crabbox_tests::{binaries, gone_without};
+use crabbox_tests::{binaries, gone_without, plugin_folder};
 use serde_json::json;
 
-use super::{SECRET, Sky, plugin};
+use super::{SECRET, Sky};
 
 #[test]
 fn the_vendors_own_clients_see_make_and_delete_in_the_same_cloud() {
@@ -17,8 +17,12 @@ fn the_vendors_own_clients_see_make_and_delete_in_the_same_cloud() {
     assert!(python.is_file(), "{} is missing: ./test.sh installs it", python.display());
     let sky = Sky::new();
     let _ = sky.crabbox(&["warmup", "--slug", "some"]).ok();
-    let call = sky.room.call(python).arg(plugin().join("fake/second_client.py")).arg(&sky.url);
-    let call = call.args(&sky.ids).arg(SECRET).env("PYTHONDONTWRITEBYTECODE", "1");
+    let call = sky
+        .room
+        .call(python)
+        .arg(plugin_folder("azure").join("fake/second_client.py"))
+        .arg(&sky.url);
+    let call = call.args(sky.ids()).arg(SECRET).env("PYTHONDONTWRITEBYTECODE", "1");
     let told = call.limit(Duration::from_secs(120)).ok().json();
     assert_eq!(told["ours"], json!(["some"]), "{told}");
     assert_eq!(told["power"][1], "PowerState/running", "{told}");

@@ -4,10 +4,11 @@ use crabbox_tests::{Call, Room};
 use serde_json::{Value, json};
 
 use super::Sky;
-use crate::kills::{Cloud, survive};
+use crate::clouds::Cloud;
+use crate::kills::survive;
 
 impl Cloud for Sky {
-    const PLUGIN: &str = "crabbox-provider-azure";
+    const PROVIDER: &str = "azure";
     const ROUNDS: u64 = 12;
 
     fn room(&self) -> &Room {

@@ -4,11 +4,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crabbox_tests::{binary, eventually, gone_without, holders, holds};
+use crabbox_tests::{eventually, holders, holds};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{SECRET, Sky};
+use crate::clouds::goes_through_the_component;
 
 #[test]
 fn a_run_leases_a_machine_works_on_it_and_gives_it_back() {
@@ -56,17 +57,8 @@ fn a_run_leases_a_machine_works_on_it_and_gives_it_back() {
 
 #[test]
 fn the_same_run_goes_through_the_component() {
-    if gone_without("CRABBOX_TEST_WASM", "a component of ours") {
-        return;
-    }
-    binary("crabbox-provider-azure.wasm");
     let sky = Sky::new();
-    let file = sky.room.at("config/crabbox/config.yaml");
-    let text = fs::read_to_string(&file).unwrap();
-    sky.room.configure(&format!("{text}plugins:\n  runtime: [azure=wasm]\n"));
-    let running = sky.crabbox(&["run", "--", "sh", "-c", "cat hello.txt; exit 3"]);
-    let ran = running.limit(Duration::from_secs(120)).run().expect(3);
-    assert_eq!((ran.out(), sky.names()), ("hello\n".to_owned(), vec![]), "{ran}");
+    goes_through_the_component(&sky, || sky.as_component("azure"));
 }
 
 #[test]
@@ -119,6 +111,14 @@ fn a_kept_machine_is_found_listed_touched_used_and_stopped() {
     assert_eq!(sky.names(), ["theirs"], "theirs is untouched");
 }
 
+/// Why a machine ended.
+fn cause_of(sky: &Sky, machine: &Value) -> Value {
+    let lease = json!({"leaseId": machine["tags"]["lease"], "cloudId": machine["id"]});
+    let asked = json!({ "lease": lease }).to_string();
+    let told = sky.crabbox(&["plugin", "run", "azure", "evidence.collect", &asked]).ok();
+    told.json()["cause"].clone()
+}
+
 #[test]
 fn what_is_left_of_a_machine_that_azure_took_away_is_found_and_removed() {
     let sky = Sky::new();
@@ -127,18 +127,7 @@ fn what_is_left_of_a_machine_that_azure_took_away_is_found_and_removed() {
     // With all that Azure may leave of it.
     sky.set(&json!({"vanish": [machine["name"]]}));
     assert_eq!(sky.names().len(), 3);
-    let lease = json!({"leaseId": machine["tags"]["lease"], "cloudId": machine["id"]});
-    let told = sky
-        .crabbox(&[
-            "plugin",
-            "run",
-            "azure",
-            "evidence.collect",
-            &json!({"lease": lease}).to_string(),
-        ])
-        .ok()
-        .json();
-    assert_eq!(told["cause"], "gone", "{told}");
+    assert_eq!(cause_of(&sky, &machine), "gone");
     let _ = sky.crabbox(&["stop", "some"]).ok();
     assert_eq!(sky.names(), [""; 0]);
     sky.assert_forgotten();
@@ -170,18 +159,7 @@ fn a_machine_that_was_switched_off_is_no_box_and_is_told_why() {
     let told = sky.crabbox(&["plugin", "run", "azure", "lease.resolve", &asked]).run();
     assert_ne!(told.code, 0, "{told}");
     assert!(format!("{told}").contains("is stopped"), "{told}");
-    let lease = json!({"leaseId": machine["tags"]["lease"], "cloudId": machine["id"]});
-    let told = sky
-        .crabbox(&[
-            "plugin",
-            "run",
-            "azure",
-            "evidence.collect",
-            &json!({"lease": lease}).to_string(),
-        ])
-        .ok()
-        .json();
-    assert_eq!(told["cause"], "expired", "{told}");
+    assert_eq!(cause_of(&sky, &machine), "expired");
     let _ = sky.crabbox(&["stop", "some"]).ok();
     assert_eq!(sky.names(), [""; 0]);
 }

@@ -1,20 +1,11 @@
 //! When the cloud says no: what is tried next, what is told, and that nothing is left.
 
-use crabbox_tests::Ended;
+use crabbox_tests::{Ended, plugin_folder};
 use serde_json::{Value, json};
 
 use super::{SECRET, Sky};
 
 const RUN: &[&str] = &["run", "--json", "--", "true"];
-
-/// The attempts of a run, in words.
-fn attempts(sky: &Sky, ran: &Ended) -> Vec<String> {
-    let id = ran.json()["id"].as_str().unwrap().to_owned();
-    let events = sky.crabbox(&["events", &id, "--json"]).ok();
-    let events = events.json().as_array().cloned().unwrap_or_default();
-    let told = events.iter().filter(|event| event["type"] == "lease.attempt");
-    told.map(|event| event["message"].as_str().unwrap().to_owned()).collect()
-}
 
 fn full(with: &str) -> Value {
     json!({"on": "PUT virtualMachines", "with": with, "code": "SkuNotAvailable", "message": "The requested size is not available."})
@@ -33,7 +24,7 @@ fn when_nothing_can_be_had_every_try_is_told_and_what_could_be_had_instead() {
     let ran = sky.crabbox(&["run", "--class", "fast", "--json", "--", "true"]).run().expect(4);
     let error = error(&ran);
     assert_eq!(error["errorKind"], "capacity", "{ran}");
-    let told = attempts(&sky, &ran);
+    let told = sky.attempts(&ran);
     assert_eq!(told.len(), 2 * 2 * 11, "{told:?}");
     assert!(told[0].contains("Standard_D64ads_v6") && told[0].contains("quota"), "{told:?}");
     assert!(told[0].contains("eastus") && told[43].contains("westus2"), "{told:?}");
@@ -94,7 +85,7 @@ fn spot_alone_is_asked_for_where_the_user_wants_no_other_and_an_exact_size_alone
     sky.faults(json!([full("")]));
     let words = ["run", "--type", "Standard_D2s_v5", "--json", "--", "true"];
     let ran = sky.crabbox(&words).run().expect(4);
-    assert_eq!(attempts(&sky, &ran).len(), 1, "{ran}");
+    assert_eq!(sky.attempts(&ran).len(), 1, "{ran}");
     let ran =
         sky.crabbox(&["run", "--type", "Standard_X1", "--json", "--", "true"]).run().expect(4);
     assert!(error(&ran).to_string().contains("eastus has no size Standard_X1"), "{ran}");
@@ -163,7 +154,7 @@ fn a_service_that_is_busy_is_asked_later() {
 #[test]
 fn wrong_secrets_missing_rights_and_wrong_settings_are_told_before_anything_is_made() {
     let mut role = super::role();
-    let known = std::fs::read_to_string(super::plugin().join("role.json")).unwrap();
+    let known = std::fs::read_to_string(plugin_folder("azure").join("role.json")).unwrap();
     assert_eq!(role, known.parse::<Value>().unwrap(), "the page has the role the doctor knows");
     let lacking = "Microsoft.Compute/virtualMachines/write";
     role["Actions"].as_array_mut().unwrap().retain(|action| action != lacking);

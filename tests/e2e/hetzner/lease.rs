@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crabbox_tests::{binary, eventually, gone_without, holders, holds};
+use crabbox_tests::{eventually, holders, holds};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{Sky, TOKEN};
+use crate::clouds::goes_through_the_component;
 
 #[test]
 fn a_run_leases_a_server_works_on_it_and_gives_it_back() {
@@ -25,20 +26,8 @@ fn a_run_leases_a_server_works_on_it_and_gives_it_back() {
 
 #[test]
 fn the_same_run_goes_through_the_component() {
-    if gone_without("CRABBOX_TEST_WASM", "a component of ours") {
-        return;
-    }
-    binary("crabbox-provider-hetzner.wasm");
     let sky = Sky::new();
-    let wasm = sky.room.at("config/crabbox/config.yaml");
-    let text = fs::read_to_string(&wasm).unwrap();
-    sky.room.configure(&format!("{text}plugins:\n  runtime: [hetzner=wasm]\n"));
-    let running = sky.crabbox(&["run", "--", "sh", "-c", "cat hello.txt; exit 3"]);
-    let ran = running.limit(Duration::from_secs(120)).run().expect(3);
-    assert_eq!(ran.out(), "hello\n", "{ran}");
-    assert_eq!(sky.names(), [""; 0], "{ran}");
-    let listed = sky.crabbox(&["plugin", "info", "hetzner"]).ok();
-    assert!(listed.out().contains("wasm"), "{listed}");
+    goes_through_the_component(&sky, || sky.as_component("hetzner"));
 }
 
 #[test]

@@ -2,19 +2,10 @@
 
 use std::time::Duration;
 
-use crabbox_tests::{Ended, eventually};
+use crabbox_tests::eventually;
 use serde_json::json;
 
 use super::{Sky, TOKEN};
-
-/// The attempts of a run, in words.
-fn attempts(sky: &Sky, ran: &Ended) -> Vec<String> {
-    let id = ran.json()["id"].as_str().unwrap().to_owned();
-    let events = sky.crabbox(&["events", &id, "--json"]).ok();
-    let events = events.json().as_array().cloned().unwrap_or_default();
-    let told = events.iter().filter(|event| event["type"] == "lease.attempt");
-    told.map(|event| event["message"].as_str().unwrap().to_owned()).collect()
-}
 
 #[test]
 fn when_nothing_can_be_had_every_try_is_told_and_what_could_be_had_instead() {
@@ -34,7 +25,7 @@ fn when_nothing_can_be_had_every_try_is_told_and_what_could_be_had_instead() {
     assert!(causes[12].starts_with("cx53 in hel1: capacity:"), "{ran}");
     assert_eq!(error["alternatives"], json!(["ccx33", "cx23"]), "{ran}");
     assert!(error["hint"].as_str().unwrap().contains("--type ccx33"), "{ran}");
-    let told = attempts(&sky, &ran);
+    let told = sky.attempts(&ran);
     assert_eq!(told.len(), 13, "{told:?}");
     assert!(
         told[0].contains("ccx63") && told[0].contains("fsn1") && told[0].contains("quota"),
@@ -68,7 +59,7 @@ fn an_exact_type_is_the_only_one_that_is_tried() {
     sky.rules(json!([{"on": "POST /servers", "status": 412, "code": "resource_unavailable", "message": "full"}]));
     let words = ["run", "--type", "cx23", "--hetzner-location", "ash", "--json", "--", "true"];
     let ran = sky.crabbox(&words).run().expect(4);
-    assert_eq!(attempts(&sky, &ran).len(), 1, "{ran}");
+    assert_eq!(sky.attempts(&ran).len(), 1, "{ran}");
 }
 
 #[test]

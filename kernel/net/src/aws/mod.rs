@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_smithy_types::date_time::{DateTime, Format};
 use crabbox_schemas::error::{ErrorKind, RpcError};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -20,9 +21,11 @@ use crate::client::Clients;
 use crate::sigv4::Keys;
 use crate::vault::Secret;
 
-/// How long credentials that end some day are used before they are looked for again. Services hand out new ones at least
-/// five minutes before the old ones end.
+/// How long credentials that end some day are used at most before they are looked for again. Services hand out new ones at
+/// least five minutes before the old ones end.
 const KEEP: Duration = Duration::from_secs(240);
+/// How long before their own end they are not used any more: what hands them out may have kept them.
+const EARLY: Duration = Duration::from_secs(60);
 
 /// What a command line of the user's prints.
 pub type Printing = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
@@ -72,8 +75,9 @@ impl Chain {
         let Some(found) = self.look().await.map_err(|what| refused(&what))? else {
             return Ok(None);
         };
-        let until = found.get("Expiration").map(|_| Instant::now() + KEEP);
         let secret = Secret::new(found.to_string());
+        let now = Duration::from_millis((self.now_ms)());
+        let until = lasts(secret.expose(), now).map(|lasting| Instant::now() + lasting);
         if Keys::read(secret.expose()).is_none() {
             return Err(refused("a key is missing where they were found"));
         }
@@ -150,6 +154,21 @@ impl Chain {
     }
 }
 
+/// How long credentials in the form of a `credential_process` are used before they are looked for again; none where they do
+/// not say that they end. `now` is the time since 1970.
+pub fn lasts(document: &str, now: Duration) -> Option<Duration> {
+    let document: Value = serde_json::from_str(document).ok()?;
+    let end = match document.get("Expiration")? {
+        Value::String(text) => DateTime::from_str(text, Format::DateTimeWithOffset)
+            .ok()
+            .and_then(|end| u64::try_from(end.to_millis().ok()?).ok()),
+        number => number.as_u64(),
+    };
+    // One that cannot be read ends some day as well.
+    let left = end.map_or(KEEP, |end| Duration::from_millis(end).saturating_sub(now + EARLY));
+    Some(left.min(KEEP))
+}
+
 /// Credentials in the form of a `credential_process`.
 fn document(access: &str, secret: &str, session: Option<&str>, until: Option<&Value>) -> Value {
     let mut found = json!({"Version": 1, "AccessKeyId": access, "SecretAccessKey": secret});
@@ -164,4 +183,24 @@ fn document(access: &str, secret: &str, session: Option<&str>, until: Option<&Va
 
 fn refused(what: &str) -> RpcError {
     RpcError::of(ErrorKind::Auth, format!("no credentials of AWS: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_used_four_minutes_at_most_and_never_in_their_last_one() {
+        let lasts = |end: Value| {
+            let document = json!({"AccessKeyId": "a", "Expiration": end}).to_string();
+            super::lasts(&document, Duration::from_secs(1_778_148_251)).map(|left| left.as_secs())
+        };
+        assert_eq!(lasts(json!("2026-05-07T11:04:11Z")), Some(240));
+        assert_eq!(lasts(json!("2026-05-07T12:06:11.5+02:00")), Some(60));
+        assert_eq!(lasts(json!("2026-05-07T10:04:40Z")), Some(0), "asked for again at once");
+        assert_eq!(lasts(json!("2020-01-01T00:00:00Z")), Some(0));
+        assert_eq!(lasts(json!(1_778_148_401_000_u64)), Some(90), "single sign-on counts so");
+        assert_eq!(lasts(json!("soon")), Some(240));
+        assert_eq!(super::lasts("{\"AccessKeyId\": \"a\"}", Duration::ZERO), None);
+    }
 }

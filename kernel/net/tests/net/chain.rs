@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crabbox_net::{Chain, Printing};
 use serde_json::{Value, json};
@@ -169,5 +170,28 @@ async fn a_role_is_taken_on_with_the_credentials_its_profile_names() {
     for (profile, told) in [("no", "not for you"), ("round", "more than 5 roles")] {
         let error = find(at, Some(profile), &env).await.unwrap_err();
         assert!(error.contains(told), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn credentials_that_are_about_to_end_are_looked_for_again() {
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir(home.path().join(".aws")).unwrap();
+    fs::write(home.path().join(".aws/config"), CONFIG).unwrap();
+    for (end, asked) in [("1970-01-01T00:00:30Z", 2), ("1970-01-01T00:02:00Z", 1)] {
+        let printed = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&printed);
+        let print = Arc::new(move |_: String| -> Printing {
+            count.fetch_add(1, Ordering::Relaxed);
+            let keys = json!({"AccessKeyId": "a", "SecretAccessKey": "s", "Expiration": end});
+            Box::pin(async move { Ok(keys.to_string()) })
+        });
+        let profile = Some("tool".to_owned());
+        let home = home.path().to_owned();
+        let chain = Chain::new(Arc::default(), home, profile, print, Arc::new(|| 0));
+        for _ in 0..2 {
+            assert!(chain.find().await.unwrap().is_some());
+        }
+        assert_eq!(printed.load(Ordering::Relaxed), asked, "{end}");
     }
 }

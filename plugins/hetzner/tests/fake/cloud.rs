@@ -33,7 +33,6 @@ pub(crate) struct Cloud {
     pub(crate) broken: bool,
     /// Somebody else answers at the addresses of servers.
     pub(crate) impostor: bool,
-    pub(crate) ended: bool,
 }
 
 struct Server {
@@ -133,7 +132,6 @@ impl Cloud {
             boot_ms: 100,
             broken: false,
             impostor: false,
-            ended: false,
         }
     }
 
@@ -175,7 +173,6 @@ impl Cloud {
     /// Ends every server.
     pub(crate) fn end(&mut self) {
         self.servers.clear();
-        self.ended = true;
     }
 
     fn id(&mut self) -> u64 {

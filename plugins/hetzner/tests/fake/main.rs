@@ -1,7 +1,7 @@
 //! A Hetzner Cloud for tests, on loopback: it remembers, it fails on cue, and its servers are real SSH servers.
 //!
-//! `fake-hetzner FOLDER TOKEN` prints its address. Below `/_fake` a test looks at everything there is, sets rules for
-//! what shall go wrong, makes what belongs to others, and ends the cloud with all its servers.
+//! `fake-hetzner FOLDER TOKEN` prints its address, and serves until its input ends. Below `/_fake` a test looks at
+//! everything there is, sets rules for what shall go wrong, and makes what belongs to others.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -16,7 +16,6 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use cloud::Cloud;
 
@@ -38,7 +37,7 @@ fn main() {
             });
         }
     });
-    while !cloud.lock().unwrap_or_else(PoisonError::into_inner).ended {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    // It ends, with all its servers, when its input does.
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).unwrap();
+    cloud.lock().unwrap_or_else(PoisonError::into_inner).end();
 }

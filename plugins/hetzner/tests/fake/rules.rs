@@ -98,10 +98,6 @@ fn control(cloud: &mut Cloud, what: &str, request: &Request) -> Reply {
             cloud.foreign(&request.body);
             Reply::json(200, json!({}))
         }
-        "end" => {
-            cloud.end();
-            Reply::json(200, json!({}))
-        }
         _ => Reply::json(404, json!({})),
     }
 }
