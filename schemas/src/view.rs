@@ -1,4 +1,4 @@
-//! Documents that `status`, `list`, `sync-plan`, `doctor`, `claims list` and `plugin` print with `--json`.
+//! Documents that `status`, `list`, `sizes`, `sync-plan`, `doctor`, `claims list` and `plugin` print with `--json`.
 
 use std::collections::BTreeMap;
 

@@ -40,7 +40,7 @@ impl Session {
     /// What the box that would be asked for costs; `None` where the provider cannot tell.
     pub async fn quote(&self, request: &BoxRequest) -> Result<Option<QuoteResult>> {
         let what = method::PRICING_QUOTE;
-        if !self.methods.iter().any(|known| known == what) {
+        if !self.answers(what) {
             return Ok(None);
         }
         let shape = self.read(what);
@@ -62,7 +62,7 @@ impl Session {
         what: &'static str,
         region: Option<&str>,
     ) -> Result<Option<Vec<Offer>>> {
-        if !self.methods.iter().any(|known| known == what) {
+        if !self.answers(what) {
             return Ok(None);
         }
         let mut shape = self.read(what);

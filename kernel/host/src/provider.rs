@@ -52,6 +52,11 @@ impl Session {
         }
     }
 
+    /// Whether the plugin said that it has an optional method.
+    pub(crate) fn answers(&self, method: &str) -> bool {
+        self.methods.iter().any(|known| known == method)
+    }
+
     pub(crate) fn read(&self, method: &'static str) -> Shape {
         let grace = self.timeouts.grace.1;
         Shape { method, deadline: self.timeouts.read, grace, mutating: false }
@@ -320,7 +325,7 @@ impl Provider for Session {
     }
 
     async fn evidence(&self, lease: &Lease) -> Result<Option<EvidenceResult>> {
-        if !self.methods.iter().any(|known| known == method::EVIDENCE_COLLECT) {
+        if !self.answers(method::EVIDENCE_COLLECT) {
             return Ok(None);
         }
         let shape = self.read(method::EVIDENCE_COLLECT);

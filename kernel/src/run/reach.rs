@@ -31,8 +31,8 @@ pub struct Reached<R> {
     pub lease: Lease,
 }
 
-/// Connects to a box in hand; a new one joins the user's tailnet, where it shall. One that was taken as known may have moved or ended since: when it does not answer,
-/// its provider is asked, and a new address is tried once.
+/// Connects to a box in hand; a new one joins the user's tailnet, where it shall. One that was taken as known may have
+/// moved or ended since: when it does not answer, its provider is asked, and a new address is tried once.
 pub async fn reach<P: Provider, D: Dialer, C: Clock>(
     bench: &Bench<'_, P, D, C>,
     held: &Held,
