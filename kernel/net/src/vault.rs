@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crabbox_schemas::error::{ErrorKind, RpcError};
-use crabbox_schemas::manifest::{SecretGrant, SecretMode};
+use crabbox_schemas::manifest::{SecretChain, SecretGrant, SecretMode};
 use crabbox_schemas::plugin::SecretText;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -60,6 +60,8 @@ struct Grant {
     name: String,
     /// Where it is looked for when its setting says nothing.
     env: Vec<String>,
+    /// Where the host looks by itself, as the vendor's own tools do.
+    chain: Option<SecretChain>,
     mode: SecretMode,
     /// Empty: wherever requests may go.
     to: Vec<Pattern>,
@@ -114,7 +116,7 @@ impl Vault {
                 to.push(Pattern::nowhere());
             }
             let (name, env) = (grant.name.clone(), grant.env.clone());
-            Ok(Grant { name, env, mode: grant.mode, to })
+            Ok(Grant { name, env, chain: grant.chain, mode: grant.mode, to })
         };
         let grants = grants.iter().map(read).collect::<Result<_, String>>()?;
         Ok(Self { grants, source, kept: Mutex::default() })
@@ -233,11 +235,7 @@ impl Vault {
         found.ok_or_else(|| {
             let missing = format!("the secret {name} is not configured");
             RpcError::of(ErrorKind::Auth, missing).with(|data| {
-                let grant = self.grants.iter().find(|grant| grant.name == name);
-                let variable = grant.and_then(|grant| grant.env.first());
-                data.hint = variable.map(|variable| {
-                    format!("set {variable}, or say in the provider's setting `{name}` where it is")
-                });
+                data.hint = self.grants.iter().find(|grant| grant.name == name).and_then(advice);
             })
         })
     }
@@ -245,6 +243,19 @@ impl Vault {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where a secret that is not there would be found.
+fn advice(grant: &Grant) -> Option<String> {
+    if let Some(variable) = grant.env.first() {
+        let name = &grant.name;
+        return Some(format!(
+            "set {variable}, or say in the provider's setting `{name}` where it is"
+        ));
+    }
+    grant.chain.map(|SecretChain::Aws| {
+        "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or sign in with `aws configure` or `aws sso login` and name the profile in AWS_PROFILE".to_owned()
+    })
 }
 
 fn denied(message: String) -> RpcError {
@@ -314,6 +325,23 @@ mod tests {
         assert_eq!(vault.redactor().text("it was cut out"), "it was [redacted]");
         tokio::time::advance(Duration::from_secs(61)).await;
         assert_eq!(kind(vault.inject(&handle, &api).await), ErrorKind::Auth);
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_is_not_there_says_where_it_would_be_found() {
+        let mut grants =
+            ["token", "credentials", "other"].map(|n| grant(n, SecretMode::Inject, &[]));
+        grants[0].env = vec!["TOKEN".to_owned()];
+        grants[1].chain = Some(SecretChain::Aws);
+        let nowhere: Source = Arc::new(|_| Box::pin(std::future::ready(Ok(None))));
+        let vault = Vault::new(&grants, |_| None, nowhere).unwrap();
+        for (name, word) in [("token", "set TOKEN"), ("credentials", "aws sso login")] {
+            let error = vault.inject(name, &origin("https://api.example.dev")).await.unwrap_err();
+            let hint = error.data.unwrap().hint.unwrap();
+            assert!(hint.contains(word), "{name}: {hint}");
+        }
+        let other = vault.inject("other", &origin("https://api.example.dev")).await.unwrap_err();
+        assert_eq!(other.data.unwrap().hint, None);
     }
 
     #[tokio::test]
