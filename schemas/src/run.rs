@@ -152,7 +152,7 @@ pub struct Timing {
     pub lease_ms: u64,
     /// Milliseconds until it answered.
     pub bootstrap_ms: u64,
-    /// Milliseconds the sync took.
+    /// Milliseconds the sync took. A wait for a work tree that another run had counts; it is the step `queue`.
     pub sync_ms: u64,
     /// Its steps.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -18,6 +18,10 @@ impl Watched {
     fn start(flags: &[&str], script: &str) -> Self {
         let room = Room::new();
         let repo = room.repo("app");
+        Self::of(room, repo, flags, script)
+    }
+
+    fn of(room: Room, repo: PathBuf, flags: &[&str], script: &str) -> Self {
         fs::write(repo.join(".gitignore"), "ignored\ntarget\n").unwrap();
         let args = [&["watch", "--debounce", "100ms"], flags, &["--", "sh", "-c", script]].concat();
         let running = room.crabbox(&repo, args).start();
@@ -69,7 +73,20 @@ fn each_change_is_followed_by_a_run_on_the_same_box() {
 
 #[test]
 fn what_git_is_told_to_track_starts_a_run() {
-    let watched = Watched::start(&[], "echo begin; test -e ignored && echo tracked; true");
+    track(Watched::start(&[], TRACKED));
+}
+
+#[test]
+fn so_it_does_in_a_linked_work_tree() {
+    let room = Room::new();
+    let (main, linked) = (room.repo("app"), room.at("linked"));
+    room.git(&main, ["worktree", "add", "-q", linked.to_str().unwrap()]);
+    track(Watched::of(room, linked, &[], TRACKED));
+}
+
+const TRACKED: &str = "echo begin; test -e ignored && echo tracked; true";
+
+fn track(watched: Watched) {
     watched.write("ignored", "x");
     watched.waits(1);
     watched.room.git(&watched.repo, ["add", "-f", "ignored"]);

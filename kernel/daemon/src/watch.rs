@@ -80,6 +80,9 @@ impl Watcher {
             lost: false,
         };
         watcher.enter(PathBuf::new())?;
+        if let Some(linked) = linked(root) {
+            watcher.watch_git(&linked);
+        }
         Ok(watcher)
     }
 
@@ -193,10 +196,7 @@ impl Watcher {
             let blind =
                 folder.file_name().is_some_and(|name| self.blind.iter().any(|b| name == *b));
             if folder == Path::new(GIT) {
-                // Whether it is watched or not, nothing that is told depends on it.
-                if let Ok(wd) = inotify::add_watch(&self.fd, &at, watched()) {
-                    self.folders.insert(wd, folder);
-                }
+                self.watch_git(&at);
                 continue;
             }
             if blind || at.symlink_metadata().is_ok_and(|facts| facts.dev() != self.device) {
@@ -226,6 +226,13 @@ impl Watcher {
         Ok(())
     }
 
+    /// Watches the folder of git's index. Whether it is watched or not, nothing that is told depends on it.
+    fn watch_git(&mut self, at: &Path) {
+        if let Ok(wd) = inotify::add_watch(&self.fd, at, watched()) {
+            self.folders.insert(wd, GIT.into());
+        }
+    }
+
     /// Forgets a folder that is not there any more, and those below it.
     fn leave(&mut self, top: &Path) {
         self.unseen.retain(|folder| !folder.starts_with(top));
@@ -239,6 +246,16 @@ impl Watcher {
             stays
         });
     }
+}
+
+/// Where a linked work tree has its index: its `.git` is a file that says so.
+fn linked(root: &Path) -> Option<PathBuf> {
+    let file = root.join(GIT);
+    if !file.symlink_metadata().ok()?.is_file() {
+        return None;
+    }
+    let text = std::fs::read_to_string(file).ok()?;
+    Some(root.join(text.trim_end().strip_prefix("gitdir: ")?))
 }
 
 /// Never twice, also not on another day.

@@ -235,6 +235,23 @@ fn folders_that_are_not_looked_into_count_as_changed_and_gits_own_do_not() {
 }
 
 #[test]
+fn the_index_of_a_linked_work_tree_is_seen_where_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (own, tree) = (dir.path().join("main/.git/worktrees/tree"), dir.path().join("tree"));
+    fs::create_dir_all(&own).unwrap();
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join(".git"), "gitdir: ../main/.git/worktrees/tree\n").unwrap();
+    let mut watcher = Watcher::begin(&tree, &[]).unwrap();
+    let token = watcher.token().unwrap();
+    fs::write(own.join("HEAD"), "").unwrap();
+    assert!(!watcher.catch_up());
+    fs::write(own.join("index"), "").unwrap();
+    assert!(watcher.catch_up());
+    assert!(watcher.token().is_some());
+    assert_eq!(watcher.since(&token), Some(vec![]), "nothing in the tree has changed");
+}
+
+#[test]
 fn a_file_system_that_keeps_changes_to_itself_is_refused() {
     assert!(Watcher::begin(Path::new("/proc/self"), &[]).is_err());
 }

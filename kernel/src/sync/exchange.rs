@@ -87,10 +87,19 @@ impl<'a, C: Clock> Log<'a, C> {
         Ok(())
     }
 
+    /// The wait for the work tree begins.
     fn queue(&mut self, owner: String, patience: Duration) {
+        self.step(if self.owner.is_some() { "queue" } else { "check" });
         self.queued.set(patience);
         self.owner = Some(owner.clone());
         self.events.emit(Event::Waiting { owner });
+    }
+
+    /// The wait for the work tree is over, if there was one.
+    fn admit(&mut self) {
+        if self.owner.take().is_some() {
+            self.step("queue");
+        }
     }
 
     /// What the user interrupted.
@@ -323,25 +332,30 @@ impl<'a> Exchange<'a> {
         helper: &mut Helper,
         log: &mut Log<'_, C>,
     ) -> Result<()> {
+        if self.width.is_answered(&incoming)
+            && let Incoming::Answer { result, .. } = incoming
+        {
+            self.width.hear(result, log.now_ms());
+            return Ok(());
+        }
         log.hear_started(&incoming)?;
         if let Some(waiting) = incoming.note::<Waiting>(note::WAITING) {
             log.queue(waiting?.owner, self.patience);
-        } else if let Some(need) = incoming.note::<Need>(note::NEED) {
-            log.owner = None;
+            return Ok(());
+        }
+        log.admit();
+        if let Some(need) = incoming.note::<Need>(note::NEED) {
             let link = log.step("check").saturating_sub(need?.ms);
             self.send_what_is_missing()?;
             if let Some(packers) = self.packers.as_ref().filter(|_| !self.width.is_near()) {
                 packers.suit(self.delta, link);
             }
             return Ok(());
-        } else if let Some(seeded) = incoming.note(note::SEEDED) {
+        }
+        if let Some(seeded) = incoming.note(note::SEEDED) {
             self.skip(seeded?, log);
         }
-        let of_width = self.width.is_answered(&incoming);
         match incoming {
-            Incoming::Answer { result, .. } if of_width => {
-                self.width.hear(result, log.now_ms());
-            }
             Incoming::Answer { result, .. } => self.answer = Some(read_answer(result)?),
             Incoming::Bytes { channel, last, data, .. } => {
                 helper.consumed(channel, data.len() as u64)?;

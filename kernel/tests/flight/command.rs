@@ -90,7 +90,10 @@ async fn a_work_tree_in_use_is_refused_or_waited_for() {
     };
     let (landed, said) = tokio::join!(waiting, release);
     assert_eq!(said, b"go on\n");
-    assert!(landed.unwrap().pushed.unwrap().skipped);
+    let pushed = landed.unwrap().pushed.unwrap();
+    assert!(pushed.skipped);
+    let steps: Vec<&str> = pushed.phases.iter().map(|phase| phase.name.as_str()).collect();
+    assert_eq!(steps, ["preflight", "send", "check", "queue", "apply", "finalize"]);
 }
 
 #[tokio::test]
