@@ -159,7 +159,7 @@ pub async fn with_lease<P: Provider, D: Dialer, C: Clock, T>(
         && evidence::is_of_a_dead_box(error)
         && stop.urgency() == Urgency::None
     {
-        evidence::ask(bench, &held, events).await;
+        evidence::ask(bench, &held.lease, events).await;
     }
     if held.reused {
         return Ok((outcome, Fate::Kept));
