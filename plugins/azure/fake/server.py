@@ -136,8 +136,7 @@ def delete(thing):
         things.pop(key, None)
         if kind == "virtualMachines":
             end(key)
-            for inner in [one for one in things if one.startswith(key + "/")]:
-                things.pop(inner)
+            for inner in [one for one in things if one.startswith(key + "/")]: things.pop(inner)
             body = thing["properties"]
             for one in body["networkProfile"]["networkInterfaces"]:
                 if one.get("properties", {}).get("deleteOption") == "Delete":
@@ -219,9 +218,9 @@ def check_login(login, windows):
     if not re.fullmatch(r"[A-Za-z0-9-]{1,%d}" % (15 if windows else 64), login.get("computerName", "")):
         invalid("The computer name is not valid.")
     if windows:
-        word = login.get("adminPassword", "")
+        word = str(login.get("adminPassword", ""))
         kinds = sum(bool(re.search(kind, word)) for kind in ("[a-z]", "[A-Z]", "[0-9]", "[^a-zA-Z0-9]"))
-        if "linuxConfiguration" in login or not isinstance(word, str) or not 12 <= len(word) <= 123 or kinds < 3:
+        if "linuxConfiguration" in login or not 12 <= len(word) <= 123 or kinds < 3:
             invalid("The supplied password must be between 12-123 characters long and must satisfy at least 3 of password complexity requirements.")
         settings = login.get("windowsConfiguration", {})
         if settings.get("patchSettings", {}).get("patchMode") == "Manual" and settings.get("enableAutomaticUpdates") is not False:
@@ -234,10 +233,10 @@ def check_login(login, windows):
 
 
 def check_extension(id, body):
-    owner, p = known(id.split("/extensions/")[0], id), body["properties"]
-    if owner["properties"].get("provisioningState") != "Succeeded":
+    owner, p = known(id.split("/extensions/")[0], id)["properties"], body["properties"]
+    if owner.get("provisioningState") != "Succeeded":
         raise Refusal(409, "AnotherOperationInProgress", "The machine is not ready yet.")
-    if "windowsConfiguration" not in owner["properties"]["osProfile"] or (p.get("publisher"), p.get("type")) != ("Microsoft.Compute", "CustomScriptExtension"):
+    if "windowsConfiguration" not in owner["osProfile"] or (p.get("publisher"), p.get("type")) != ("Microsoft.Compute", "CustomScriptExtension"):
         invalid("The extension does not go with the machine.")
     if not re.fullmatch(r"1\.\d+", p.get("typeHandlerVersion", "")) or "commandToExecute" not in p.get("protectedSettings", {}):
         invalid("The extension is not complete.")
@@ -288,7 +287,7 @@ def put(id, kind, name, body, error):
         check_door(id, body, location)
     if kind == "extensions":
         check_extension(id, body)
-    if kind == "publicIPAddresses" and (body.get("sku", {}).get("name") != "Standard" or body["properties"].get("publicIPAllocationMethod") != "Static"):
+    elif kind == "publicIPAddresses" and (body.get("sku", {}).get("name") != "Standard" or body["properties"].get("publicIPAllocationMethod") != "Static"):
         invalid("a Standard address must be Static", "StandardSkuPublicIPAddressesMustBeStatic")
     thing = {"id": id, "name": name, "kind": kind, "type": kind, "location": location, "tags": body.get("tags", {}), "asked": json.dumps(body, sort_keys=True),
              "properties": json.loads(json.dumps(body.get("properties", {})))}
@@ -316,9 +315,8 @@ def put(id, kind, name, body, error):
                 "managedBy": id, "properties": {"provisioningState": "Succeeded", "diskState": "Attached"}}
         things[disk["id"].lower()] = disk
         # Windows reads nothing of it by itself, and nothing here could run it.
-        if "windowsConfiguration" in p["osProfile"]:
-            thing["data"] = base64.b64decode(data).decode()
-        else:
+        thing["data"] = base64.b64decode(data).decode()
+        if "windowsConfiguration" not in p["osProfile"]:
             also = lambda: boot(thing, base64.b64decode(data))
     if kind == "extensions":
         thing["hidden"] = p.pop("protectedSettings")
@@ -440,10 +438,7 @@ def arm(method, path, query, body, error):
     elif group.lower() not in things:
         raise Refusal(404, "ResourceGroupNotFound", "Resource group '%s' could not be found." % rest[1])
     kind = rest[4] if len(rest) > 4 else "resourceGroups"
-    if rest[6:7] == ["extensions"]:
-        allow("Microsoft.Compute/virtualMachines/extensions/" + verb, path)
-        kind = "extensions"
-    elif len(rest) > 2:
+    if len(rest) > 2:
         allow("/".join([rest[3], kind] + rest[6:7] + [verb]), path)
     if len(rest) == 5:
         all = [one for one in things.values() if one["kind"].lower() == kind.lower() and one["id"].lower().startswith(low + "/")]
@@ -452,6 +447,7 @@ def arm(method, path, query, body, error):
         if len(all) > first + how["page"]:
             page["nextLink"] = "%s%s?api-version=%s&$skiptoken=%d" % (URL, path, query["api-version"][0], first + how["page"])
         return 200, page, {}
+    kind = "extensions" if rest[6:7] == ["extensions"] else kind
     if len(rest) == 8 and kind != "extensions":
         owner = known("/" + "/".join(parts[:8]), path)
         if method == "GET":

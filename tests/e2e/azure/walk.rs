@@ -205,8 +205,7 @@ fn wrong_secrets_missing_rights_and_wrong_settings_are_told_before_anything_is_m
 #[test]
 fn a_windows_machine_is_asked_for_as_azure_wants_it_and_its_password_is_known_to_nobody() {
     let sky = Sky::new();
-    let warmup =
-        ["warmup", "--target", "windows", "--plugin-transcript", "said", "--slug", "mine"];
+    let warmup = ["warmup", "--target", "windows", "--plugin-transcript", "said", "--slug", "mine"];
     let running = sky.crabbox(&warmup).start();
     let told = || sky.all("extensions").into_iter().next();
     eventually("an extension", Duration::from_secs(40), || {
@@ -237,7 +236,8 @@ fn a_windows_machine_is_asked_for_as_azure_wants_it_and_its_password_is_known_to
 fn a_windows_machine_that_cannot_be_set_up_is_given_back_and_says_why() {
     let sky = Sky::new();
     let code = "VMExtensionProvisioningError";
-    let message = "VM has reported a failure when processing extension 'crabbox-bootstrap': no sshd";
+    let message =
+        "VM has reported a failure when processing extension 'crabbox-bootstrap': no sshd";
     sky.faults(json!([{"on": "PUT extensions", "later": true, "code": code, "message": message}]));
     let ran = sky.crabbox(&["warmup", "--json", "--target", "windows"]).run().expect(5);
     assert_eq!(error(&ran)["errorKind"], "bootstrap", "{ran}");
