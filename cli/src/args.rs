@@ -78,6 +78,12 @@ pub(crate) struct LeaseFlags {
     /// Variable that holds the key
     #[arg(long, value_name = "NAME", hide = true)]
     tailscale_auth_key_env: Option<String>,
+    /// Node in the tailnet the box reaches everything else through; with --network tailscale
+    #[arg(long, value_name = "NODE", hide = true)]
+    tailscale_exit_node: Option<String>,
+    /// Keep the box's own network reachable beside it
+    #[arg(long, hide = true)]
+    tailscale_exit_node_allow_lan_access: bool,
     /// Name the box yourself
     #[arg(long, value_name = "NAME")]
     pub(crate) slug: Option<String>,
@@ -127,11 +133,16 @@ impl LeaseFlags {
             ("tailscale.tags", &self.tailscale_tags),
             ("tailscale.hostnameTemplate", &self.tailscale_hostname_template),
             ("tailscale.authKeyEnv", &self.tailscale_auth_key_env),
+            ("tailscale.exitNode", &self.tailscale_exit_node),
         ];
         pairs
             .into_iter()
             .filter_map(|(key, value)| Some((key.to_owned(), value.clone()?)))
             .chain(self.features().map(|(key, _)| (key.to_owned(), "true".to_owned())))
+            .chain(
+                self.tailscale_exit_node_allow_lan_access
+                    .then(|| ("tailscale.exitNodeAllowLanAccess".to_owned(), "true".to_owned())),
+            )
             .collect()
     }
 }

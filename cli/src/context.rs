@@ -14,7 +14,8 @@ use crabbox_kernel::config::{Layer, Settings, TailscaleSettings, Values};
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::helper::Binaries;
 use crabbox_kernel::lease::claim::Claims;
-use crabbox_kernel::lease::tailnet::Tailnet;
+use crabbox_kernel::lease::network::Network;
+use crabbox_kernel::lease::tailnet::{Exit, Tailnet};
 use crabbox_kernel::lease::{Bench, Login, NewLease};
 use crabbox_kernel::ports::{Clock, Provider, Stop};
 use crabbox_kernel::run::record::{Limits, Retention, RunStore};
@@ -308,7 +309,19 @@ impl Context {
         provider: &'a P,
         dialer: &'a WarmDialer<SshDialer>,
     ) -> Bench<'a, P, WarmDialer<SshDialer>, SystemClock> {
-        Bench { provider, dialer, clock: &self.clock, state: &self.state, binaries: &self.binaries }
+        Bench {
+            provider,
+            dialer,
+            clock: &self.clock,
+            state: &self.state,
+            network: self.network(),
+            binaries: &self.binaries,
+        }
+    }
+
+    /// Which of its addresses a box is dialled at.
+    pub(crate) fn network(&self) -> Network {
+        Network::of(&self.values.network)
     }
 
     /// What a new box should be.
@@ -354,10 +367,24 @@ impl Context {
 
     /// The tailnet new boxes shall join, with the key from the user's environment.
     fn tailnet(&self) -> Result<Option<Tailnet>> {
+        let inside = self.network() == Network::Tailscale;
         if !self.values.features.iter().any(|feature| feature == TAILSCALE) {
-            return Ok(None);
+            if !inside {
+                return Ok(None);
+            }
+            let what = "--network tailscale needs a box that joins your tailnet";
+            return Err(KernelError::new(ErrorCode::Usage, what).hint(
+                "add --tailscale; of a host of your own write its address in the tailnet as static.host",
+            ));
         }
-        let TailscaleSettings { tags, hostname, key_env } = &self.values.tailscale;
+        let TailscaleSettings { tags, hostname, key_env, exit_node, exit_lan } =
+            &self.values.tailscale;
+        if exit_node.is_some() && !inside {
+            let what = "with tailscale.exitNode a box no longer answers at its own address";
+            return Err(KernelError::new(ErrorCode::Usage, what)
+                .hint("add --network tailscale on a machine in the tailnet, or leave it out"));
+        }
+        let exit = exit_node.clone().map(|node| Exit { node, lan: *exit_lan });
         let key = self.env.get(key_env.as_str()).map(|key| key.trim()).unwrap_or_default();
         if key.is_empty() || key.contains(char::is_whitespace) {
             let what = format!("--tailscale needs a key in {key_env}, and none is there");
@@ -365,7 +392,7 @@ impl Context {
                 .hint("make an ephemeral, tagged auth key in Tailscale's console"));
         }
         let (tags, hostname) = (tags.clone(), hostname.clone());
-        Ok(Some(Tailnet { key: key.to_owned(), tags, hostname }))
+        Ok(Some(Tailnet { key: key.to_owned(), tags, hostname, exit }))
     }
 }
 

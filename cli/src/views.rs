@@ -116,7 +116,10 @@ pub(crate) fn entry(lease: &Lease, provider: &str, claimed: bool) -> ListEntry {
 
 /// An OpenSSH command line that reaches a lease.
 pub(crate) fn ssh_command(ctx: &Context, lease: &Lease, show_secret: bool) -> String {
-    let Some(ssh) = &lease.ssh else { return String::new() };
+    let Some(ssh) = &mut lease.ssh.clone() else { return String::new() };
+    if let Ok(Some(host)) = ctx.network().host(&ctx.state, lease) {
+        ssh.host = host;
+    }
     let mut words = vec!["ssh".to_owned()];
     let known = ctx.state.keys(&lease.lease_id).join("known_hosts");
     if ssh.auth == SshAuth::KernelKey {

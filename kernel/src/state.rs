@@ -74,6 +74,11 @@ impl State {
         self.keys(id).join("host_key.pub")
     }
 
+    /// Where a lease's box is in the tailnet it joined.
+    pub fn tailnet(&self, id: &LeaseId) -> PathBuf {
+        self.keys(id).join("tailnet")
+    }
+
     /// Makes the folders this version uses.
     pub fn prepare(&self) -> Result<()> {
         [self.claims(), self.journal(), self.locks(), self.runs(), self.index(), self.plugins()]

@@ -98,7 +98,7 @@ async fn only_who_makes_bare_machines_is_told_how_they_become_boxes_and_their_ho
         let state = room.state.clone();
         let expected: &[&str] = if told { &["ssh-ed25519 BBBB"] } else { &[] };
         let looking = async |held: &Held, _: &mut dyn EventSink| {
-            let endpoint = address(&state, &held.lease, false)?.endpoint;
+            let endpoint = address(&state, Default::default(), &held.lease, false)?.endpoint;
             assert_eq!(endpoint.host_keys, expected, "{feature} {target}");
             Ok(())
         };

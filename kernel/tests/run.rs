@@ -408,6 +408,7 @@ async fn a_new_box_joins_the_tailnet_with_a_key_that_nobody_else_sees() {
             key: key.to_owned(),
             tags: vec!["tag:crabbox".to_owned(), "tag:ci".to_owned()],
             hostname: "box-{slug}".to_owned(),
+            exit: None,
         };
         let new = NewLease { tailnet: Some(tailnet), slug: Some("mine".to_owned()), ..new_lease() };
         let bench = room.bench();

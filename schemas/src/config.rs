@@ -29,7 +29,7 @@ pub struct ConfigFile {
     pub browser: Option<bool>,
     /// Ask for a box with an editor server. Default `false`.
     pub code: Option<bool>,
-    /// Which network reaches the box. Default `auto`.
+    /// Which address of a box is dialled: its own, or the one it has in your tailnet. `auto` is its own, unless the box was made with `tailscale`. Default `auto`.
     pub network: Option<String>,
     /// Boxes in a tailnet.
     pub tailscale: Option<TailscaleBlock>,
@@ -135,7 +135,7 @@ pub struct TailscaleBlock {
     pub hostname_template: Option<String>,
     /// Environment name that holds the join key. Default `CRABBOX_TAILSCALE_AUTH_KEY`.
     pub auth_key_env: Option<String>,
-    /// Exit node of the box.
+    /// Exit node of the box; only with `network: tailscale`.
     pub exit_node: Option<String>,
     /// Keep the box's own network reachable beside the exit node. Default `false`.
     pub exit_node_allow_lan_access: Option<bool>,

@@ -199,13 +199,16 @@ pub struct SecretFile {
     pub value: String,
 }
 
-/// Places where the tools of others keep credentials.
+/// Where else a secret comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SecretChain {
     /// Those of AWS: variables, the profile that the user's setting `profile` or `AWS_PROFILE` names, a container's service, the
     /// machine's. The secret is a document as a `credential_process` prints it, for `sigv4`.
     Aws,
+    /// The host makes it up, another one each session: a password for an account that nobody logs into, which some
+    /// services want all the same.
+    MadeUp,
 }
 
 /// What a plugin may do with a secret.

@@ -45,7 +45,6 @@ pub mod method {
     pub const LEASE_LIST: &str = "lease.list";
     pub const LEASE_RELEASE: &str = "lease.release";
     pub const LEASE_TOUCH: &str = "lease.touch";
-    pub const LEASE_CLEANUP: &str = "lease.cleanup";
     pub const RUN_WARMUP: &str = "run.warmup";
     pub const RUN_START: &str = "run.start";
     pub const RUN_LIST: &str = "run.list";

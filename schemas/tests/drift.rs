@@ -175,7 +175,6 @@ fn methods(g: &mut SchemaGenerator) -> Value {
         m::LEASE_LIST: call::<p::ListParams, p::ListResult>(g),
         m::LEASE_RELEASE: call::<p::ReleaseParams, p::ReleaseResult>(g),
         m::LEASE_TOUCH: call::<p::TouchParams, p::LeaseResult>(g),
-        m::LEASE_CLEANUP: call::<p::CleanupParams, p::CleanupResult>(g),
         m::RUN_WARMUP: call::<p::AcquireParams, p::LeaseResult>(g),
         m::RUN_START: call::<p::RunStartParams, p::RunStartResult>(g),
         m::RUN_LIST: call::<p::ListParams, p::ListResult>(g),

@@ -74,6 +74,7 @@ pub(crate) async fn ssh(ctx: &Context, args: SshArgs) -> Result<i32> {
             format!("{} has no SSH endpoint", lease.slug),
         ));
     }
+    ctx.network().host(&ctx.state, &lease)?;
     let command = views::ssh_command(ctx, &lease, args.show_secret);
     if ctx.global.json {
         ctx.terminal.out_json(&ConnectView { schema_version: SCHEMA_VERSION, command });

@@ -175,7 +175,7 @@ async fn answers(ctx: &Context, lease: &Lease, patience: Duration) -> Option<Tol
     if lease.ssh.is_none() {
         return (lease.status == "ready").then(Told::default);
     }
-    let mut address = address(&ctx.state, lease, true).ok()?;
+    let mut address = address(&ctx.state, ctx.network(), lease, true).ok()?;
     address.patience = Duration::from_secs(2);
     let dialled = ctx.dialer().dial(&address, &mut Vec::new(), &Stop::never()).await;
     let remote = dialled.ok()?;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crabbox_kernel::lease::acquire::random;
 use crabbox_net::{Chain, Printing, Secret, Source};
 use crabbox_schemas::error::{ErrorKind, RpcError};
 use crabbox_schemas::manifest::{SecretChain, SecretGrant};
@@ -71,6 +72,7 @@ impl Secrets {
                     let chain = self.aws.get_or_init(async || self.chain()).await;
                     return chain.find().await;
                 }
+                None if chain == Some(SecretChain::MadeUp) => Some(made_up()?),
                 found => found,
             },
         };
@@ -78,7 +80,7 @@ impl Secrets {
             let now = Duration::from_millis((self.now_ms)());
             let keep = match chain {
                 Some(SecretChain::Aws) => crabbox_net::lasts(secret.expose(), now),
-                None => lasts(secret.expose(), now),
+                _ => lasts(secret.expose(), now),
             };
             let until = keep.map(|keep| Instant::now() + keep);
             found.insert(name.to_owned(), (secret.clone(), until));
@@ -219,6 +221,16 @@ impl Secrets {
             _ => Err(format!("its command ended with {exit}")),
         }
     }
+}
+
+/// A password nobody knows, with a character of every kind that services ask for.
+fn made_up() -> Result<Secret, RpcError> {
+    let mut text = "Cb1!".to_owned();
+    for _ in 0..4 {
+        let bytes = random().map_err(|error| refuse(ErrorKind::Internal, error.to_string()))?;
+        text.extend(bytes.map(|byte| format!("{byte:02x}")));
+    }
+    Ok(Secret::new(text))
 }
 
 /// How long a token that says when it ends (a JWT) is used before its place is asked again.
@@ -406,6 +418,26 @@ mod tests {
         Arc::get_mut(&mut secrets).unwrap().env = Arc::new([("PATH".to_owned(), path)].into());
         let told = find(&secrets, "token").await;
         assert_eq!(told, "5: lookup service my cloud/eu username me");
+    }
+
+    #[tokio::test]
+    async fn a_password_is_made_up_once_a_session_and_is_never_the_same_again() {
+        let home = tempfile::tempdir().unwrap();
+        let made = || {
+            let mut secrets = secrets(json!({}), home.path());
+            let own = Arc::get_mut(&mut secrets).unwrap();
+            own.grants[0] = SecretGrant {
+                name: "password".into(),
+                chain: Some(SecretChain::MadeUp),
+                ..SecretGrant::default()
+            };
+            secrets
+        };
+        let (one, other) = (made(), made());
+        let first = find(&one, "password").await;
+        assert!(first.len() == 52 && first.starts_with("Cb1!"), "{first}");
+        assert_eq!(find(&one, "password").await, first);
+        assert_ne!(find(&other, "password").await, first);
     }
 
     #[tokio::test]

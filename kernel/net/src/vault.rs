@@ -253,7 +253,7 @@ fn advice(grant: &Grant) -> Option<String> {
             "set {variable}, or say in the provider's setting `{name}` where it is"
         ));
     }
-    grant.chain.map(|SecretChain::Aws| {
+    (grant.chain == Some(SecretChain::Aws)).then(|| {
         "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or sign in with `aws configure` or `aws sso login` and name the profile in AWS_PROFILE".to_owned()
     })
 }

@@ -175,9 +175,13 @@ fn told(grants: &Grants, runtime: Runtime, confined: Confined) -> Vec<Line> {
 fn source(grant: &SecretGrant) -> String {
     let variables = grant.env.iter().map(|name| format!("your variable {name}"));
     let file = grant.file.iter().map(|file| format!("{} of its vendor's tool", file.path));
-    let chain = grant.chain.iter().map(|SecretChain::Aws| {
-        "your AWS profiles and what they run, or the role of this machine".to_owned()
-    });
+    let chain = match grant.chain {
+        Some(SecretChain::Aws) => {
+            Some("your AWS profiles and what they run, or the role of this machine".to_owned())
+        }
+        Some(SecretChain::MadeUp) => return " (crabbox makes it up)".to_owned(),
+        None => None,
+    };
     let all: Vec<_> = variables.chain(file).chain(chain).collect();
     match all.is_empty() {
         true => String::new(),
@@ -248,6 +252,10 @@ mod tests {
             (
                 SecretGrant { chain: Some(SecretChain::Aws), ..SecretGrant::default() },
                 "role of this",
+            ),
+            (
+                SecretGrant { chain: Some(SecretChain::MadeUp), ..SecretGrant::default() },
+                "crabbox makes it up",
             ),
         ] {
             let text = grant(more);

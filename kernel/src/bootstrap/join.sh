@@ -1,7 +1,11 @@
 #!/bin/sh
 # Joins a tailnet as $1 with the tags $2. The key is read from standard input; it is in no argument, and in a file only in
-# memory and only until it was used.
+# memory and only until it was used. With `--exit` as $1 the box reaches everything else through the node $2 from then on,
+# and its own network too if $3 is `true`.
 set -u
+if [ "$1" = --exit ]; then
+  exec timeout 120 tailscale set --exit-node="$2" --exit-node-allow-lan-access="$3" >&2
+fi
 umask 077
 state=/var/lib/crabbox
 key=$(mktemp /run/crabbox-key-XXXXXX) || exit 1

@@ -67,6 +67,10 @@ pub struct TailscaleSettings {
     pub hostname: String,
     /// The variable that holds the key.
     pub key_env: String,
+    /// The node a box reaches everything else through.
+    pub exit_node: Option<String>,
+    /// Its own network stays reachable beside that.
+    pub exit_lan: bool,
 }
 
 /// `ssh.*`.
@@ -203,6 +207,8 @@ impl Values {
                 tags: get.list("tailscale.tags"),
                 hostname: get.text("tailscale.hostnameTemplate"),
                 key_env: get.text("tailscale.authKeyEnv"),
+                exit_node: get.optional("tailscale.exitNode"),
+                exit_lan: get.flag("tailscale.exitNodeAllowLanAccess"),
             },
             ttl: get.duration("ttl"),
             idle_timeout: get.duration("idleTimeout"),

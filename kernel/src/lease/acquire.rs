@@ -13,7 +13,8 @@ use crate::bootstrap::{CLOUD_INIT, Recipe, Windows, linux, macos, windows};
 use crate::error::{KernelError, Result};
 use crate::event::Event;
 use crate::lease::claim::check_checkout;
-use crate::lease::reap::settle;
+use crate::lease::evidence::{self, is_of_a_dead_box};
+use crate::lease::reap::{placeholder, settle};
 use crate::lease::trail::Trail;
 use crate::lease::{Bench, Held, NewLease, announce, not_asked_for};
 use crate::ports::{Clock, Dialer, EventSink, Provider, Stop, Urgency, Wanted};
@@ -282,6 +283,12 @@ async fn undo<P: Provider, D: Dialer, C: Clock>(
             events.emit(Event::Warning { message: error.to_string() });
         }
         return error;
+    }
+    // What the provider removed itself cannot be asked about any more; its error says how that was.
+    let made = trail.resources().into_iter().rfind(|resource| resource.billable);
+    if let Some(made) = made.filter(|_| is_of_a_dead_box(&error)) {
+        let lease = Lease { cloud_id: made.cloud_id, ..placeholder(desired) };
+        evidence::ask(bench, &lease, events).await;
     }
     let left = match settle(bench, desired, trail).await {
         Ok(ReleaseOutcome::Pending) => "is still being deleted".to_owned(),

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use crabbox_schemas::error::ErrorCode;
+use crabbox_schemas::lease::Lease;
 
 use crate::error::KernelError;
 use crate::event::Event;
-use crate::lease::{Bench, Held};
+use crate::lease::Bench;
 use crate::ports::{Clock, EventSink, Provider};
 
 /// How long the provider may take to say.
@@ -29,11 +30,11 @@ pub fn is_of_a_dead_box(error: &KernelError) -> bool {
 /// Asks the provider what became of the box, and tells.
 pub async fn ask<P: Provider, D, C: Clock>(
     bench: &Bench<'_, P, D, C>,
-    held: &Held,
+    lease: &Lease,
     events: &mut dyn EventSink,
 ) {
     let said = tokio::select! {
-        said = bench.provider.evidence(&held.lease) => said,
+        said = bench.provider.evidence(lease) => said,
         () = bench.clock.sleep(LIMIT) => return,
     };
     match said {
@@ -41,7 +42,8 @@ pub async fn ask<P: Provider, D, C: Clock>(
             let line = said.message.split_whitespace().collect::<Vec<_>>().join(" ");
             let message = line.chars().take(MOST).collect();
             let cause = said.cause.chars().take(MOST).collect();
-            events.emit(Event::Evidence { provider: held.provider.clone(), cause, message });
+            let provider = bench.provider.about().provider.clone();
+            events.emit(Event::Evidence { provider, cause, message });
         }
         Ok(None) => {}
         Err(error) => tracing::debug!(%error, "the provider cannot say why the box died"),

@@ -7,6 +7,7 @@ pub mod claim;
 pub mod evidence;
 pub mod heartbeat;
 pub mod lock;
+pub mod network;
 pub mod reap;
 pub mod release;
 pub mod tailnet;
@@ -25,6 +26,7 @@ use crate::event::Event;
 use crate::helper::Binaries;
 use crate::lease::claim::Claims;
 use crate::lease::heartbeat::Pulse;
+use crate::lease::network::Network;
 use crate::lease::tailnet::Tailnet;
 use crate::lease::trail::Trail;
 use crate::ports::{Clock, Dialer, EventSink, Provider, Stop, Urgency};
@@ -40,6 +42,8 @@ pub struct Bench<'a, P, D, C> {
     pub clock: &'a C,
     /// Local state.
     pub state: &'a State,
+    /// Which of its addresses a box is dialled at.
+    pub network: Network,
     /// The helpers that can be brought to a box.
     pub binaries: &'a Binaries,
 }
@@ -159,7 +163,7 @@ pub async fn with_lease<P: Provider, D: Dialer, C: Clock, T>(
         && evidence::is_of_a_dead_box(error)
         && stop.urgency() == Urgency::None
     {
-        evidence::ask(bench, &held, events).await;
+        evidence::ask(bench, &held.lease, events).await;
     }
     if held.reused {
         return Ok((outcome, Fate::Kept));

@@ -111,7 +111,7 @@ pub(super) async fn settle<P: Provider, D: Dialer, C: Clock>(
     }
 }
 
-fn placeholder(desired: &Desired) -> Lease {
+pub(super) fn placeholder(desired: &Desired) -> Lease {
     Lease {
         lease_id: desired.lease_id.clone(),
         slug: desired.slug.clone(),

@@ -9,8 +9,10 @@ use crabbox_schemas::plugin::Purpose;
 
 use crate::error::{KernelError, Result};
 use crate::lease::adopt::ask_again;
+use crate::lease::network::Network;
+use crate::lease::tailnet::Tailnet;
 use crate::lease::{Bench, Held};
-use crate::ports::{Address, Clock, Dialer, EventSink, Provider, Query, Stop};
+use crate::ports::{Address, Clock, Dialer, EventSink, Provider, Query, Remote, Stop};
 use crate::state::State;
 
 /// How long a fresh box may take until it answers, one that was used before, and a host of the user's own,
@@ -40,16 +42,46 @@ pub async fn reach<P: Provider, D: Dialer, C: Clock>(
     stop: &Stop,
 ) -> Result<Reached<D::Remote>> {
     let lease = held.lease.clone();
-    if !held.known {
-        let remote = connect(bench, &lease, held.reused, events, stop).await?;
-        if let Some(tailnet) = &held.tailnet {
-            tailnet.join(&remote, &lease, bench.clock, events, stop).await?;
-        }
+    if let Some(tailnet) = &held.tailnet {
+        let remote = join(bench, tailnet, &lease, events, stop).await?;
         return Ok(Reached { remote, lease });
     }
-    let mut address = address(bench.state, &lease, true)?;
+    if !held.known {
+        let remote = connect(bench, &lease, held.reused, events, stop).await?;
+        return Ok(Reached { remote, lease });
+    }
+    let mut address = address(bench.state, bench.network, &lease, true)?;
     address.endpoint.ready_check = None; // it was ready when it was used before
     seek(bench, held, &address, events, stop).await
+}
+
+/// Has a new box join the tailnet, and dials it there from then on where the user wants that.
+async fn join<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    tailnet: &Tailnet,
+    lease: &Lease,
+    events: &mut dyn EventSink,
+    stop: &Stop,
+) -> Result<D::Remote> {
+    let outside = connect_by(bench, Network::Public, lease, false, events, stop).await?;
+    let place = tailnet.join(&outside, lease, bench.clock, events, stop).await?;
+    bench.network.note(bench.state, lease, place)?;
+    if bench.network != Network::Tailscale {
+        return Ok(outside);
+    }
+    outside.close().await;
+    let inside = connect(bench, lease, true, events, stop).await.map_err(|error| {
+        let what = format!("{} is in the tailnet and does not answer there at {place}", lease.slug);
+        match error.code {
+            ErrorCode::Cancelled => error,
+            code => KernelError::new(code, what)
+                .because(&error)
+                .at("connect")
+                .hint("this machine must be in the tailnet, and its rules must let it in"),
+        }
+    })?;
+    tailnet.leave_by_exit(&inside, lease, bench.clock, stop).await?;
+    Ok(inside)
 }
 
 /// Connects to a box at the address it had, unless its provider knows better.
@@ -113,7 +145,18 @@ pub async fn connect<P: Provider, D: Dialer, C: Clock>(
     events: &mut dyn EventSink,
     stop: &Stop,
 ) -> Result<D::Remote> {
-    let address = address(bench.state, lease, used)?;
+    connect_by(bench, bench.network, lease, used, events, stop).await
+}
+
+async fn connect_by<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    network: Network,
+    lease: &Lease,
+    used: bool,
+    events: &mut dyn EventSink,
+    stop: &Stop,
+) -> Result<D::Remote> {
+    let address = address(bench.state, network, lease, used)?;
     let ours = bench.state.host_key(&lease.lease_id).is_file();
     bench.dialer.dial(&address, events, stop).await.map_err(|error| {
         let error = error.at("connect");
@@ -144,7 +187,7 @@ fn never_usable(lease: &Lease, error: KernelError) -> KernelError {
 }
 
 /// How to reach a lease.
-pub fn address(state: &State, lease: &Lease, used: bool) -> Result<Address> {
+pub fn address(state: &State, network: Network, lease: &Lease, used: bool) -> Result<Address> {
     let Some(mut endpoint) = lease.ssh.clone() else {
         return Err(KernelError::new(
             ErrorCode::Unsupported,
@@ -154,6 +197,9 @@ pub fn address(state: &State, lease: &Lease, used: bool) -> Result<Address> {
             ),
         ));
     };
+    if let Some(host) = network.host(state, lease)? {
+        endpoint.host = host;
+    }
     let keys = state.keys(&lease.lease_id);
     // Of a key that we made nobody else can say what it is.
     if let Ok(line) = std::fs::read_to_string(state.host_key(&lease.lease_id)) {

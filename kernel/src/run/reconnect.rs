@@ -210,7 +210,7 @@ impl Reconnect {
         stop: &Stop,
         cause: &KernelError,
     ) -> Result<Way<D::Remote>> {
-        let mut address = address(bench.state, &held.lease, true)?;
+        let mut address = address(bench.state, bench.network, &held.lease, true)?;
         address.endpoint.ready_check = None;
         address.patience = left.min(ATTEMPT);
         let (mut quiet, never) = (Vec::new(), Stop::never());

@@ -84,7 +84,7 @@ pub(super) fn check(ask: &Ask) -> Result<()> {
 fn native_windows() -> KernelError {
     let what = "crabbox runs no commands in Windows itself, which has no POSIX shell";
     KernelError::new(ErrorCode::Unsupported, what)
-        .hint("--windows-mode wsl2 runs them in the Linux inside it; `crabbox warmup` and `crabbox ssh` need no shell")
+        .hint("--windows-mode wsl2 runs them in the Linux inside it, where the provider has that; `crabbox warmup` and `crabbox ssh` need no shell")
         .outcome(Outcome::NotStarted)
         .at("plan")
 }

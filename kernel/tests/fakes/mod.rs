@@ -339,6 +339,7 @@ impl Room {
             dialer: &self.shell,
             clock: &self.time,
             state: &self.state,
+            network: Default::default(),
             binaries: &self.binaries,
         }
     }

@@ -272,12 +272,15 @@ impl<C: Cloud> Walk<'_, C> {
             match self.cloud.machine(self.at(&machine.place), &id) {
                 Ok(Some((now, _))) => machine = now,
                 Ok(None) if unknown < UNKNOWN => unknown += 1,
-                Ok(None) => return Err(Failure::bootstrap(format!("{what} is gone again"))),
+                Ok(None) => {
+                    return Err(Failure::bootstrap(format!("{what} is gone again{}", C::GONE)));
+                }
                 Err(failure) if failure.is_lost() || failure.kind() == ErrorKind::RateLimited => {}
                 Err(failure) => return Err(failure),
             }
         }
-        Err(Failure::bootstrap(format!("{what} got no address in ten minutes")))
+        let state = &machine.state;
+        Err(Failure::bootstrap(format!("{what} got no address in ten minutes; it is {state}")))
     }
 
     /// Every candidate was tried: what was said of each, and what could be had instead.

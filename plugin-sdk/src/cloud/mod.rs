@@ -54,7 +54,7 @@ pub trait Cloud: Send + Sync + 'static {
     const ELSEWHERE: &'static str;
     /// Which machine types a class means on Linux.
     const CLASSES: Classes;
-    /// The operating systems its machines can run.
+    /// The operating systems its machines can run; `wsl2` is Linux inside Windows.
     const TARGETS: &'static [&'static str] = &["linux"];
 
     /// Which machine types a class means for a request.
@@ -127,7 +127,11 @@ pub trait Cloud: Send + Sync + 'static {
 
     /// Refuses what a machine cannot be.
     fn check(&self, request: &BoxRequest) -> Result<(), Failure> {
-        let target = if request.target.is_empty() { "linux" } else { &request.target };
+        let target = match &*request.target {
+            "" => "linux",
+            "windows" if !request.is_native_windows() => "wsl2",
+            target => target,
+        };
         if !Self::TARGETS.contains(&target) {
             let offered = Self::TARGETS.join(" or ");
             let what = format!("boxes of {} run {offered} here, not {target}", Self::NAME);

@@ -65,7 +65,7 @@ impl Cloud for Aws {
     const MACHINE: &'static str = "instance";
     const ELSEWHERE: &'static str = "more of capacity.regions";
     const CLASSES: Classes = config::CLASSES;
-    const TARGETS: &'static [&'static str] = &["linux", "macos", "windows"];
+    const TARGETS: &'static [&'static str] = &["linux", "macos", "windows", "wsl2"];
 
     fn classes(request: &BoxRequest) -> Classes {
         System::of(request).classes()

@@ -56,7 +56,7 @@ with urllib.request.urlopen(url + "/_fake", b"{}") as answer:
     things = [thing for thing in json.load(answer)["things"] if thing["kind"] in KINDS]
 odd = []
 for thing in things:
-    answered = {name: value for name, value in thing.items() if name not in ("kind", "asked")}
+    answered = {name: value for name, value in thing.items() if name not in ("kind", "asked", "word", "data", "hidden")}
     for body in (answered, json.loads(thing.get("asked", "{}"))):
         odd.extend(strange(*KINDS[thing["kind"]], body, thing["kind"]))
 

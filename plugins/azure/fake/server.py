@@ -19,7 +19,8 @@ with open(sys.argv[2]) as file:
 VERSIONS = {"microsoft.network": "2024-05-01", "disks": "2024-03-02", "skus": "2021-07-01", "microsoft.compute": "2024-07-01",
             "microsoft.authorization": "2022-04-01", "locations": "2022-12-01", "": "2021-04-01"}
 LOCATIONS = ["eastus", "westus2"]
-IMAGES = {"canonical:0001-com-ubuntu-server-jammy:22_04-lts-gen2": ["22.04.202501010", "22.04.202601010"]}
+IMAGES = {"canonical:0001-com-ubuntu-server-jammy:22_04-lts-gen2": ["22.04.202501010", "22.04.202601010"],
+          "microsoftwindowsserver:windowsserver2022:2022-datacenter-smalldisk-g2": ["20348.4000.250101"]}
 KEPT = ("microsoft", "azure", "windows")
 LOGINS = {"root", "admin", "administrator", "user", "test", "guest", "owner", "sys", "backup", "console", "crabbox-no"}
 addresses = ("127.%d.%d.%d" % (64 + (os.getpid() >> 8) % 128, os.getpid() % 256, n) for n in range(2, 255))
@@ -64,6 +65,7 @@ PROPERTIES = {
                       "destinationPortRanges"},
     "subnets": {"addressPrefix"},
     "resourceGroups": set(),
+    "extensions": {"publisher", "type", "typeHandlerVersion", "autoUpgradeMinorVersion", "settings", "protectedSettings"},
 }
 
 
@@ -134,6 +136,7 @@ def delete(thing):
         things.pop(key, None)
         if kind == "virtualMachines":
             end(key)
+            for inner in [one for one in things if one.startswith(key + "/")]: things.pop(inner)
             body = thing["properties"]
             for one in body["networkProfile"]["networkInterfaces"]:
                 if one.get("properties", {}).get("deleteOption") == "Delete":
@@ -178,12 +181,7 @@ def check_machine(id, body, location):
     login = p.get("osProfile", {})
     if login.get("adminUsername", "root").lower() in LOGINS or not re.fullmatch(r"[a-z][a-z0-9_-]{0,63}", login["adminUsername"]):
         invalid("The Admin Username specified is not allowed.")
-    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", login.get("computerName", "")):
-        invalid("The computer name is not valid.")
-    linux = login.get("linuxConfiguration", {})
-    keys = linux.get("ssh", {}).get("publicKeys", [])
-    if not linux.get("disablePasswordAuthentication") or not keys or keys[0]["path"] != "/home/%s/.ssh/authorized_keys" % login["adminUsername"]:
-        invalid("there is no SSH key")
+    check_login(login, "windows" in json.dumps(p.get("storageProfile", {}).get("imageReference", {})).lower())
     if len(login.get("customData", "")) > 87380:
         invalid("Custom data in OSProfile must be in Base64 encoding and with a maximum length of 87380 characters.")
     storage = p.get("storageProfile", {})
@@ -214,6 +212,34 @@ def check_machine(id, body, location):
     for user in users(door["id"]):
         if user["id"].lower() != id.lower():
             raise Refusal(400, "NicInUse", "Network Interface is used by %s." % user["id"])
+
+
+def check_login(login, windows):
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,%d}" % (15 if windows else 64), login.get("computerName", "")):
+        invalid("The computer name is not valid.")
+    if windows:
+        word = str(login.get("adminPassword", ""))
+        kinds = sum(bool(re.search(kind, word)) for kind in ("[a-z]", "[A-Z]", "[0-9]", "[^a-zA-Z0-9]"))
+        if "linuxConfiguration" in login or not 12 <= len(word) <= 123 or kinds < 3:
+            invalid("The supplied password must be between 12-123 characters long and must satisfy at least 3 of password complexity requirements.")
+        settings = login.get("windowsConfiguration", {})
+        if settings.get("patchSettings", {}).get("patchMode") == "Manual" and settings.get("enableAutomaticUpdates") is not False:
+            invalid("Manual patches need enableAutomaticUpdates=false.")
+        return
+    linux = login.get("linuxConfiguration", {})
+    keys = linux.get("ssh", {}).get("publicKeys", [])
+    if not linux.get("disablePasswordAuthentication") or not keys or keys[0]["path"] != "/home/%s/.ssh/authorized_keys" % login["adminUsername"]:
+        invalid("there is no SSH key")
+
+
+def check_extension(id, body):
+    owner, p = known(id.split("/extensions/")[0], id)["properties"], body["properties"]
+    if owner.get("provisioningState") != "Succeeded":
+        raise Refusal(409, "AnotherOperationInProgress", "The machine is not ready yet.")
+    if "windowsConfiguration" not in owner["osProfile"] or (p.get("publisher"), p.get("type")) != ("Microsoft.Compute", "CustomScriptExtension"):
+        invalid("The extension does not go with the machine.")
+    if not re.fullmatch(r"1\.\d+", p.get("typeHandlerVersion", "")) or "commandToExecute" not in p.get("protectedSettings", {}):
+        invalid("The extension is not complete.")
 
 
 def check_door(id, body, location):
@@ -259,7 +285,9 @@ def put(id, kind, name, body, error):
             raise Refusal(409, "PropertyChangeNotAllowed", "Changing property 'customData' is not allowed.")
     if kind == "networkInterfaces":
         check_door(id, body, location)
-    if kind == "publicIPAddresses" and (body.get("sku", {}).get("name") != "Standard" or body["properties"].get("publicIPAllocationMethod") != "Static"):
+    if kind == "extensions":
+        check_extension(id, body)
+    elif kind == "publicIPAddresses" and (body.get("sku", {}).get("name") != "Standard" or body["properties"].get("publicIPAllocationMethod") != "Static"):
         invalid("a Standard address must be Static", "StandardSkuPublicIPAddressesMustBeStatic")
     thing = {"id": id, "name": name, "kind": kind, "type": kind, "location": location, "tags": body.get("tags", {}), "asked": json.dumps(body, sort_keys=True),
              "properties": json.loads(json.dumps(body.get("properties", {})))}
@@ -280,15 +308,22 @@ def put(id, kind, name, body, error):
     also = lambda: None
     if kind == "virtualMachines":
         data = p["osProfile"].pop("customData", "")
+        # Nobody is ever told again what it was.
+        thing["word"] = p["osProfile"].pop("adminPassword", "")
         p["vmId"] = "%08d-vm" % next(numbers)
         disk = {"id": disk_of(thing), "name": p["storageProfile"]["osDisk"]["name"], "kind": "disks", "location": location, "tags": dict(thing["tags"]),
                 "managedBy": id, "properties": {"provisioningState": "Succeeded", "diskState": "Attached"}}
         things[disk["id"].lower()] = disk
-        also = lambda: boot(thing, base64.b64decode(data))
+        # Windows reads nothing of it by itself, and nothing here could run it.
+        thing["data"] = base64.b64decode(data).decode()
+        if "windowsConfiguration" not in p["osProfile"]:
+            also = lambda: boot(thing, base64.b64decode(data))
+    if kind == "extensions":
+        thing["hidden"] = p.pop("protectedSettings")
     if kind == "publicIPAddresses" and "ipAddress" not in p:
         def also():
             p["ipAddress"] = next(addresses)
-    return 200 if old else 201, thing, later(made(key, also), error, location)
+    return 200 if old else 201, shown(thing), later(made(key, also), error, location)
 
 
 def inner(parent, list, name, body):
@@ -337,7 +372,7 @@ def allow(action, scope):
 
 
 def shown(thing, view=False):
-    out = {name: value for name, value in thing.items() if name not in ("asked", "kind")}
+    out = {name: value for name, value in thing.items() if name not in ("asked", "kind", "word", "data", "hidden")}
     if view and thing["kind"] == "virtualMachines":
         statuses = [{"code": "ProvisioningState/succeeded", "level": "Info", "displayStatus": "Provisioning succeeded"},
                     {"code": "PowerState/" + thing.get("power", "running"), "level": "Info", "displayStatus": "VM " + thing.get("power", "running")}]
@@ -412,7 +447,8 @@ def arm(method, path, query, body, error):
         if len(all) > first + how["page"]:
             page["nextLink"] = "%s%s?api-version=%s&$skiptoken=%d" % (URL, path, query["api-version"][0], first + how["page"])
         return 200, page, {}
-    if len(rest) == 8:
+    kind = "extensions" if rest[6:7] == ["extensions"] else kind
+    if len(rest) == 8 and kind != "extensions":
         owner = known("/" + "/".join(parts[:8]), path)
         if method == "GET":
             found = next((one for one in owner["properties"][rest[6]] if one["name"] == rest[7]), None)

@@ -265,6 +265,12 @@ const CODES: Codes = Codes(&[
     ("NicReservedForAnotherVm|NicInUse|PublicIPAddressCannotBeDeleted", ErrorKind::Conflict, ""),
     ("AnotherOperationInProgress|OperationNotAllowed", ErrorKind::Conflict, ""),
     ("AttachDiskWhileBeingDetached", ErrorKind::Conflict, ""),
+    ("VMExtensionProvisioningError|VMExtensionProvisioningTimeout", ErrorKind::Bootstrap, ""),
+    (
+        "VMExtensionHandlerNonTransientError|VMAgentStatusCommunicationError",
+        ErrorKind::Bootstrap,
+        "",
+    ),
     ("OSProvisioningTimedOut|OSProvisioningClientError|VMStartTimedOut", ErrorKind::Bootstrap, ""),
     ("RetryableError|OperationPreempted|ServerTimeout", ErrorKind::Transient, ""),
 ]);

@@ -7,7 +7,7 @@ use crabbox_plugin_sdk::{Failure, Level, Offer, Price};
 use serde_json::Value;
 
 use crate::api::{Api, is_same};
-use crate::config::CLASSES;
+use crate::system::System;
 
 /// Most bytes of the list of everything a location has, and how long some of it may take.
 const MOST: usize = 16 << 20;
@@ -111,7 +111,12 @@ pub(crate) fn regions(api: &Api<'_>) -> Result<Vec<Offer>, Failure> {
 }
 
 /// What a machine costs, as Azure's public list has it.
-pub(crate) fn price(api: &Api<'_>, market: Market, machine: &str) -> Result<Price, Failure> {
+pub(crate) fn price(
+    api: &Api<'_>,
+    market: Market,
+    machine: &str,
+    system: System,
+) -> Result<Price, Failure> {
     let (location, word) = (&api.settings.location, market.word());
     let filter = format!(
         "serviceName eq 'Virtual Machines' and priceType eq 'Consumption' and armRegionName eq '{location}' and armSkuName eq '{machine}'"
@@ -120,7 +125,8 @@ pub(crate) fn price(api: &Api<'_>, market: Market, machine: &str) -> Result<Pric
     let all: Value = asked.send()?.ok()?.json()?;
     let fits = |one: &&Value| {
         let ends = |key: &str, end: &str| one[key].as_str().is_some_and(|said| said.ends_with(end));
-        let odd = ends("skuName", " Low Priority") || ends("productName", "Windows");
+        let other = ends("productName", "Windows") != (system == System::Windows);
+        let odd = ends("skuName", " Low Priority") || other;
         !odd && ends("skuName", " Spot") == (market == Market::Spot)
     };
     let items = all["Items"].as_array().into_iter().flatten().filter(fits);
@@ -133,11 +139,11 @@ pub(crate) fn price(api: &Api<'_>, market: Market, machine: &str) -> Result<Pric
 }
 
 /// Sizes of any class that the first location has, the largest first.
-pub(crate) fn others(api: &Api<'_>) -> Vec<String> {
+pub(crate) fn others(api: &Api<'_>, system: System) -> Vec<String> {
     let sizes = known(api, &api.settings.location).unwrap_or_default();
     let had = |machine: &&str| {
         let mut open = sizes.iter().filter(|size| size.blocked.is_none());
         open.any(|size| size.is(machine))
     };
-    CLASSES.all().into_iter().filter(had).map(str::to_owned).collect()
+    system.classes().all().into_iter().filter(had).map(str::to_owned).collect()
 }

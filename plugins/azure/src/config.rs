@@ -1,39 +1,14 @@
-//! The settings as the user writes them, what must be true of them, and which machines a class means.
+//! The settings as the user writes them, and what must be true of them.
 
-use crabbox_plugin_sdk::cloud::{Classes, check_networks, distinct};
+use crabbox_plugin_sdk::cloud::{check_networks, distinct};
 use crabbox_plugin_sdk::{
     Failure, HttpAuth, Instance, Oauth2Auth, SecretRef, SecretText, settings_with_defaults,
 };
 use serde::Deserialize;
 
+use crate::system::System;
+
 const TOKEN: &str = "without a client of its own, set azure.token to \"cmd:az account get-access-token --query accessToken -o tsv\"";
-
-macro_rules! sizes {
-    ($($size:literal)*) => { &[$(concat!("Standard_", $size)),*] };
-}
-
-/// Sizes of each class, the best first.
-pub(crate) const CLASSES: Classes = Classes(&[
-    (
-        "standard",
-        sizes!["D32ads_v6" "D32ds_v6" "F32s_v2" "D32ads_v5" "D32ds_v5" "D16ads_v6" "D16ds_v6" "F16s_v2"],
-    ),
-    (
-        "fast",
-        sizes!["D64ads_v6" "D64ds_v6" "F64s_v2" "D64ads_v5" "D64ds_v5" "D48ads_v6" "D48ds_v6" "F48s_v2"
-               "D32ads_v6" "D32ds_v6" "F32s_v2"],
-    ),
-    (
-        "large",
-        sizes!["D96ads_v6" "D96ds_v6" "D96ads_v5" "D96ds_v5" "D64ads_v6" "D64ds_v6" "F64s_v2" "D48ads_v6"
-               "D48ds_v6" "F48s_v2"],
-    ),
-    (
-        "beast",
-        sizes!["D192ds_v6" "D128ds_v6" "D96ads_v6" "D96ds_v6" "D96ads_v5" "D96ds_v5" "D64ads_v6" "D64ds_v6"
-               "F64s_v2"],
-    ),
-]);
 
 /// What the schema says of each; the block `providers.azure`, or `azure`.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -50,7 +25,7 @@ pub(crate) struct Settings {
     pub(crate) vnet: String,
     pub(crate) subnet: String,
     pub(crate) nsg: String,
-    pub(crate) image: String,
+    image: Option<String>,
     pub(crate) os_disk_gb: Option<u32>,
     pub(crate) ssh_cidrs: Vec<String>,
     pub(crate) arm_url: String,
@@ -108,6 +83,11 @@ impl Settings {
     /// The id of the resource group.
     pub(crate) fn group(&self) -> String {
         format!("{}/resourceGroups/{}", self.subscription(), self.resource_group)
+    }
+
+    /// What machines start from.
+    pub(crate) fn image(&self, system: System) -> &str {
+        self.image.as_deref().unwrap_or(system.image())
     }
 
     /// Where machines are made, in order.

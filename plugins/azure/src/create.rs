@@ -11,18 +11,16 @@ use serde_json::{Value, json};
 use crate::Azure;
 use crate::api::{Api, Thing};
 use crate::catalog::{self, Size};
-use crate::config::CLASSES;
 use crate::machine::{ADDRESS, INTERFACE, Kind, MACHINE, as_tags};
 use crate::site::{self, Network, Seen};
-
-/// Who Azure thinks will log in; the box has a user of its own instead.
-const ADMIN: &str = "crabadmin";
+use crate::system::System;
 
 /// A location with its network, what it has, and what the lease has there already.
 pub(crate) struct Location<'a> {
     azure: &'a Azure,
     api: Api<'a>,
     order: &'a Order<'a>,
+    system: System,
     network: Network<'a>,
     sizes: Option<Vec<Size>>,
     /// The id of its interface, and its address.
@@ -38,7 +36,8 @@ impl<'a> Location<'a> {
     ) -> Result<Self, Failure> {
         let sizes = catalog::known(&api, seen.location);
         let network = seen.prepare(&api, &order.bootstrap.ports)?;
-        Ok(Self { azure, api, order, network, sizes, door: RefCell::default() })
+        let system = System::of(&order.params.request);
+        Ok(Self { azure, api, order, system, network, sizes, door: RefCell::default() })
     }
 
     fn id(&self, kind: Kind) -> String {
@@ -76,7 +75,7 @@ impl<'a> Location<'a> {
         if let Some(door) = &*self.door.borrow() {
             return Ok(door.clone());
         }
-        let wanted = CLASSES.machines(&self.order.params.request);
+        let wanted = self.system.classes().machines(&self.order.params.request);
         let is_wanted = |size: &&Size| wanted.iter().any(|machine| size.is(machine));
         let mut there = self.sizes.iter().flatten().filter(is_wanted).peekable();
         let fast = there.peek().is_some() && there.all(|size| size.fast_net);
@@ -131,20 +130,31 @@ impl<'a> Location<'a> {
         disk
     }
 
+    /// Has the first script run where the image does not do so itself, and waits until it is done.
+    fn start(&self, machine: &Thing, more: &[(&str, &str)]) -> Result<(), Failure> {
+        let Some(properties) = self.system.starter() else { return Ok(()) };
+        let message = Some(machine.name.as_str());
+        self.order.call.progress(&Progress { phase: "setting-up", message, ..Progress::default() });
+        let tags = as_tags(&self.order.labels(more.iter().copied()));
+        let body = json!({"location": machine.location, "tags": tags, "properties": properties});
+        let asked = self.api.put(&format!("{}/extensions/crabbox-bootstrap", machine.id), &body);
+        asked.map(drop).map_err(|failure| match failure.is_lost() || failure.is_miss() {
+            // The machine is there, so asking for one again, or for another one, does not help.
+            true => {
+                Failure::bootstrap(format!("{} was not set up", machine.name)).because(&failure)
+            }
+            false => failure,
+        })
+    }
+
     fn body(&self, interface: &str, candidate: &Candidate, size: Option<&Size>) -> Value {
-        let (params, bootstrap) = (self.order.params, self.order.bootstrap);
-        let key = json!({
-            "path": format!("/home/{ADMIN}/.ssh/authorized_keys"), "keyData": params.ssh_public_key,
-        });
-        let login = json!({"disablePasswordAuthentication": true, "ssh": {"publicKeys": [key]}});
-        let image = site::reference(&self.api.settings.image);
+        let mut login = self.system.login(self.order.params);
+        login["customData"] = json!(STANDARD.encode(&self.order.bootstrap.user_data));
+        let image = site::reference(self.api.settings.image(self.system));
         let mut properties = json!({
             "hardwareProfile": {"vmSize": candidate.machine},
             "storageProfile": {"imageReference": image, "osDisk": self.disk(size)},
-            "osProfile": {
-                "computerName": params.desired.name, "adminUsername": ADMIN,
-                "linuxConfiguration": login, "customData": STANDARD.encode(&bootstrap.user_data),
-            },
+            "osProfile": login,
             "networkProfile": {"networkInterfaces": [
                 {"id": interface, "properties": {"primary": true, "deleteOption": "Delete"}},
             ]},
@@ -166,7 +176,7 @@ impl Site for Location<'_> {
         let request = &self.order.params.request;
         let markets = Market::order_of(request, &self.api.settings.fallback).iter();
         let markets: Vec<_> = markets.copied().map(Some).collect();
-        Candidate::all(&markets, &CLASSES.machines(request), &[self.network.location])
+        Candidate::all(&markets, &self.system.classes().machines(request), &[self.network.location])
     }
 
     fn make(&self, candidate: &Candidate) -> Result<Machine, Failure> {
@@ -180,7 +190,11 @@ impl Site for Location<'_> {
         let made = self.put(MACHINE, &more, self.body(&interface, candidate, size));
         match made {
             Err(failure) if failure.is_miss() => self.clear().and(Err(failure)),
-            made => Ok(made?.machine(Some(&address))),
+            made => {
+                let made = made?;
+                self.start(&made, &more)?;
+                Ok(made.machine(Some(&address)))
+            }
         }
     }
 }

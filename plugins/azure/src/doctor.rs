@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::api::Api;
 use crate::catalog;
 use crate::site;
+use crate::system::System;
 
 /// The role that is enough, as the provider's page has it.
 const ROLE: &str = include_str!("../role.json");
@@ -21,7 +22,7 @@ pub(crate) fn checks(api: &Api<'_>) -> Result<Vec<Check>, Failure> {
     let mut checks = vec![check("azure.credentials", CheckStatus::Ok, "they are known", "")];
     let (none, hint) = ("the subscription has no location", "choose another azure.location");
     checks.extend(check_places("azure.location", &settings.locations(), &known, none, hint));
-    checks.push(match site::look(api, &settings.location) {
+    checks.push(match site::look(api, &settings.location, System::Linux) {
         Ok(_) => check("azure.network", CheckStatus::Ok, &settings.resource_group, ""),
         Err(failure) => refused("azure.network", failure)?,
     });

@@ -12,6 +12,7 @@ mod create;
 mod doctor;
 mod machine;
 mod site;
+mod system;
 
 use std::collections::BTreeMap;
 
@@ -27,6 +28,7 @@ use api::{Api, Thing};
 use config::Settings;
 use create::Location;
 use machine::{ADDRESS, DISK, INTERFACE, MACHINE, PARTS, as_tags, group_of};
+use system::System;
 
 /// The plugin, ready to serve.
 pub fn plugin() -> Plugin {
@@ -63,7 +65,13 @@ impl Cloud for Azure {
     const NAME: &'static str = "azure";
     const MACHINE: &'static str = MACHINE.2;
     const ELSEWHERE: &'static str = "more of capacity.regions";
-    const CLASSES: Classes = config::CLASSES;
+    const CLASSES: Classes = system::LINUX;
+    const TARGETS: &'static [&'static str] = &["linux", "windows"];
+
+    fn classes(request: &BoxRequest) -> Classes {
+        System::of(request).classes()
+    }
+
     const GONE: &'static str = "; a spot machine is deleted when Azure needs its place";
     /// It says neither the address of a machine nor whether it runs.
     const LISTS_ALL: bool = false;
@@ -142,12 +150,12 @@ impl Cloud for Azure {
     /// What others made is refused here, before anything is made.
     fn look<'a>(&'a self, order: &'a Order<'a>, place: &'a str) -> Result<impl Look + 'a, Failure> {
         let api = self.api(order.call)?;
-        let seen = site::look(&api, place)?;
+        let seen = site::look(&api, place, System::of(&order.params.request))?;
         Ok(move || Location::prepare(self, api, order, seen))
     }
 
-    fn others(&self, call: &Call, _: &BoxRequest) -> Result<Vec<String>, Failure> {
-        Ok(catalog::others(&self.api(call)?))
+    fn others(&self, call: &Call, request: &BoxRequest) -> Result<Vec<String>, Failure> {
+        Ok(catalog::others(&self.api(call)?, System::of(request)))
     }
 
     fn sizes(&self, call: &Call, params: &CatalogParams) -> Result<Offers, Failure> {
@@ -161,7 +169,8 @@ impl Cloud for Azure {
 
     fn price(&self, call: &Call, request: &BoxRequest, machine: &str) -> Result<Price, Failure> {
         let market = Market::order_of(request, &self.settings.fallback)[0];
-        catalog::price(&Api { call, settings: &self.settings }, market, machine)
+        let api = Api { call, settings: &self.settings };
+        catalog::price(&api, market, machine, System::of(request))
     }
 
     fn doctor(&self, call: &Call) -> Result<Vec<Check>, Failure> {

@@ -8,6 +8,7 @@ use crabbox_plugin_sdk::{ErrorKind, Failure};
 use serde_json::{Value, json};
 
 use crate::api::{Api, Thing, is_same};
+use crate::system::System;
 
 /// The tag of what crabbox made for all leases.
 const MANAGED: &str = "managed_by";
@@ -43,8 +44,12 @@ pub(crate) struct Network<'a> {
 }
 
 /// Looks; what others made is refused here, before anything is made.
-pub(crate) fn look<'a>(api: &Api<'_>, location: &'a str) -> Result<Seen<'a>, Failure> {
-    image(api, location)?;
+pub(crate) fn look<'a>(
+    api: &Api<'_>,
+    location: &'a str,
+    system: System,
+) -> Result<Seen<'a>, Failure> {
+    image(api, location, api.settings.image(system))?;
     let settings = api.settings;
     let group = ours(api, &settings.group(), "resourceGroup")?;
     let guard = place(api, "networkSecurityGroups", &settings.nsg, "nsg", location)?;
@@ -168,10 +173,9 @@ fn free(guard: &Thing) -> Result<u64, Failure> {
 }
 
 /// Whether there is the image in a location; a wrong one is found before anything is made.
-pub(crate) fn image(api: &Api<'_>, location: &str) -> Result<(), Failure> {
-    let image = &api.settings.image;
+pub(crate) fn image(api: &Api<'_>, location: &str, image: &str) -> Result<(), Failure> {
     let path = match parts(image) {
-        None => image.clone(),
+        None => image.to_owned(),
         Some([publisher, offer, sku, version]) => {
             let list = format!(
                 "{}/providers/Microsoft.Compute/locations/{location}/publishers/{publisher}/artifacttypes/vmimage/offers/{offer}/skus/{sku}/versions",
@@ -187,7 +191,7 @@ pub(crate) fn image(api: &Api<'_>, location: &str) -> Result<(), Failure> {
     }
     let what = format!("there is no image {image} in {location}");
     Err(Failure::invalid_config("/image", what)
-        .hint("set azure.image to one that starts with cloud-init; `az vm image list` knows them"))
+        .hint("set azure.image to one that starts with cloud-init, or to one of Windows; `az vm image list` knows them"))
 }
 
 /// Publisher, offer, SKU and version; nothing when it is an id.

@@ -25,6 +25,11 @@ fn a_machine_is_made_after_two_that_could_not_be_touched_and_given_back() {
 }
 
 #[test]
+fn a_machine_with_windows_has_a_password_of_the_hosts_and_an_extension_that_runs_its_script() {
+    both(include_str!("transcripts/windows.jsonl"));
+}
+
+#[test]
 fn what_cannot_be_is_refused_and_nothing_is_asked() {
     both(include_str!("transcripts/refused.jsonl"));
 }

@@ -4,7 +4,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::CallContext;
-use crate::ids::LeaseId;
 use crate::lease::{BoxRequest, Lease, SshEndpoint};
 
 /// Params of `catalog.sizes` and `catalog.regions`.
@@ -132,42 +131,4 @@ pub struct AccessResult {
     pub ssh: SshEndpoint,
     /// Milliseconds until it must be asked for again.
     pub expires_in_ms: u64,
-}
-
-/// Params of `lease.cleanup`: remove what is over. With `ctx.dryRun` only say so.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CleanupParams {
-    /// Bounds and identity of the call.
-    pub ctx: CallContext,
-    /// The kernel's wall clock, milliseconds since 1970.
-    pub now_ms: u64,
-    /// Leases that claims or open intents here still speak for: not to be touched.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub spare: Vec<LeaseId>,
-}
-
-/// Result of `lease.cleanup`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct CleanupResult {
-    /// Everything with crabbox's label, and what was or would be done with it.
-    pub actions: Vec<CleanupAction>,
-}
-
-/// What `lease.cleanup` did with one resource.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CleanupAction {
-    /// The provider's id.
-    pub cloud_id: String,
-    /// The lease it is labelled with, when it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lease_id: Option<LeaseId>,
-    /// Its name.
-    #[serde(default)]
-    pub name: String,
-    /// `delete` or `skip`.
-    pub action: String,
-    /// Why.
-    pub reason: String,
 }

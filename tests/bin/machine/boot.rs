@@ -1,6 +1,7 @@
 //! A machine of a cloud for tests: what its user data says becomes files, keys and a real SSH server on an address of its own.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -64,15 +65,16 @@ impl Machine {
             program("/usr/bin/ssh-keygen", folder).args(words).arg(file).status().ok()?;
         }
         fs::create_dir_all(folder.join("home")).ok()?;
-        stubs(folder, &root);
+        stubs(folder, &root, address);
         let me = folder.display();
         let path =
             format!("{0}/usr/local/bin:{0}/usr/bin:/usr/local/bin:/usr/bin:/bin", root.display());
         let settings = format!(
-            "{ports}ListenAddress {address}\nHostKey {me}/host\nAuthorizedKeysFile {me}/authorized_keys\nPidFile none\n\
+            "{ports}ListenAddress {address}\nListenAddress {}\nHostKey {me}/host\nAuthorizedKeysFile {me}/authorized_keys\nPidFile none\n\
              StrictModes no\nUsePAM no\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n\
              KbdInteractiveAuthentication no\nPrintMotd no\nMaxStartups 100\nMaxSessions 100\n\
-             SetEnv HOME={me}/home PATH={path} {MARK}={me}\n"
+             SetEnv HOME={me}/home PATH={path} {MARK}={me}\n",
+            inside(address)
         );
         put(&folder.join("sshd_config"), &settings, 0o600);
         let _ = fs::create_dir_all("/run/sshd");
@@ -120,8 +122,15 @@ fn put(path: &Path, content: &str, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
+/// Where a machine is in its tailnet: another address of loopback, which no cloud gives away.
+fn inside(address: &str) -> String {
+    let mut bytes = address.parse::<Ipv4Addr>().unwrap().octets();
+    bytes[1] = bytes[1].wrapping_add(128);
+    Ipv4Addr::from(bytes).to_string()
+}
+
 /// What a test must not do to the machine it runs on.
-fn stubs(folder: &Path, root: &Path) {
+fn stubs(folder: &Path, root: &Path, address: &str) {
     let tools = root.join("usr/bin");
     fs::create_dir_all(&tools).unwrap();
     let install = format!(
@@ -132,8 +141,9 @@ fn stubs(folder: &Path, root: &Path) {
     fs::create_dir_all(root.join("run")).unwrap();
     let tailscale = format!(
         "#!/bin/sh\necho \"$*\" >>{0}/tailscale\ncase $1 in\n\
-         up) cp \"${{2#--auth-key=file:}}\" {0}/tailscale.key;;\nip) echo 100.64.0.7;;\nesac\n",
-        folder.display()
+         up) cp \"${{2#--auth-key=file:}}\" {0}/tailscale.key;;\nip) echo {1};;\nesac\n",
+        folder.display(),
+        inside(address)
     );
     put(&tools.join("tailscale"), &tailscale, 0o755);
     put(&tools.join("sudo"), "#!/bin/sh\nshift\nexec \"$@\"\n", 0o755);

@@ -1,6 +1,10 @@
 //! When the cloud says no: what is tried next, what is told, and that nothing is left.
 
-use crabbox_tests::{Ended, plugin_folder};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crabbox_tests::{Ended, eventually, holders, plugin_folder};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{SECRET, Sky};
@@ -184,10 +188,62 @@ fn wrong_secrets_missing_rights_and_wrong_settings_are_told_before_anything_is_m
     }
     let asked = sky.asked();
     assert!(!asked[before..].iter().any(|what| what.starts_with("PUT")), "{:?}", &asked[before..]);
-    for target in ["windows", "macos"] {
-        let ran = sky.crabbox(&["run", "--target", target, "--", "true"]).run();
-        assert_ne!(ran.code, 0, "{ran}");
+    let before = sky.asked().len();
+    for (words, says) in [
+        (&["--target", "macos"][..], "azure has no macos boxes"),
+        (&["--target", "windows"], "crabbox runs no commands in Windows itself"),
+        (&["--target", "windows", "--windows-mode", "wsl2"], "run linux or windows here, not wsl2"),
+    ] {
+        let all = [&["run", "--json"], words, &["--", "true"]].concat();
+        let ran = sky.crabbox(&all).run().expect(2);
+        assert!(error(&ran).to_string().contains(says), "{ran}");
     }
+    assert!(!sky.asked()[before..].iter().any(|what| what.starts_with("PUT")));
+}
+
+/// What its first start does with it was never seen: nothing here can run it.
+#[test]
+fn a_windows_machine_is_asked_for_as_azure_wants_it_and_its_password_is_known_to_nobody() {
+    let sky = Sky::new();
+    let warmup = ["warmup", "--target", "windows", "--plugin-transcript", "said", "--slug", "mine"];
+    let running = sky.crabbox(&warmup).start();
+    let told = || sky.all("extensions").into_iter().next();
+    eventually("an extension", Duration::from_secs(40), || {
+        told().is_some_and(|one| one["properties"]["provisioningState"] == "Succeeded")
+    });
+    let (machine, extension) = (sky.all("virtualMachines").remove(0), told().unwrap());
+    let made = &machine["properties"];
+    assert_eq!(made["hardwareProfile"]["vmSize"], "Standard_D16ads_v6");
+    assert_eq!(made["storageProfile"]["imageReference"]["offer"], "windowsserver2022");
+    let name = made["osProfile"]["computerName"].as_str().unwrap();
+    assert_eq!(format!("cbx_{}", &name[3..]), machine["tags"]["lease"].as_str().unwrap());
+    assert_eq!(machine["tags"]["crabbox_windows_mode"], "normal");
+    assert!(machine["data"].as_str().unwrap().contains("setup-complete"), "{machine}");
+    let command = extension["hidden"]["commandToExecute"].as_str().unwrap();
+    assert!(command.contains(r"C:\AzureData\CustomData.bin"), "{command}");
+    let word = machine["word"].as_str().unwrap();
+    assert!(word.len() > 20, "{machine}");
+    running.signal(Signal::INT);
+    let ended = running.wait().expect(130);
+    assert_eq!((sky.names(), sky.all("extensions")), (vec![], vec![]), "{ended}");
+    for folder in ["config", "state", "cache", "data", "home", "tmp"] {
+        assert_eq!(holders(&sky.room.at(folder), word), [] as [PathBuf; 0], "{folder}");
+    }
+    assert_eq!(holders(&sky.repo, word), [] as [PathBuf; 0], "not even what the plugin said");
+}
+
+#[test]
+fn a_windows_machine_that_cannot_be_set_up_is_given_back_and_says_why() {
+    let sky = Sky::new();
+    let code = "VMExtensionProvisioningError";
+    let message =
+        "VM has reported a failure when processing extension 'crabbox-bootstrap': no sshd";
+    sky.faults(json!([{"on": "PUT extensions", "later": true, "code": code, "message": message}]));
+    let ran = sky.crabbox(&["warmup", "--json", "--target", "windows"]).run().expect(5);
+    assert_eq!(error(&ran)["errorKind"], "bootstrap", "{ran}");
+    assert!(error(&ran).to_string().contains("no sshd"), "{ran}");
+    assert_eq!(sky.names(), [""; 0], "{ran}");
+    sky.assert_forgotten();
 }
 
 #[test]

@@ -225,7 +225,7 @@ fn a_box_joins_the_tailnet_with_a_key_that_stays_nowhere() {
     assert!(!sky.requests().iter().any(|asked| asked.starts_with("POST")), "{refused}");
     let words = ["warmup", "--tailscale", "--slug", "mine", "--plugin-transcript", "said"];
     let warm = sky.crabbox(&words).env("CRABBOX_TAILSCALE_AUTH_KEY", KEY).ok();
-    assert!(warm.err().contains("joined the tailnet as crabbox-mine (100.64.0.7)"), "{warm}");
+    assert!(warm.err().contains("joined the tailnet as crabbox-mine (127."), "{warm}");
     let cloud = sky.room.at("cloud");
     let server = fs::read_dir(&cloud).unwrap().flatten().next().unwrap().path();
     let used = fs::read_to_string(server.join("tailscale")).unwrap();
@@ -242,4 +242,49 @@ fn a_box_joins_the_tailnet_with_a_key_that_stays_nowhere() {
     assert_eq!(label, "true");
     let _ = sky.crabbox(&["run", "--id", "mine", "--", "true"]).ok();
     let _ = sky.crabbox(&["stop", "mine"]).ok();
+}
+
+/// The address in the tailnet is another one of loopback here, where the same server answers.
+#[test]
+fn a_box_is_dialled_in_the_tailnet_and_goes_out_by_an_exit_node_where_that_was_asked_for() {
+    let sky = Sky::new();
+    let call = |words: &[&str]| sky.crabbox(words).env("CRABBOX_TAILSCALE_AUTH_KEY", "tskey-x");
+    for (words, says) in [
+        (&["run", "--network", "tailscale", "--", "true"][..], "add --tailscale"),
+        (
+            &["run", "--tailscale", "--tailscale-exit-node", "nuc", "--", "true"],
+            "no longer answers at its own address",
+        ),
+    ] {
+        let refused = call(words).run().expect(2);
+        assert!(refused.err().contains(says), "{refused}");
+    }
+    assert!(!sky.requests().iter().any(|asked| asked.starts_with("POST")));
+    let _ = call(&["warmup", "--slug", "outside"]).ok();
+    let refused = call(&["run", "--id", "outside", "--network", "tailscale", "--", "true"]).run();
+    assert_ne!(refused.code, 0, "{refused}");
+    assert!(
+        refused.err().contains("nobody here knows outside's address in a tailnet"),
+        "{refused}"
+    );
+    let _ = call(&["stop", "outside"]).ok();
+    let inside = ["--tailscale", "--network", "tailscale", "--tailscale-exit-node", "nuc"];
+    let warm = call(&[&["warmup", "--slug", "mine"], &inside[..]].concat()).ok();
+    let servers = fs::read_dir(sky.room.at("cloud")).unwrap().flatten();
+    let used: String =
+        servers.filter_map(|one| fs::read_to_string(one.path().join("tailscale")).ok()).collect();
+    assert!(used.contains("set --exit-node=nuc --exit-node-allow-lan-access=false"), "{used}");
+    let own = sky.state()["servers"][0]["public_net"]["ipv4"]["ip"].as_str().unwrap().to_owned();
+    let there =
+        warm.err().split("crabbox-mine (").nth(1).unwrap().split(')').next().unwrap().to_owned();
+    assert_ne!(own, there);
+    for (network, host) in [("auto", &there), ("public", &own), ("tailscale", &there)] {
+        let words =
+            ["run", "--id", "mine", "--network", network, "--", "sh", "-c", "echo $SSH_CONNECTION"];
+        let ran = call(&words).ok();
+        assert!(ran.out().contains(&format!(" {host} ")), "{network}\n{ran}");
+        let shown = call(&["ssh", "--id", "mine"]).env("CRABBOX_NETWORK", network).ok();
+        assert!(shown.out().trim().ends_with(&format!("@{host}")), "{network}\n{shown}");
+    }
+    let _ = call(&["stop", "mine"]).ok();
 }

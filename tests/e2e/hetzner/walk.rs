@@ -157,3 +157,20 @@ fn when_a_server_dies_or_never_becomes_a_box_its_provider_is_asked_why() {
     assert!(failed.err().contains(said) && failed.err().contains("(unknown)"), "{failed}");
     assert_eq!(sky.names(), [""; 0], "{failed}");
 }
+
+/// A provider that could not remove what it made can still be asked about it.
+#[test]
+fn when_a_server_dies_before_it_is_a_lease_the_error_says_how_and_what_is_left_is_asked_about() {
+    let sky = Sky::new();
+    sky.control("settings", &json!({"off": true}));
+    let failed = sky.crabbox(&["run", "--", "true"]).run().expect(5);
+    assert!(failed.err().contains("is off before it ever ran"), "{failed}");
+    assert!(!failed.err().contains("hetzner says of the box"), "it was gone by then: {failed}");
+    assert_eq!(sky.names(), [""; 0], "{failed}");
+    sky.rules(json!([{"on": "DELETE /servers", "times": 1, "status": 403, "code": "forbidden", "message": "not now"}]));
+    let failed = sky.crabbox(&["run", "--", "true"]).run().expect(5);
+    assert!(failed.err().contains("hetzner says of the box: server"), "{failed}");
+    assert!(failed.err().contains("is off (unknown)"), "{failed}");
+    assert_eq!(sky.names(), [""; 0], "{failed}");
+    sky.room.assert_no_claims();
+}

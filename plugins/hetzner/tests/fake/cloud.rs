@@ -31,6 +31,8 @@ pub(crate) struct Cloud {
     pub(crate) boot_ms: u64,
     /// Servers are set up in vain.
     pub(crate) broken: bool,
+    /// Servers are switched off before they ever ran.
+    pub(crate) off: bool,
     /// Somebody else answers at the addresses of servers.
     pub(crate) impostor: bool,
 }
@@ -131,6 +133,7 @@ impl Cloud {
             page: LARGEST_PAGE,
             boot_ms: 100,
             broken: false,
+            off: false,
             impostor: false,
         }
     }
@@ -411,10 +414,11 @@ impl Cloud {
             if let Some(machine) = machine.as_ref().filter(|_| this.broken) {
                 machine.break_it();
             }
+            let status = if this.off { "off" } else { "running" };
             // One that was deleted meanwhile ends when it is dropped.
             if let Some(server) = this.servers.iter_mut().find(|server| server.id == id) {
                 server.runs = machine;
-                server.status = "running";
+                server.status = status;
             }
         });
     }

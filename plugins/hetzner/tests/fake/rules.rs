@@ -91,6 +91,7 @@ fn control(cloud: &mut Cloud, what: &str, request: &Request) -> Reply {
             cloud.page = number("page", cloud.page);
             cloud.boot_ms = number("bootMs", cloud.boot_ms);
             cloud.broken = request.body["broken"] == true;
+            cloud.off = request.body["off"] == true;
             cloud.impostor = request.body["impostor"] == true;
             Reply::json(200, json!({}))
         }
