@@ -1,23 +1,19 @@
-// Everything a crabbox provider in Go needs, in one file: copy it beside your program.
-//
-// Give Serve your methods by name; docs/protocol.md has their params and results. Return Fail(…) for what goes wrong.
-// Every method runs on a goroutine of its own and gets a Call, its way to the kernel. Go 1.19 or newer, standard library
-// only. Print to standard error: standard output is the wire, and os.Stdout is turned away from it.
+// Everything a crabbox provider in Go needs, in one file: copy it beside your program. Go 1.19, standard library only.
+// docs/protocol.md has the params and results of methods and callbacks. os.Stdout is safe to print to: it goes to the log.
 //
 // Built with GOOS=wasip1 (Go 1.21 or newer) it is a `wasi-stdio` plugin. There a read holds up every goroutine, so calls
-// run one inside the other: what waits in Ask, Sleep or Output reads on meanwhile. Do not wait on Stopped there; Check.
+// run one inside the other: what waits in Ask or Output reads on meanwhile. Do not wait for Done there; look at Err.
 package main
 
 import (
 	"bufio"
-	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -26,102 +22,81 @@ var kinds = map[string]int{"invalid_config": 1001, "invalid_request": 1002, "uns
 	"capacity": 1030, "quota": 1031, "rate_limited": 1032, "transient": 1040, "timeout": 1041, "bootstrap": 1042,
 	"cancelled": 1050, "grant_denied": 1060, "internal": 1099}
 
-const chunk, grace, longest, alone = 48 * 1024, 10 * time.Second, 1 << 20, runtime.GOOS == "wasip1"
+const alone, ms, grace = runtime.GOOS == "wasip1", time.Millisecond, 10 * time.Second
 
-// M is a JSON object.
-type M = map[string]any
+// M is a JSON object; as an error it has a code, a message and data.
+type M map[string]any
 
-// Failure has a kind of the table above; Outcome says whether something may be left behind, More the rest of its data.
-type Failure struct {
-	Kind, Message, Outcome string
-	More                   M
+func (m M) Error() string { return fmt.Sprint(m["message"]) }
+
+// Fail has a kind of the table above; outcome says what may be left: not-started, rolled-back, completed or uncertain.
+func Fail(kind, outcome, format string, args ...any) error {
+	if kinds[kind] == 0 {
+		kind = "internal"
+	}
+	line := strings.Join(strings.Fields(fmt.Sprintf(format, args...)), " ")
+	return M{"code": kinds[kind], "message": fmt.Sprintf("%.500s", line), "data": M{"kind": kind, "outcome": outcome}}
 }
 
-func (f *Failure) Error() string { return f.Message }
-
-// Fail is a failure that left nothing behind.
-func Fail(kind, format string, args ...any) *Failure {
-	return &Failure{kind, fmt.Sprintf(format, args...), "not-started", nil}
-}
-
-// Method answers one call with anything encoding/json takes.
+// Method answers a call, on a goroutine of its own.
 type Method func(call *Call, params json.RawMessage) (result any, err error)
 
-// Instance is what the provider is opened with: its settings, and facts about the user.
-type Instance struct {
-	Provider string
-	Config   json.RawMessage
-	User     struct{ Path, Home string }
-}
-
-// Plugin repeats what crabbox-plugin.toml says. Open reads the settings and gives the methods.
+// Plugin repeats what crabbox-plugin.toml says. Open reads the settings and gives the methods by name.
 type Plugin struct {
 	ID, Version, Provider, Kind string
 	IdempotentAcquire           bool
-	Open                        func(Instance) (map[string]Method, error)
+	Open                        func(config json.RawMessage) (map[string]Method, error)
 }
 
-// Call is one open call. Callbacks wait for the kernel's answer; Stopped is closed when the kernel cancels the call.
+// Call is the way to the kernel, and a context that ends when the kernel wants the call to end.
 type Call struct {
-	Idem    string
-	DryRun  bool
-	Stopped chan struct{}
-	session *session
-	id      uint64
-	last    time.Time
-	credit  int
-	offsets map[string]int
-	room    *sync.Cond // its lock guards last, credit and offsets
+	context.Context
+	Idem   string
+	DryRun bool
+	*session
+	id   json.RawMessage
+	stop func()
+	last time.Time      // the kernel waits no longer
+	room int            // for output
+	sent map[string]int // of each channel
 }
 
 func (c *Call) cancel(grace time.Duration) {
-	c.room.L.Lock()
-	defer c.room.L.Unlock()
-	if c.last = time.Now().Add(grace); c.Check() == nil {
-		close(c.Stopped)
-	}
-	c.room.Broadcast()
+	c.last = time.Now().Add(grace)
+	c.stop()
 }
 
-// Check ends the work once the kernel wants it to; call it between steps.
-func (c *Call) Check() error {
-	select {
-	case <-c.Stopped:
-		return &Failure{"cancelled", "cancelled", "uncertain", nil}
-	default:
-		return nil
-	}
-}
-
-// Ask makes any callback of docs/protocol.md; result may be nil.
-func (c *Call) Ask(method string, params M, result any) error {
-	params["call"] = c.id
-	id, answer := fmt.Sprintf("p%d", atomic.AddUint64(&c.session.asked, 1)), make(chan frame, 1)
-	c.session.waiting.Store(id, answer)
-	defer c.session.waiting.Delete(id)
-	c.session.send(M{"id": id, "method": method, "params": params})
-	for alone && len(answer) == 0 && c.session.read() {
-	}
-	c.room.L.Lock()
-	left := time.Until(c.last)
-	c.room.L.Unlock()
-	select {
-	case <-time.After(left):
-		return &Failure{"timeout", "the kernel did not answer " + method, "uncertain", nil}
-	case f := <-answer:
-		if f.Error != nil {
-			return &Failure{f.Error.Data.Kind, f.Error.Message, "uncertain", nil}
-		} else if result == nil {
-			return nil
+// wait is with the session locked, for something that the kernel says while it waits for this call.
+func (c *Call) wait(until func() bool) {
+	for !until() && time.Now().Before(c.last) {
+		if alone {
+			c.Unlock()
+			c.read()
+			c.Lock()
+			continue
 		}
-		return json.Unmarshal(f.Result, result)
+		timer := time.AfterFunc(time.Until(c.last), func() { c.Lock(); c.news.Broadcast(); c.Unlock() })
+		c.news.Wait()
+		timer.Stop()
 	}
 }
 
-// Tell sends an event: log, progress, attempt, usage.
-func (c *Call) Tell(event string, params M) {
+// Ask makes any callback; result may be nil.
+func (c *Call) Ask(method string, params M, result any) error {
+	c.Lock()
+	defer c.Unlock()
+	c.asked++
+	id, answer := fmt.Sprintf(`"p%d"`, c.asked), &frame{}
+	c.answers[id] = answer
+	defer delete(c.answers, id)
 	params["call"] = c.id
-	c.session.send(M{"method": "event/" + event, "params": params})
+	c.send(M{"id": json.RawMessage(id), "method": method, "params": params})
+	if c.wait(func() bool { return answer.ID != nil }); answer.ID == nil {
+		return Fail("timeout", "uncertain", "the kernel did not answer %s", method)
+	} else if answer.Error.Message != "" {
+		return Fail(answer.Error.Data.Kind, "uncertain", "%s", answer.Error.Message)
+	}
+	return json.Unmarshal(answer.Result, &result)
 }
 
 // Record comes right after something was created: it returns once the kernel has it on disk.
@@ -129,228 +104,179 @@ func (c *Call) Record(kind, id string, billable bool) error {
 	return c.Ask("host/resource.record", M{"resource": M{"kind": kind, "cloudId": id, "billable": billable}}, nil)
 }
 
-// Sleep is true when the time passed, false when the call was cancelled meanwhile.
-func (c *Call) Sleep(time time.Duration) bool {
-	var slept struct{ Woken string }
-	return c.Ask("host/sleep", M{"ms": time.Milliseconds()}, &slept) == nil && slept.Woken == "time"
+// Tell sends an event: log, progress, attempt, usage.
+func (c *Call) Tell(event string, params M) {
+	c.Lock()
+	defer c.Unlock()
+	params["call"] = c.id
+	c.send(M{"method": "event/" + event, "params": params})
 }
 
 // Output passes on bytes of a delegated command; it waits while the kernel has no room.
 func (c *Call) Output(ch string, data []byte) error {
-	c.room.L.Lock()
-	defer c.room.L.Unlock()
-	for at := 0; at < len(data); {
-		for c.credit <= 0 && c.Check() == nil {
-			c.wait()
+	c.Lock()
+	defer c.Unlock()
+	for n := 48 * 1024; len(data) > 0; data = data[n:] {
+		if c.wait(func() bool { return c.room > 0 || c.Err() != nil }); c.Err() != nil {
+			return c.Err()
+		} else if n > len(data) {
+			n = len(data)
 		}
-		if err := c.Check(); err != nil {
-			return err
-		}
-		part := data[at:]
-		if len(part) > chunk {
-			part = part[:chunk]
-		}
-		c.Tell("output", M{"ch": ch, "off": c.offsets[ch], "b64": part}) // encoding/json writes bytes in base64
-		at, c.credit, c.offsets[ch] = at+len(part), c.credit-len(part), c.offsets[ch]+len(part)
+		c.send(M{"method": "event/output", "params": M{"call": c.id, "ch": ch, "off": c.sent[ch], "b64": data[:n]}})
+		c.room, c.sent[ch] = c.room-n, c.sent[ch]+n
 	}
 	return nil
 }
 
-// wait is until something changed.
-func (c *Call) wait() {
-	if !alone {
-		c.room.Wait()
-		return
-	}
-	c.room.L.Unlock()
-	defer c.room.L.Lock()
-	c.session.read()
-}
-
+// frame is what comes, with the params that are not the provider's.
 type frame struct {
 	ID             json.RawMessage
 	Method         string
 	Params, Result json.RawMessage
-	Error          *struct {
+	Error          struct {
 		Message string
 		Data    struct{ Kind string }
 	}
 }
 
+type params struct {
+	ID, Call       json.RawMessage // of $/cancel, of $/credit
+	Bytes, GraceMs int
+	Ctx            struct {
+		Idem                string
+		DryRun              bool
+		DeadlineMs, GraceMs int
+	}
+	Protocols []string
+	Instance  struct {
+		Provider string
+		Config   json.RawMessage
+		User     struct{ Path, Home string }
+	}
+	Limits struct{ OutputWindow int }
+}
+
+// session is locked, except while the provider's methods work and while anything waits.
 type session struct {
-	plugin         Plugin
-	methods        map[string]Method
-	window         int
-	down           bool
-	asked          uint64
-	in             *bufio.Scanner
-	out            *os.File
-	turn           sync.Mutex // to write
-	calls, waiting sync.Map
+	Plugin
+	sync.Mutex
+	news          *sync.Cond
+	in            *bufio.Scanner
+	out           *os.File
+	methods       map[string]Method
+	calls         map[string]*Call
+	answers       map[string]*frame
+	window, asked int
+	down          bool
 }
 
 func (s *session) send(frame M) {
 	frame["jsonrpc"] = "2.0"
 	text, _ := json.Marshal(frame)
-	s.turn.Lock()
-	defer s.turn.Unlock()
 	s.out.Write(append(text, '\n'))
 }
 
-func (s *session) initialize(_ *Call, params json.RawMessage) (any, error) {
-	var hello struct {
-		Protocols []string
-		Instance  Instance
-		Limits    struct{ OutputWindow int }
+func (s *session) answer(id json.RawMessage, result any, err error) {
+	if err == nil {
+		s.send(M{"id": id, "result": result})
+	} else if failure, ok := err.(M); ok {
+		s.send(M{"id": id, "error": failure})
+	} else {
+		s.send(M{"id": id, "error": Fail("internal", "uncertain", "%v", err)})
 	}
-	if err := json.Unmarshal(params, &hello); err != nil {
-		return nil, err
-	} else if offered := strings.Join(hello.Protocols, ", "); !strings.Contains(", "+offered+",", ", 1.0,") {
-		return nil, &Failure{"unsupported", "no common protocol: the kernel offers " + offered + ", the plugin speaks 1.0",
-			"not-started", M{"hint": "update the older of the two"}}
-	} else if hello.Instance.Provider != s.plugin.Provider {
-		return nil, Fail("unsupported", "no provider %s", hello.Instance.Provider)
+}
+
+func (s *session) initialize(p params) (any, error) {
+	offered, names := strings.Join(p.Protocols, ", "), []string{}
+	if !strings.Contains(", "+offered+",", ", 1.0,") {
+		return nil, Fail("unsupported", "not-started", "the plugin speaks protocol 1.0, the kernel %s: update one", offered)
+	} else if p.Instance.Provider != s.Provider {
+		return nil, Fail("unsupported", "not-started", "no provider %s", p.Instance.Provider)
 	}
-	if s.window = hello.Limits.OutputWindow; s.window == 0 {
-		s.window = 1 << 20
-	}
-	methods, err := s.plugin.Open(hello.Instance)
-	if err != nil {
-		return nil, err
-	}
-	names := []string{}
+	os.Setenv("PATH", p.Instance.User.Path) // where programs are looked for
+	os.Setenv("HOME", p.Instance.User.Home)
+	methods, err := s.Open(p.Instance.Config)
 	for name := range methods {
 		names = append(names, name)
 	}
-	s.methods = methods
-	return M{"protocol": "1.0", "plugin": M{"id": s.plugin.ID, "version": s.plugin.Version}, "methods": names,
-		"provider": M{"name": s.plugin.Provider, "kind": s.plugin.Kind, "idempotentAcquire": s.plugin.IdempotentAcquire}}, nil
+	s.methods, s.window = methods, p.Limits.OutputWindow
+	return M{"protocol": "1.0", "plugin": M{"id": s.ID, "version": s.Version}, "methods": names, "provider": M{
+		"name": s.Provider, "kind": s.Kind, "idempotentAcquire": s.IdempotentAcquire}}, err
 }
 
-func (s *session) work(id json.RawMessage, call *Call, method Method, params json.RawMessage) {
-	result, err := func() (result any, err error) {
-		defer func() { // a bug of the provider costs one call
-			if bug := recover(); bug != nil {
-				err = fmt.Errorf("%v", bug)
-			}
-		}()
-		return method(call, params)
+func (s *session) work(f frame, call *Call) {
+	result, err := any(nil), error(nil)
+	defer func() {
+		if bug := recover(); bug != nil { // costs one call
+			err = fmt.Errorf("%v", bug)
+		}
+		s.Lock()
+		defer s.Unlock()
+		delete(s.calls, string(f.ID))
+		s.answer(f.ID, result, err)
+		s.news.Broadcast()
 	}()
-	s.calls.Delete(string(id))
-	if err == nil {
-		s.send(M{"id": id, "result": result})
-		return
-	}
-	s.fail(id, err)
-}
-
-func (s *session) fail(id json.RawMessage, err error) {
-	failure, ok := err.(*Failure)
-	if !ok {
-		failure = &Failure{"internal", err.Error(), "uncertain", nil}
-	}
-	message := strings.Join(strings.Fields(failure.Message), " ")
-	data := M{"kind": failure.Kind, "outcome": failure.Outcome}
-	for name, value := range failure.More {
-		data[name] = value
-	}
-	s.send(M{"id": id, "error": M{"code": kinds[failure.Kind], "message": message, "data": data}})
-}
-
-func (s *session) request(f frame) {
-	refuse := func(code int, why string) { s.send(M{"id": f.ID, "error": M{"code": code, "message": why}}) }
-	method, known := s.methods[f.Method]
-	var bounds struct {
-		Ctx struct {
-			Idem                string
-			DryRun              bool
-			DeadlineMs, GraceMs int64
-		}
-	}
-	switch {
-	case s.methods != nil && (f.Method == "ping" || f.Method == "shutdown"):
-		s.down = s.down || f.Method == "shutdown"
-		s.send(M{"id": f.ID, "result": M{}})
-	case s.methods == nil && f.Method == "initialize":
-		s.work(f.ID, nil, s.initialize, f.Params)
-	case s.down:
-		refuse(-32600, "the session is shut down")
-	case s.methods == nil || f.Method == "initialize":
-		refuse(-32600, "initialize comes first, and once")
-	case !known:
-		refuse(-32601, "no method "+f.Method)
-	case json.Unmarshal(f.Params, &bounds) != nil || bounds.Ctx.DeadlineMs <= 0:
-		s.fail(f.ID, &Failure{"timeout", "the call's time ran out", "not-started", nil})
-	default:
-		ctx := bounds.Ctx
-		call := &Call{Idem: ctx.Idem, DryRun: ctx.DryRun, Stopped: make(chan struct{}), session: s, credit: s.window,
-			last:    time.Now().Add(time.Duration(ctx.DeadlineMs+ctx.GraceMs) * time.Millisecond),
-			offsets: map[string]int{}, room: sync.NewCond(&sync.Mutex{})}
-		json.Unmarshal(f.ID, &call.id)
-		s.calls.Store(string(f.ID), call)
-		if alone {
-			s.work(f.ID, call, method, f.Params)
-			return
-		}
-		go s.work(f.ID, call, method, f.Params)
-	}
-}
-
-// read takes one frame; at the end of the wire it winds up what is open, and is false.
-func (s *session) read() bool {
-	for s.in.Scan() {
-		var f frame
-		if line := bytes.TrimSpace(s.in.Bytes()); len(line) == 0 {
-			continue
-		} else if json.Unmarshal(line, &f) != nil {
-			os.Exit(1) // what is no frame ends the plugin
-		}
-		s.take(f)
-		return true
-	}
-	s.calls.Range(func(_, call any) bool { call.(*Call).cancel(grace); return true })
-	gone := frame{}
-	json.Unmarshal([]byte(`{"error":{"message":"the kernel is gone","data":{"kind":"cancelled"}}}`), &gone)
-	s.waiting.Range(func(_, waiting any) bool { answer(waiting, gone); return true })
-	return false
-}
-
-// answer hands over an answer once; a second one has nobody to read it.
-func answer(waiting any, f frame) {
-	select {
-	case waiting.(chan frame) <- f:
-	default:
-	}
+	result, err = s.methods[f.Method](call, f.Params)
 }
 
 func (s *session) take(f frame) {
-	var params struct {
-		ID, Call json.RawMessage
-		GraceMs  int64
-		Bytes    int
+	var p params
+	json.Unmarshal(f.Params, &p)
+	switch call, answer := s.calls[string(p.ID)+string(p.Call)], s.answers[string(f.ID)]; {
+	case f.Method == "" && answer != nil:
+		*answer = f
+	case f.Method == "$/credit" && call != nil:
+		call.room += p.Bytes
+	case f.Method == "$/cancel" && call != nil:
+		call.cancel(time.Duration(p.GraceMs) * ms)
+	case f.Method == "" || f.ID == nil: // of a newer kernel
+	case f.Method == "initialize" && s.methods == nil:
+		result, err := s.initialize(p)
+		s.answer(f.ID, result, err)
+	case f.Method == "initialize" || s.methods == nil:
+		s.answer(f.ID, nil, M{"code": -32600, "message": "initialize comes first, and once"})
+	case f.Method == "ping" || f.Method == "shutdown":
+		s.down = s.down || f.Method == "shutdown"
+		s.answer(f.ID, M{}, nil)
+	case s.down:
+		s.answer(f.ID, nil, M{"code": -32600, "message": "the session is shut down"})
+	case s.methods[f.Method] == nil:
+		s.answer(f.ID, nil, M{"code": -32601, "message": "no method " + f.Method})
+	case p.Ctx.DeadlineMs <= 0:
+		s.answer(f.ID, nil, Fail("timeout", "not-started", "the call's time ran out"))
+	default:
+		call := &Call{Idem: p.Ctx.Idem, DryRun: p.Ctx.DryRun, session: s, id: f.ID, room: s.window, sent: map[string]int{}}
+		call.last = time.Now().Add(time.Duration(p.Ctx.DeadlineMs+p.Ctx.GraceMs) * ms)
+		call.Context, call.stop = context.WithCancel(context.Background())
+		s.calls[string(f.ID)] = call
+		if !alone {
+			go s.work(f, call)
+			break
+		}
+		s.Unlock()
+		s.work(f, call)
+		s.Lock()
 	}
-	json.Unmarshal(f.Params, &params)
-	if f.Method == "$/cancel" {
-		if call, ok := s.calls.Load(string(params.ID)); ok {
-			call.(*Call).cancel(time.Duration(params.GraceMs) * time.Millisecond)
+	s.news.Broadcast()
+}
+
+// read takes one line; at the end of the wire it winds up what is open, and is false.
+func (s *session) read() bool {
+	more, f := s.in.Scan(), frame{}
+	s.Lock()
+	defer s.Unlock()
+	if !more {
+		for _, call := range s.calls {
+			call.cancel(0)
 		}
-	} else if f.Method == "$/credit" {
-		if found, ok := s.calls.Load(string(params.Call)); ok {
-			call := found.(*Call)
-			call.room.L.Lock()
-			call.credit += params.Bytes
-			call.room.L.Unlock()
-			call.room.Broadcast()
+		s.news.Broadcast()
+	} else if line := s.in.Text(); strings.TrimSpace(line) != "" {
+		if json.Unmarshal([]byte(line), &f) != nil {
+			os.Exit(1) // what is no frame ends the plugin
 		}
-	} else if f.Method != "" && f.ID != nil {
-		s.request(f)
-	} else if f.Method == "" {
-		var id string
-		json.Unmarshal(f.ID, &id)
-		if waiting, ok := s.waiting.Load(id); ok {
-			answer(waiting, f)
-		}
+		s.take(f)
 	}
+	return more
 }
 
 // Serve is the main function of a plugin: it serves the kernel that started this process, then ends it.
@@ -359,16 +285,15 @@ func Serve(plugin Plugin) {
 		fmt.Fprintln(os.Stderr, "this is a crabbox plugin; crabbox starts it by itself")
 		os.Exit(64)
 	}
-	s := &session{plugin: plugin, in: bufio.NewScanner(os.Stdin), out: os.Stdout}
-	os.Stdout = os.Stderr
-	s.in.Buffer(nil, longest+1)
+	s := &session{Plugin: plugin, in: bufio.NewScanner(os.Stdin), out: os.Stdout,
+		calls: map[string]*Call{}, answers: map[string]*frame{}}
+	s.news, os.Stdout = sync.NewCond(s), os.Stderr
+	s.in.Buffer(nil, 1<<20+1)
 	for s.read() {
 	}
-	for until := time.Now().Add(grace); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
-		busy := false
-		s.calls.Range(func(_, _ any) bool { busy = true; return false })
-		if !busy {
-			break
-		}
+	time.AfterFunc(grace, func() { os.Exit(0) })
+	s.Lock()
+	for len(s.calls) > 0 {
+		s.news.Wait()
 	}
 }

@@ -26,19 +26,17 @@ type Lease struct {
 
 type toyPlatform struct {
 	root, greeting string
-	user           struct{ Path, Home string }
 }
 
-func open(instance Instance) (map[string]Method, error) {
+func open(config json.RawMessage) (map[string]Method, error) {
 	var settings struct{ Root, Greeting string }
-	if err := json.Unmarshal(instance.Config, &settings); err != nil {
-		return nil, Fail("invalid_config", "the settings do not fit: %v", err)
+	if err := json.Unmarshal(config, &settings); err != nil {
+		return nil, Fail("invalid_config", "not-started", "the settings do not fit: %v", err)
 	}
 	if settings.Root == "" {
 		settings.Root = os.Getenv("CRABBOX_STATE_DIR")
 	}
-	os.Setenv("PATH", instance.User.Path) // where programs are looked for
-	t := &toyPlatform{filepath.Join(settings.Root, "boxes"), settings.Greeting, instance.User}
+	t := &toyPlatform{filepath.Join(settings.Root, "boxes"), settings.Greeting}
 	return map[string]Method{"config.validate": nothing, "doctor": doctor, "run.warmup": t.warmup, "run.start": t.start,
 		"run.list": t.list, "run.status": t.status, "run.stop": t.stop}, nil
 }
@@ -101,7 +99,7 @@ func (t *toyPlatform) status(_ *Call, params json.RawMessage) (any, error) {
 			return M{"lease": box}, nil
 		}
 	}
-	return nil, Fail("not_found", "no box %s", p.ID)
+	return nil, Fail("not_found", "not-started", "no box %s", p.ID)
 }
 
 func (t *toyPlatform) list(*Call, json.RawMessage) (any, error) {
@@ -118,7 +116,7 @@ func (t *toyPlatform) stop(_ *Call, params json.RawMessage) (any, error) {
 		return M{"outcome": "already_gone"}, os.RemoveAll(folder)
 	}
 	if box.LeaseID != p.Expected.LeaseID || p.Expected.CloudID != "" && p.Expected.CloudID != box.CloudID {
-		return nil, Fail("precondition", "box %s belongs to lease %s", box.CloudID, box.LeaseID)
+		return nil, Fail("precondition", "not-started", "box %s belongs to lease %s", box.CloudID, box.LeaseID)
 	}
 	return M{"outcome": "released"}, os.RemoveAll(folder)
 }
@@ -135,7 +133,7 @@ func (t *toyPlatform) start(call *Call, params json.RawMessage) (any, error) {
 	}
 	box := t.box(p.Lease.CloudID)
 	if box == nil {
-		return nil, Fail("not_found", "the box is gone")
+		return nil, Fail("not_found", "not-started", "the box is gone")
 	}
 	work := filepath.Join(t.root, box.CloudID, "work")
 	if p.Workspace != "" {
@@ -155,12 +153,12 @@ func (t *toyPlatform) start(call *Call, params json.RawMessage) (any, error) {
 			return nil, err
 		}
 	}
-	if err := call.Check(); err != nil {
+	if err := call.Err(); err != nil {
 		return nil, err
 	}
 	command := exec.Command(p.Command[0], p.Command[1:]...)
 	command.Dir, command.SysProcAttr = work, &syscall.SysProcAttr{Setpgid: true}
-	command.Env = []string{"PATH=" + t.user.Path, "HOME=" + t.user.Home}
+	command.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
 	for name, value := range p.Env {
 		command.Env = append(command.Env, name+"="+value)
 	}
@@ -183,7 +181,7 @@ func follow(call *Call, command *exec.Cmd) (any, error) {
 	defer close(ended)
 	go func() {
 		select {
-		case <-call.Stopped:
+		case <-call.Done():
 			syscall.Kill(-command.Process.Pid, syscall.SIGKILL)
 		case <-ended:
 		}
@@ -203,8 +201,8 @@ func follow(call *Call, command *exec.Cmd) (any, error) {
 	}
 	relays.Wait()
 	command.Wait()
-	if call.Check() != nil {
-		return nil, &Failure{"cancelled", "the command was stopped", "rolled-back", nil}
+	if call.Err() != nil {
+		return nil, Fail("cancelled", "rolled-back", "the command was stopped")
 	}
 	status := command.ProcessState.Sys().(syscall.WaitStatus)
 	if status.Signaled() {
