@@ -19,9 +19,12 @@ mod nonsense;
 mod package;
 mod policy;
 mod require;
+mod schema;
 mod settings;
 mod shelf;
 mod sign;
+#[cfg(test)]
+mod subset;
 mod vet;
 mod walls;
 
@@ -34,10 +37,11 @@ pub use imports::{Import, Power, check_imports, imports};
 pub use install::Candidate;
 pub use lock::read as read_lock;
 pub use manifest::read as read_manifest;
-pub use manifest::{FILE as MANIFEST_FILE, check_protocols};
+pub use manifest::{FILE as MANIFEST_FILE, check_protocols, is_id};
 pub use package::{EXTENSION, pack};
 pub use policy::{Libraries, Policy, Rule};
 pub use require::{check_lock, check_version, unmet};
+pub use schema::beyond as beyond_subset;
 pub use settings::{Flag, FlagKind, check as check_settings, hide_secrets};
 pub use shelf::{Shelf, Standing};
 pub use vet::{Proposal, Verdict, vet};

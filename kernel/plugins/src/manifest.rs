@@ -66,7 +66,8 @@ fn is_inside(path: &str) -> bool {
     !path.is_empty() && !path.contains(['\0', '\\']) && Path::new(path).components().all(plain)
 }
 
-fn is_id(id: &str) -> bool {
+/// Whether it is `publisher/name`.
+pub fn is_id(id: &str) -> bool {
     let part = |p: &str| p.split('.').all(is_name);
     id.split_once('/').is_some_and(|(publisher, name)| part(publisher) && is_name(name))
 }

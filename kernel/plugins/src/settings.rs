@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::catalog::Entry;
+use crate::schema;
 
 /// One setting of a provider, as the command line and the environment see it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -155,22 +156,15 @@ fn shout(kebab: &str) -> String {
 /// Checks a provider's settings; the error points at the first setting that is wrong.
 pub fn check(entry: &Entry, config: &Map<String, Value>) -> Result<()> {
     let name = &entry.provider.name;
-    let validator = jsonschema::validator_for(entry.schema()).map_err(|e| {
-        KernelError::new(
-            ErrorCode::Config,
-            format!("the {name} plugin's settings schema is broken"),
-        )
-        .because(&e)
-    })?;
-    let value = Value::Object(config.clone());
-    if let Some(error) = validator.iter_errors(&value).next() {
-        let path = error.instance_path().to_string();
-        let at = if path.is_empty() { String::new() } else { format!(" at {path}") };
-        return Err(KernelError::new(
-            ErrorCode::Config,
-            format!("bad setting for provider {name}{at}: {error}"),
-        )
-        .hint(format!("`crabbox providers describe {name}` lists its settings")));
+    if let Some(beyond) = schema::beyond(entry.schema()) {
+        let what = format!("the {name} plugin's settings schema is unusable: {beyond}");
+        return Err(KernelError::new(ErrorCode::Config, what)
+            .hint("docs/protocol.md, \"The manifest\", lists the keywords; its author can check more in config.validate"));
+    }
+    if let Some(wrong) = schema::mismatch(entry.schema(), &Value::Object(config.clone())) {
+        let what = format!("bad setting for provider {name}: {wrong}");
+        return Err(KernelError::new(ErrorCode::Config, what)
+            .hint(format!("`crabbox providers describe {name}` lists its settings")));
     }
     entry.flags().iter().filter(|flag| flag.secret).try_for_each(|flag| {
         match lookup(config, &flag.config_key).and_then(Value::as_str) {

@@ -58,8 +58,8 @@ fn settings(bench: &Bench<'_>) -> Outcome {
     if schema["type"] != "object" {
         return fault("the settings' schema", "`type: object`", &schema["type"]);
     }
-    if schema.to_string().contains("\"$ref\"") {
-        return fault("the settings' schema", "no `$ref`", "one");
+    if let Some(beyond) = crabbox_plugins::beyond_subset(schema) {
+        return fault("the settings' schema", "the keywords that crabbox checks", beyond);
     }
     for (key, property) in schema["properties"].as_object().into_iter().flatten() {
         let nested = property["properties"].is_object();
