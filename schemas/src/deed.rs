@@ -1,9 +1,11 @@
 //! Documents that commands print with `--json` about what they did: `stop`, `cleanup`, `init`, `connect`, `plugin …`;
 //! and about crabbox itself: `version`, `providers`, paths.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::lock::Locked;
 use crate::plugin::ProviderKind;
@@ -77,6 +79,30 @@ documents! {
     PathView {
         /// Where it is, or would be.
         path: String,
+    }
+
+    /// `config show --json`: each setting at its own place, as a configuration file would have it, and where it is from.
+    ConfigView {
+        /// The settings, under names that no schema lists: those of this version, and the blocks that mean a
+        /// provider (such as `aws`). Secrets are left out; what nobody set and has no default is an empty text.
+        #[serde(flatten)]
+        settings: Map<String, Value>,
+        /// Somebody chose `serverType`.
+        server_type_explicit: bool,
+        /// The coordinator's token.
+        broker_auth: Presence,
+        /// The coordinator's token for administrators.
+        broker_admin_auth: Presence,
+        /// What goes through the access proxy in front of the coordinator.
+        access_auth: AccessAuth,
+        /// The settings of each provider by its name, secrets as `configured`.
+        providers: BTreeMap<String, Map<String, Value>>,
+        /// The layer, file or variable that each setting is from, by its dotted path.
+        origins: BTreeMap<String, String>,
+        /// What stands in the configuration and has no effect.
+        unused: Vec<UnusedSetting>,
+        /// The files that were read.
+        files: Vec<ConfigFileView>,
     }
 
     /// `providers --json`.
@@ -163,6 +189,63 @@ documents! {
         /// Each provider by each artifact that was tested.
         providers: Vec<TestedProvider>,
     }
+}
+
+/// Whether there is a secret; never which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Presence {
+    /// There is one, or a reference to one.
+    Configured,
+    /// There is none.
+    Missing,
+}
+
+/// What there is for an access proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AccessAuth {
+    /// A client's id and secret, and a token.
+    #[serde(rename = "service-token+token")]
+    Both,
+    /// A client's id and secret.
+    #[serde(rename = "service-token")]
+    ServiceToken,
+    /// A token.
+    #[serde(rename = "token")]
+    Token,
+    /// Nothing.
+    #[serde(rename = "missing")]
+    Missing,
+    /// A client's id without its secret, or the other way round.
+    #[serde(rename = "incomplete")]
+    Incomplete,
+}
+
+/// Something that stands in the configuration and has no effect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UnusedSetting {
+    /// Its dotted path.
+    pub path: String,
+    /// Where it stands.
+    pub origin: String,
+    /// Why it has no effect.
+    pub reason: String,
+}
+
+/// A configuration file that was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigFileView {
+    /// Where it is.
+    pub path: String,
+    /// `repository` or `user`.
+    pub kind: String,
+    /// It may set what is the user's.
+    pub trusted: bool,
+    /// Its permission bits in octal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
 }
 
 /// One box or run that was to be stopped.

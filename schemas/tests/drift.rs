@@ -46,6 +46,7 @@ fn documents() -> Vec<(&'static str, Value)> {
         ("daemon-stop", one::<deed::DaemonStopView>()),
         ("version", one::<deed::VersionView>()),
         ("path", one::<deed::PathView>()),
+        ("config-show", one::<deed::ConfigView>()),
         ("providers", one::<deed::ProvidersView>()),
         ("provider", one::<deed::ProviderView>()),
         ("plugin-new", one::<deed::PluginNewView>()),

@@ -79,8 +79,26 @@ fn documents_about_boxes_fit_their_schemas() {
     ] {
         fits(schema, &look(words));
     }
-    // One key for each setting of each provider: no schema of ours knows them all.
-    let _ = look(&["config", "show"]);
+}
+
+#[test]
+fn the_settings_fit_their_schema_and_each_has_an_origin() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    fs::write(repo.join(".crabbox.yaml"), "sync:\n  warnFiles: 7\ncolour: blue\n").unwrap();
+    room.configure("aws:\n  region: eu-west-1\n");
+    let shown = document(&room, &repo, &["config", "show"]);
+    fits("config-show", &shown);
+    assert_eq!(shown["sync"]["warnFiles"], 7, "{shown:#}");
+    assert_eq!(shown["providers"]["aws"]["region"], "eu-west-1", "{shown:#}");
+    assert_eq!(shown["aws"], shown["providers"]["aws"], "{shown:#}");
+    let from = |path: &str| shown["origins"][path].as_str().unwrap_or_default().to_owned();
+    assert!(from("sync.warnFiles").contains(".crabbox.yaml"), "{shown:#}");
+    assert!(from("providers.aws.region").contains("config.yaml"), "{shown:#}");
+    assert_eq!(shown["unused"][0]["path"], "colour", "{shown:#}");
+    for file in shown["files"].as_array().unwrap() {
+        assert!(file["mode"].as_str().is_some_and(|mode| mode.starts_with('0')), "{shown:#}");
+    }
 }
 
 #[test]
@@ -118,6 +136,23 @@ fn documents_about_plugins_fit_their_schemas() {
     fits("plugin-verify", &look(&["plugin", "verify"]));
     fits("plugin-remove", &look(&["plugin", "remove", id]));
     fits("plugin-gc", &look(&["plugin", "gc"]));
+}
+
+#[test]
+fn what_a_provider_answers_a_question_fits_the_protocols_schema() {
+    let room = Room::new();
+    let (repo, slug) = worked(&room);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas/plugin-protocol.schema.json");
+    let protocol: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let id = serde_json::json!({"id": slug, "purpose": "inspect"}).to_string();
+    for (method, params) in [("doctor", "{}"), ("lease.list", "{}"), ("lease.resolve", &id)] {
+        let call = ["--json", "plugin", "run", "local", method, params];
+        let answer = room.crabbox(&repo, call).ok().json();
+        let mut schema = protocol["methods"][method]["result"].clone();
+        schema["$defs"] = protocol["$defs"].clone();
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        assert!(schema["$ref"].is_string() && validator.is_valid(&answer), "{method}: {answer:#}");
+    }
 }
 
 #[test]

@@ -1,5 +1,9 @@
 //! What `config show` prints: every value with its origin, secrets only as present or absent.
 
+use std::collections::BTreeMap;
+
+use crabbox_schemas::SCHEMA_VERSION;
+use crabbox_schemas::deed::{AccessAuth, ConfigFileView, ConfigView, Presence, UnusedSetting};
 use serde_json::{Map, Value, json};
 
 use super::block::{Block, Property, same};
@@ -22,17 +26,6 @@ pub struct ShownBlock<'a> {
     pub block: &'a Block,
 }
 
-/// Something that stands in the configuration and has no effect.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Unused {
-    /// Its path.
-    pub path: String,
-    /// Where it stands.
-    pub origin: String,
-    /// Why it has no effect.
-    pub reason: &'static str,
-}
-
 /// Keys the original shows at the top level under another name.
 const FLAT: [(&str, &str); 5] = [
     ("windows.mode", "windowsMode"),
@@ -43,10 +36,13 @@ const FLAT: [(&str, &str); 5] = [
 ];
 
 /// Everything in the configuration that has no effect, and why.
-pub fn unused(settings: &Settings, blocks: &[ShownBlock<'_>]) -> Vec<Unused> {
-    let item =
-        |path: &str, origin: String, reason| Unused { path: path.to_owned(), origin, reason };
-    let mut unused: Vec<Unused> = KEYS
+pub fn unused(settings: &Settings, blocks: &[ShownBlock<'_>]) -> Vec<UnusedSetting> {
+    let item = |path: &str, origin: String, reason: &str| UnusedSetting {
+        path: path.to_owned(),
+        origin,
+        reason: reason.to_owned(),
+    };
+    let mut unused: Vec<UnusedSetting> = KEYS
         .iter()
         .filter(|key| !key.used)
         .filter_map(|key| Some((key, settings.of(key)?)))
@@ -124,37 +120,42 @@ fn lookup(values: &Map<String, Value>, name: &str) -> Value {
 }
 
 /// The document of `config show --json`.
-pub fn document(settings: &Settings, blocks: &[ShownBlock<'_>]) -> Value {
-    let mut root = Map::new();
-    let mut origins = Map::new();
-    root.insert("schemaVersion".to_owned(), crabbox_schemas::SCHEMA_VERSION.into());
+pub fn document(settings: &Settings, blocks: &[ShownBlock<'_>]) -> ConfigView {
+    let (mut shown, mut origins) = (Map::new(), BTreeMap::new());
     for key in KEYS {
         let Some(setting) = settings.of(key) else { continue };
-        origins.insert(key.path.to_owned(), setting.from.to_string().into());
+        origins.insert(key.path.to_owned(), setting.from.to_string());
         if !key.secret {
-            place(&mut root, flat(key.path), or_empty(&setting.value));
+            place(&mut shown, flat(key.path), or_empty(&setting.value));
         }
     }
-    let explicit = settings.origin("serverType").layer > Layer::Default;
-    root.insert("serverTypeExplicit".to_owned(), explicit.into());
-    auth(settings, &mut root);
-    let mut providers = Map::new();
+    let mut providers = BTreeMap::new();
     for block in blocks {
-        let values = Value::Object(redacted(block));
+        let values = redacted(block);
         for (name, from) in &block.block.origins {
-            let path = format!("providers.{}.{name}", block.provider);
-            origins.insert(path, from.to_string().into());
+            origins.insert(format!("providers.{}.{name}", block.provider), from.to_string());
         }
         for alias in block.config_aliases {
-            root.entry(alias.clone()).or_insert_with(|| values.clone());
+            shown.entry(alias.clone()).or_insert_with(|| values.clone().into());
         }
         providers.insert(block.provider.to_owned(), values);
     }
-    root.insert("providers".to_owned(), providers.into());
-    root.insert("origins".to_owned(), origins.into());
-    root.insert("unused".to_owned(), json!(unused(settings, blocks)));
-    root.insert("files".to_owned(), files(settings));
-    root.into()
+    let presence = |path: &str| match has(settings, path) {
+        true => Presence::Configured,
+        false => Presence::Missing,
+    };
+    ConfigView {
+        schema_version: SCHEMA_VERSION,
+        settings: shown,
+        server_type_explicit: settings.origin("serverType").layer > Layer::Default,
+        broker_auth: presence("coordinatorToken"),
+        broker_admin_auth: presence("broker.adminToken"),
+        access_auth: access(settings),
+        providers,
+        origins,
+        unused: unused(settings, blocks),
+        files: files(settings),
+    }
 }
 
 fn flat(path: &'static str) -> &'static str {
@@ -180,23 +181,19 @@ fn place(root: &mut Map<String, Value>, path: &str, value: Value) {
     }
 }
 
-fn auth(settings: &Settings, root: &mut Map<String, Value>) {
-    let has = |path: &str| settings.get(path).is_some_and(|setting| !setting.value.is_null());
-    let word = |path: &str| if has(path) { "configured" } else { "missing" };
-    let pair = (has("broker.access.clientId"), has("broker.access.clientSecret"));
-    let access = match (pair, has("broker.access.token")) {
-        ((true, true), true) => "service-token+token",
-        ((true, true), false) => "service-token",
-        ((false, false), true) => "token",
-        ((false, false), false) => "missing",
-        _ => "incomplete",
-    };
-    for (name, word) in [
-        ("brokerAuth", word("coordinatorToken")),
-        ("brokerAdminAuth", word("broker.adminToken")),
-        ("accessAuth", access),
-    ] {
-        root.insert(name.to_owned(), word.into());
+fn has(settings: &Settings, path: &str) -> bool {
+    settings.get(path).is_some_and(|setting| !setting.value.is_null())
+}
+
+fn access(settings: &Settings) -> AccessAuth {
+    let [id, secret, token] = ["clientId", "clientSecret", "token"]
+        .map(|name| has(settings, &format!("broker.access.{name}")));
+    match (id, secret, token) {
+        (true, true, true) => AccessAuth::Both,
+        (true, true, false) => AccessAuth::ServiceToken,
+        (false, false, true) => AccessAuth::Token,
+        (false, false, false) => AccessAuth::Missing,
+        _ => AccessAuth::Incomplete,
     }
 }
 
@@ -209,14 +206,12 @@ fn redacted(block: &ShownBlock<'_>) -> Map<String, Value> {
     values
 }
 
-fn files(settings: &Settings) -> Value {
-    let each = settings.files.iter().map(|file| {
-        json!({
-            "path": file.path.display().to_string(),
-            "kind": if file.layer.is_repository() { "repository" } else { "user" },
-            "trusted": file.trusted,
-            "mode": file.mode.map(|mode| format!("{mode:04o}")),
-        })
+fn files(settings: &Settings) -> Vec<ConfigFileView> {
+    let each = settings.files.iter().map(|file| ConfigFileView {
+        path: file.path.display().to_string(),
+        kind: if file.layer.is_repository() { "repository" } else { "user" }.to_owned(),
+        trusted: file.trusted,
+        mode: file.mode.map(|mode| format!("{mode:04o}")),
     });
     each.collect()
 }
