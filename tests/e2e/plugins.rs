@@ -107,6 +107,35 @@ fn a_package_leaves_out_what_a_build_can_make_again() {
 }
 
 #[test]
+fn a_package_made_in_its_own_folder_is_no_part_of_itself() {
+    let (room, repo, folder) = made("python", "rack");
+    let outside = room.at("rack.cbxplugin").display().to_string();
+    let inside = folder.join("rack-0.1.0.cbxplugin");
+    ends(&room, &repo, &["plugin", "pack", &folder.display().to_string(), "--output", &outside], 0);
+    for _ in 0..2 {
+        ends(&room, &folder, &["plugin", "pack"], 0);
+        assert!(fs::read(&inside).unwrap() == fs::read(&outside).unwrap());
+    }
+    let nowhere = ["plugin", "pack", "--output", "no/such/folder.cbxplugin"];
+    let refused = run(&room, &folder, &nowhere).expect(1);
+    assert!(refused.err().contains("--output"), "{refused}");
+}
+
+#[test]
+fn a_plugin_is_not_begun_under_a_name_that_its_manifest_could_not_have() {
+    let room = Room::new();
+    for words in
+        [["Rack", "example.dev"], ["rack", "a \"b"], ["rack", "Example.dev"], ["..", "example.dev"]]
+    {
+        let [folder, publisher] = words;
+        let new = ["plugin", "new", "--lang", "python", folder, "--publisher", publisher];
+        let refused = run(&room, room.path(), &new).expect(2);
+        assert!(refused.err().contains("cannot be a"), "{refused}");
+        assert!(!room.at("rack").exists());
+    }
+}
+
+#[test]
 fn a_dropped_in_provider_has_flags_help_and_completions_and_runs_once_agreed_to() {
     let (room, repo, folder) = made("python", "rack");
     let shelf = PathBuf::from(run(&room, &repo, &["plugin", "path"]).expect(0).out().trim());

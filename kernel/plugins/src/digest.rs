@@ -16,6 +16,8 @@ const MOST_FILES: usize = 20_000;
 const MOST_BYTES: u64 = 1 << 30;
 /// What tools leave in a folder and no plugin needs: neither counted nor copied.
 const LEFT_OUT: &[&str] = &[".git", "__pycache__", ".DS_Store"];
+/// Packages made of the folder, and their signatures: left out too, so that packing again gives the same bytes.
+const PACKED: &[&str] = &[".cbxplugin", ".cbxplugin.minisig"];
 
 /// Marks a folder of what can be made again (bford.info/cachedir), such as Cargo's `target`: left out too.
 const CACHE_MARK: &str = "CACHEDIR.TAG";
@@ -126,7 +128,8 @@ fn files(folder: &Path) -> Result<Vec<Item>> {
         for entry in fs::read_dir(&here).map_err(|e| unreadable(&here, &e))? {
             let entry = entry.map_err(|e| unreadable(&here, &e))?;
             let name = entry.file_name();
-            if LEFT_OUT.iter().any(|left_out| name == *left_out) {
+            let ends = |end: &&str| name.as_encoded_bytes().ends_with(end.as_bytes());
+            if LEFT_OUT.iter().any(|left_out| name == *left_out) || PACKED.iter().any(ends) {
                 continue;
             }
             let path = dir.join(&name);

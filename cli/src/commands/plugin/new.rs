@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::state::failed;
+use crabbox_plugins::is_id;
 use crabbox_schemas::SCHEMA_VERSION;
 use crabbox_schemas::deed::PluginNewView;
 use crabbox_schemas::error::ErrorCode;
@@ -98,13 +99,17 @@ const RELEASED_SDK: &str = "crabbox-plugin-sdk = \"0.1\"";
 pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
     let folder = ctx.cwd.join(&args.folder);
     let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if name.is_empty() || !name.chars().all(plain) || name.starts_with('-') {
-        return Err(KernelError::new(
-            ErrorCode::Usage,
-            format!("{name:?} cannot be a provider's name"),
-        )
-        .hint("use lower-case letters, digits and dashes"));
+    for (what, id) in [
+        (format!("{name:?} cannot be a provider's name"), format!("a/{name}")),
+        (
+            format!("{:?} cannot be a publisher's name", args.publisher),
+            format!("{}/a", args.publisher),
+        ),
+    ] {
+        if !is_id(&id) {
+            return Err(KernelError::new(ErrorCode::Usage, what)
+                .hint("use lower-case letters, digits and dashes; a publisher may have dots"));
+        }
     }
     if folder.exists() {
         return Err(KernelError::new(

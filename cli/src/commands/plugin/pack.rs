@@ -30,8 +30,13 @@ pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
         None => ctx.cwd.join(format!("{name}-{}.{EXTENSION}", manifest.version)),
     };
     let dir = output.parent().unwrap_or(&ctx.cwd);
-    let fault = |e: std::io::Error| failed("cannot write", &output, &e);
-    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(fault)?;
+    let fault = |e: std::io::Error| {
+        failed("cannot write", &output, &e)
+            .hint("name a file, in a folder that is there, with --output")
+    };
+    // Its name ends like a package's: in the folder that is packed it is no part of it.
+    let suffix = format!(".{EXTENSION}");
+    let mut file = tempfile::Builder::new().suffix(&suffix).tempfile_in(dir).map_err(fault)?;
     pack(&folder, &mut file)?;
     let bytes = file.as_file().metadata().map_err(fault)?.len();
     file.persist(&output).map_err(|e| fault(e.error))?;
