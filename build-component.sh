@@ -60,11 +60,13 @@ put() {
 }
 profiles=("$@")
 
-# A guest for tests, in plain Rust.
-compile module --manifest-path tests/fixtures/wasi-stdio/Cargo.toml
-put wasi-stdio-guest.wasm wasi-module-guest.wasm
-compile crt1-command --manifest-path tests/fixtures/wasi-stdio/Cargo.toml
-put wasi-stdio-guest.wasm wasi-stdio-guest.wasm
+# Guests for tests: one that tries every door, and a whole provider.
+for guest in guest toy; do
+  compile module --manifest-path tests/fixtures/wasi-stdio/Cargo.toml --bin wasi-stdio-$guest
+  put wasi-stdio-$guest.wasm wasi-module-$guest.wasm
+  compile crt1-command --manifest-path tests/fixtures/wasi-stdio/Cargo.toml --bin wasi-stdio-$guest
+  put wasi-stdio-$guest.wasm wasi-stdio-$guest.wasm
+done
 for provider in aws azure blacksmith daytona hetzner islo ssh; do
   compile crt1-reactor --package "crabbox-provider-$provider" --lib --crate-type cdylib
   put "crabbox_provider_$provider.wasm" "crabbox-provider-$provider.wasm"

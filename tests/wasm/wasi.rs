@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use crabbox_plugin_sdk::testkit::replay_command;
+use crabbox_tests::Room;
 
 use crate::guest::{ECHO, HELLO, Stage, call, command_guests, shared_cache};
 
@@ -63,6 +65,54 @@ fn a_command_has_the_folder_and_the_variables_it_was_granted() {
         assert_eq!(fs::read(stage.dir.path().join("files/kept")).unwrap(), b"x");
     }
 }
+
+#[test]
+fn a_command_that_is_a_whole_provider_passes_the_kit_as_component_and_as_module() {
+    let Some(guests) = command_guests() else { return };
+    for guest in guests {
+        let room = Room::new();
+        let folder = room.at("toy");
+        fs::create_dir(&folder).unwrap();
+        let name = guest.file_name().unwrap().to_string_lossy().replace("guest", "toy");
+        fs::copy(guest.with_file_name(name), folder.join("toy.wasm")).unwrap();
+        fs::write(folder.join("crabbox-plugin.toml"), TOY).unwrap();
+        let words = ["plugin", "test", "--json", "--patience", "10", "toy"];
+        let ended = room
+            .crabbox(room.path(), words)
+            .env("XDG_CACHE_HOME", shared_cache().display().to_string())
+            .limit(Duration::from_secs(300))
+            .run()
+            .expect(0);
+        let told = &ended.json()["providers"][0];
+        assert_eq!(
+            (&told["runtime"], &told["failed"]),
+            (&"wasi-stdio".into(), &0.into()),
+            "{ended}"
+        );
+        assert!(told["passed"].as_u64() >= Some(50), "{ended}");
+    }
+}
+
+/// The manifest of a provider whose boxes are files in its own folder.
+const TOY: &str = r#"manifest = 1
+id = "example.dev/toy"
+version = "1.0.0"
+protocols = ["1"]
+description = "Boxes that are files"
+license = "MIT"
+
+[[provider]]
+name = "toy"
+kind = "ssh-lease"
+targets = ["linux"]
+
+[[artifact]]
+runtime = "wasi-stdio"
+path = "toy.wasm"
+
+[grants]
+powers = ["files"]
+"#;
 
 #[test]
 fn a_core_module_is_no_component() {
