@@ -144,7 +144,7 @@ fn what_a_provider_answers_a_question_fits_the_protocols_schema() {
     let (repo, slug) = worked(&room);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas/plugin-protocol.schema.json");
     let protocol: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-    let id = serde_json::json!({"id": slug, "purpose": "inspect"}).to_string();
+    let id = serde_json::json!({"id": slug, "purpose": "status"}).to_string();
     for (method, params) in [("doctor", "{}"), ("lease.list", "{}"), ("lease.resolve", &id)] {
         let call = ["--json", "plugin", "run", "local", method, params];
         let answer = room.crabbox(&repo, call).ok().json();

@@ -12,7 +12,7 @@ use crate::context::Context;
 Examples:
   crabbox plugin run hetzner doctor
   crabbox plugin run hetzner lease.list
-  crabbox plugin run rack lease.resolve '{"id": "blue-lobster", "purpose": "inspect"}'"#
+  crabbox plugin run rack lease.resolve '{"id": "blue-lobster", "purpose": "status"}'"#
 )]
 pub(super) struct Args {
     /// The provider's name
