@@ -11,7 +11,7 @@ as_root() {
 }
 
 # Tools the tests drive for real: an SSH server, its key maker, git, bubblewrap for isolated local boxes, network
-# namespaces for links that die, strace to count programs, the languages of the plugin templates, an OCI
+# namespaces for links that die, strace to count programs, the rsync of a vendor's tool, the languages of the plugin templates, an OCI
 # registry, containers.
 missing=()
 command -v git >/dev/null || missing+=(git)
@@ -25,6 +25,7 @@ case "$(uname -s)" in
     command -v unshare >/dev/null || missing+=(util-linux)
     command -v ps >/dev/null || missing+=(procps)
     command -v strace >/dev/null || missing+=(strace)
+    command -v rsync >/dev/null || missing+=(rsync)
     command -v python3 >/dev/null || missing+=(python3)
     python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
     command -v node >/dev/null || missing+=(nodejs)

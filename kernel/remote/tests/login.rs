@@ -251,7 +251,7 @@ async fn a_program_that_leads_nowhere_is_named_with_what_it_said() {
     {
         let (_home, ssh) = home(&format!("Host box\n  ProxyCommand {program}\n"));
         let mut address = alias("box", &server);
-        address.patience = Duration::from_millis(300);
+        address.patience = Duration::from_secs(3);
         let error = dial(ssh, &address).await.unwrap_err();
         assert_eq!((error.code, error.stage), (ErrorCode::SshTcp, Some("proxy")), "{error}");
         assert!(error.to_string().contains("ProxyCommand"), "{error}");
