@@ -369,6 +369,11 @@ impl Context {
     fn tailnet(&self) -> Result<Option<Tailnet>> {
         let inside = self.network() == Network::Tailscale;
         if !self.values.features.iter().any(|feature| feature == TAILSCALE) {
+            if self.values.tailscale.exit_node.is_some() {
+                let what = "tailscale.exitNode is for boxes that join your tailnet, and this one shall not";
+                return Err(KernelError::new(ErrorCode::Usage, what)
+                    .hint("add --tailscale --network tailscale, or leave it out"));
+            }
             if !inside {
                 return Ok(None);
             }

@@ -138,11 +138,15 @@ fn args(entry: &Entry, name: &str, flag: &Flag, heading: &str) -> Vec<Arg> {
     let arg = match &flag.kind {
         FlagKind::Boolean => {
             let off = format!("{id}{APART}no");
+            // Help shows the form that changes something.
+            let on = flag.default == Some(serde_json::Value::Bool(true));
             let no = Arg::new(off.clone())
                 .long(format!("no-{name}"))
                 .action(ArgAction::SetTrue)
-                .hide(true);
-            return vec![arg.action(ArgAction::SetTrue).overrides_with(off), no];
+                .help(format!("Not: {}", flag.help))
+                .help_heading(heading.to_owned())
+                .hide(!on);
+            return vec![arg.action(ArgAction::SetTrue).hide(on).overrides_with(off), no];
         }
         FlagKind::List => arg.action(ArgAction::Append).value_name("VALUE"),
         FlagKind::Choice(words) => {

@@ -98,6 +98,14 @@ impl Rig {
     }
 }
 
+#[test]
+fn a_checkout_that_lacks_files_on_purpose_is_refused() {
+    let rig = Rig::new();
+    git(&rig.repo(), &["config", "core.sparseCheckout", "true"]);
+    let refused = Commits::look(&rig.repo(), "main").unwrap_err();
+    assert!(refused.message.contains("sparse") && refused.hint.is_some(), "{refused}");
+}
+
 #[tokio::test]
 async fn the_box_can_ask_what_changed_and_what_it_holds_is_not_sent_again() {
     let rig = Rig::new();

@@ -152,7 +152,8 @@ fn asked_in_vain<S: Sandboxes>(
     id: &LeaseId,
     failure: Failure,
 ) -> Result<(), Failure> {
-    let unsure = failure.is_lost() || failure.kind() == ErrorKind::Cancelled;
+    let never = failure.data().outcome == Some(Outcome::NotStarted);
+    let unsure = !never && (failure.is_lost() || failure.kind() == ErrorKind::Cancelled);
     let there = match unsure || failure.kind() == ErrorKind::Conflict {
         true => own(all, name, id),
         false => Ok(None),

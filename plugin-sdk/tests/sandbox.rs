@@ -40,6 +40,8 @@ struct Ground {
     /// Whether it makes one, and what it says of that.
     makes: bool,
     says: Option<ErrorKind>,
+    /// Whether what it says is known to have left nothing.
+    unsent: bool,
     /// Whether its listing has no end.
     endless: bool,
 }
@@ -136,6 +138,9 @@ impl DelegatedRun for Pit {
                 ground.boxes.insert(name.clone(), id.to_string());
             }
             match ground.says {
+                Some(kind) if ground.unsent => {
+                    Err(Failure::new(kind, "as it is").outcome(Outcome::NotStarted))
+                }
                 Some(kind) => Err(Failure::new(kind, "as it is")),
                 None => Ok(()),
             }
@@ -196,6 +201,13 @@ fn whatever_became_of_the_request_the_name_says_whether_there_is_a_sandbox() {
         let (how, boxes, recorded) = warmed(&Pit::new(makes, says, words));
         assert_eq!((&*how, boxes, recorded), ended, "{says:?} {words:?}");
     }
+}
+
+#[test]
+fn a_request_that_was_never_sent_leaves_nothing_to_look_for() {
+    let pit = Pit::new(false, Some(ErrorKind::Transient), &["ready"]);
+    pit.ground().unsent = true;
+    assert_eq!(warmed(&pit), ("transient NotStarted".to_owned(), 0, 0));
 }
 
 #[test]

@@ -181,6 +181,7 @@ fn output_that_the_box_could_not_keep_is_told_also_to_who_wants_quiet() {
     let ended = room.crabbox(&repo, ["attach", "-q", run.trim()]).run().expect(3);
     assert!(ended.out().ends_with("400000\n"), "{}", ended.err());
     let _ = ended.says(&["warning: ", "of stdout are missing"]);
+    let _ = room.crabbox(&repo, ["logs", run.trim()]).ok().says(&["not all that", "was kept"]);
     let _ = room.crabbox(&repo, ["stop", &slug]).ok();
 }
 

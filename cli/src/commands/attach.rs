@@ -440,6 +440,16 @@ fn replay(ctx: &Context, run: &RunRecord) -> Result<()> {
     }
 }
 
+/// Says of a record that was shown that it is not all.
+fn admit_gaps(ctx: &Context, run: &RunRecord, sight: Sight) {
+    if sight == Sight::Output && run.log_truncated {
+        let id = &run.id;
+        ctx.terminal.warn(&format!(
+            "not all that {id} printed was kept here: `crabbox events {id}` says what is missing; history.maxBytes sets how much is kept"
+        ));
+    }
+}
+
 /// Follows what is recorded here; a live run to its end when that is wanted.
 async fn follow_here(
     ctx: &Context,
@@ -452,6 +462,7 @@ async fn follow_here(
         let news = tail.poll()?;
         if news.is_empty() {
             if !until_end {
+                admit_gaps(ctx, run, sight);
                 return Ok(run.clone());
             }
             ctx.clock.sleep(Duration::from_millis(50)).await;
@@ -467,7 +478,10 @@ async fn follow_here(
                     }
                 }
                 Followed::Output { .. } => {}
-                Followed::End(record) => return Ok(*record),
+                Followed::End(record) => {
+                    admit_gaps(ctx, &record, sight);
+                    return Ok(*record);
+                }
             }
         }
     }

@@ -149,10 +149,15 @@ async fn stop_at(
                 ctx.claims().remove(&claim.lease_id)?;
             }
             let lease_id = claim.map(|c| c.lease_id.to_string());
-            let line = format!(
-                "released lease={} (it was already gone)",
-                lease_id.as_deref().unwrap_or(name)
-            );
+            let line = match &lease_id {
+                Some(id) => format!("released lease={id} (it was already gone)"),
+                None => {
+                    let provider = &session.about().provider;
+                    format!(
+                        "nothing to stop: {provider} has no box {name} of yours (already gone, or misspelt)"
+                    )
+                }
+            };
             let stopped = Stopped {
                 name: name.to_owned(),
                 lease_id,

@@ -199,8 +199,13 @@ impl Net {
             let causes = chain.iter().skip(1).take(8);
             data.cause =
                 causes.map(|cause| redactor.text(&cause.to_string()).into_owned()).collect();
-            data.hint =
-                tls.then(|| "the system's CA certificates must vouch for the server".to_owned());
+            data.hint = match tls {
+                true => Some("the system's CA certificates must vouch for the server"),
+                false => error.is_connect().then_some(
+                    "is this machine online, and is the address right where a setting of the provider names one?",
+                ),
+            }
+            .map(str::to_owned);
         })
     }
 }

@@ -232,7 +232,7 @@ fn cannot_have(provider: &str, asked: &[String]) -> KernelError {
         .hint("leave it out, or use a provider of bare Linux machines")
 }
 
-/// Slugs of local claims and of boxes of this provider. A provider that cannot list now is no reason to
+/// Slugs of local claims, of leases that nobody finished, and of boxes of this provider. A provider that cannot list now is no reason to
 /// refuse a box.
 async fn taken_slugs<P: Provider, D: Dialer, C: Clock>(
     bench: &Bench<'_, P, D, C>,
@@ -245,7 +245,8 @@ async fn taken_slugs<P: Provider, D: Dialer, C: Clock>(
         }
     };
     let claimed = bench.claims().all().0.into_iter().map(|claim| claim.slug);
-    claimed.chain(listed.into_iter().map(|lease| lease.slug)).collect()
+    let unfinished = Trail::slugs(&bench.state.journal());
+    claimed.chain(listed.into_iter().map(|lease| lease.slug)).chain(unfinished).collect()
 }
 
 fn intent<P: Provider, D: Dialer, C: Clock>(

@@ -74,11 +74,13 @@ impl Trail {
 
     /// The plugin behind the trail of a lease, whether its owner lives or not.
     pub fn plugin(dir: &Path, id: &LeaseId) -> Option<PluginPin> {
-        let lines = read(&File::open(path_of(dir, id)).ok()?).ok()?;
-        lines.into_iter().find_map(|line| match line {
-            TrailLine::Intent { plugin, .. } => Some(plugin),
-            _ => None,
-        })
+        begun(dir, id).map(|(_, plugin)| plugin)
+    }
+
+    /// The slugs of all trails, whether their owners live or not.
+    pub fn slugs(dir: &Path) -> Vec<String> {
+        let ids = Self::ids(dir);
+        ids.iter().filter_map(|id| begun(dir, id)).map(|(desired, _)| desired.slug).collect()
     }
 
     /// The plugins behind all trails, whether their owners live or not.
@@ -165,6 +167,15 @@ impl Trail {
 
 /// A new file, locked. Whoever looks for dead trails may remove an empty one between its creation and our
 /// lock; then we make another.
+/// What a trail began with, whoever has it open.
+fn begun(dir: &Path, id: &LeaseId) -> Option<(Desired, PluginPin)> {
+    let lines = read(&File::open(path_of(dir, id)).ok()?).ok()?;
+    lines.into_iter().find_map(|line| match line {
+        TrailLine::Intent { desired, plugin, .. } => Some((desired, plugin)),
+        _ => None,
+    })
+}
+
 fn create(path: &Path) -> Result<File> {
     for _ in 0..10 {
         let file = OpenOptions::new()
@@ -245,6 +256,7 @@ mod tests {
         trail.record(server("b")).unwrap();
         trail.forget("a").unwrap();
         assert!(Trail::adopt(dir.path(), &id).unwrap().is_none(), "its owner is alive");
+        assert_eq!(Trail::slugs(dir.path()), ["blue-prawn"]);
         trail.file.write_all(b"{\"type\":\"resou").unwrap();
         drop(trail);
         let mut trail = Trail::adopt(dir.path(), &id).unwrap().unwrap();

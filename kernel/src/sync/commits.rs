@@ -46,8 +46,11 @@ impl Commits {
     /// Asks git here for the checkout's commit, the base and where they meet.
     pub fn look(root: &Path, base_ref: &str) -> Result<Self> {
         refuse_odd(base_ref)?;
-        let head = commit(root, "HEAD")?
-            .ok_or_else(|| failed("sync.baseRef is set, but nothing is committed here"))?;
+        refuse_sparse(root)?;
+        let head = commit(root, "HEAD")?.ok_or_else(|| {
+            failed("sync.baseRef is set, but nothing is committed here")
+                .hint("commit something, or leave sync.baseRef out")
+        })?;
         let (base, mut names) = find(root, base_ref)?.ok_or_else(|| unknown(base_ref))?;
         let meet = ask(root, &["merge-base", "--all", &head, &base])?.unwrap_or_default();
         let mut edge: Vec<String> = meet.lines().map(str::to_owned).collect();
@@ -171,6 +174,16 @@ fn refuse_odd(base_ref: &str) -> Result<()> {
     }
     let what = format!("sync.baseRef: {base_ref:?} is no name of a commit");
     Err(KernelError::new(ErrorCode::Config, what).hint("name a branch, a tag or a commit"))
+}
+
+/// What a sparse checkout leaves out would look deleted on the box.
+fn refuse_sparse(root: &Path) -> Result<()> {
+    let sparse = ask(root, &["config", "--type=bool", "core.sparseCheckout"])?;
+    match sparse.as_deref() {
+        Some("true") => Err(failed("sync.baseRef needs all files, and this checkout is sparse")
+            .hint("git sparse-checkout disable, or leave sync.baseRef out")),
+        _ => Ok(()),
+    }
 }
 
 fn unknown(base_ref: &str) -> KernelError {

@@ -115,7 +115,7 @@ fn a_kept_server_is_found_listed_touched_used_and_stopped() {
     assert_eq!(ran.out(), "hello\n");
     assert_eq!(sky.state()["servers"][2]["labels"]["state"], "ready");
     let theirs = sky.state()["servers"][0]["id"].to_string();
-    let _ = sky.crabbox(&["stop", &theirs]).ok().says(&["already gone"]);
+    let _ = sky.crabbox(&["stop", &theirs]).ok().says(&["nothing to stop"]);
     for name in ["first", "second"] {
         let _ = sky.crabbox(&["stop", name]).ok();
     }
@@ -244,6 +244,16 @@ fn a_box_joins_the_tailnet_with_a_key_that_stays_nowhere() {
     let _ = sky.crabbox(&["stop", "mine"]).ok();
 }
 
+#[test]
+fn help_shows_of_a_switch_the_form_that_changes_something() {
+    let help = Sky::new().crabbox(&["run", "--help"]).ok().out();
+    for (flag, shown) in
+        [("--no-hetzner-ipv4", true), ("--hetzner-ipv6", true), ("--no-hetzner-ipv6", false)]
+    {
+        assert_eq!(help.contains(flag), shown, "{flag}");
+    }
+}
+
 /// The address in the tailnet is another one of loopback here, where the same server answers.
 #[test]
 fn a_box_is_dialled_in_the_tailnet_and_goes_out_by_an_exit_node_where_that_was_asked_for() {
@@ -255,6 +265,7 @@ fn a_box_is_dialled_in_the_tailnet_and_goes_out_by_an_exit_node_where_that_was_a
             &["run", "--tailscale", "--tailscale-exit-node", "nuc", "--", "true"],
             "no longer answers at its own address",
         ),
+        (&["run", "--tailscale-exit-node", "nuc", "--", "true"], "add --tailscale"),
     ] {
         let refused = call(words).run().expect(2);
         assert!(refused.err().contains(says), "{refused}");
