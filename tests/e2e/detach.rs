@@ -215,3 +215,23 @@ fn runs_on_one_work_tree_queue_also_from_two_machines_or_run_in_copies() {
     assert_eq!(beside.out(), "hello.txt\n", "a private copy is private, and holds nobody up");
     let _ = room.crabbox(&repo, ["stop", &alone]).ok();
 }
+
+#[test]
+fn a_run_that_waits_for_the_work_tree_can_be_stopped_before_it_starts() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    let slug = crate::local::warm(&room, &repo);
+    let call = ["run", "--id", &slug, "-d", "--", "sleep", "60"];
+    let first = room.crabbox(&repo, call).ok().out().trim().to_owned();
+    let queued = room.crabbox(&repo, ["run", "--id", &slug, "--", "touch", "ran"]).start();
+    queued.says("waiting");
+    let run = room.crabbox(&repo, ["history", "--json"]).ok().json()[0]["id"].clone();
+    let run = run.as_str().unwrap();
+    assert_ne!(run, first);
+    let _ = room.crabbox(&repo, ["stop", run]).ok().says(&["stopped"]);
+    let _ = queued.wait().expect(7).says(&["never started"]);
+    let _ = room.crabbox(&repo, ["stop", &first]).ok();
+    let never = ["run", "--id", &slug, "--", "test", "!", "-e", "ran"];
+    let _ = room.crabbox(&repo, never).run().expect(0);
+    let _ = room.crabbox(&repo, ["stop", &slug]).ok();
+}

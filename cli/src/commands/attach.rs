@@ -384,6 +384,8 @@ fn close(
     };
     match (seen, end.error) {
         (Err(error), _) => Err(error),
+        // Of a run that waits for the work tree nothing has to be ended.
+        (Ok(Seen { end: End::NotStarted, .. }), _) if until == Until::Stopped => Ok(record),
         (Ok(Seen { end: End::Lost | End::NotStarted | End::Unknown, .. }), Some(error)) => {
             Err(error.at("command"))
         }

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use crabbox_schemas::manifest::SecretGrant;
 use serde_json::Value;
 
 use super::{Check, must};
@@ -92,10 +93,13 @@ fn secrets(bench: &Bench<'_>) -> Outcome {
     }
     let grants = &entry.manifest.grants.secrets;
     let setting = |name: &str| entry.flags().iter().any(|flag| flag.config_key == name);
-    match grants.iter().find(|grant| !setting(&grant.name) && grant.env.is_empty()) {
+    let nowhere = |grant: &&SecretGrant| {
+        !setting(&grant.name) && grant.env.is_empty() && grant.chain.is_none()
+    };
+    match grants.iter().find(nowhere) {
         Some(grant) => fault(
             &format!("grant of secret {}", grant.name),
-            "a setting of that name, or environment names",
+            "a setting of that name, environment names, or a `chain`",
             Value::Null,
         ),
         None => Ok(()),
