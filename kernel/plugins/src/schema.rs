@@ -24,8 +24,10 @@ type Rule = fn(asked: &Value, value: &Value) -> Option<bool>;
 /// The keywords that look at one value, and what is wrong with one that fails.
 const RULES: &[(&str, &str, Rule)] = &[
     ("type", "is not of type", of_type),
-    ("enum", "is none of", |asked, value| Some(asked.as_array()?.contains(value))),
-    ("const", "is not", |asked, value| Some(asked == value)),
+    ("enum", "is none of", |asked, value| {
+        Some(asked.as_array()?.iter().any(|one| same(one, value)))
+    }),
+    ("const", "is not", |asked, value| Some(same(asked, value))),
     ("pattern", "does not match", pattern),
     ("minLength", "has fewer characters than", |asked, value| length(asked, value, |n, m| n >= m)),
     ("maxLength", "has more characters than", |asked, value| length(asked, value, |n, m| n <= m)),
@@ -156,6 +158,22 @@ fn of_type(asked: &Value, value: &Value) -> Option<bool> {
         _ => value.is_string(),
     };
     names.iter().all(|name| TYPES.contains(name)).then(|| names.into_iter().any(is))
+}
+
+/// Whether two values are equal; a number is, however it is written.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(x), Value::Number(y)) => {
+            x == y || x.as_f64() == y.as_f64() && (x.is_f64() || y.is_f64())
+        }
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
+        }
+        _ => a == b,
+    }
 }
 
 fn pattern(asked: &Value, value: &Value) -> Option<bool> {

@@ -99,7 +99,7 @@ fn asked() -> impl Strategy<Value = (&'static str, Value)> {
         kind().prop_map(|name| ("type", json!(name))),
         prop::collection::btree_set(kind(), 1..3).prop_map(|names| ("type", json!(names))),
         prop::collection::vec(plain(), 1..4).prop_map(|choices| ("enum", json!(choices))),
-        plain().prop_map(|only| ("const", only)),
+        value().prop_map(|only| ("const", only)),
         prop::sample::select(&["^a", "^[ab]+$", "0$", "^.{2}$"][..])
             .prop_map(|p| ("pattern", json!(p))),
         (prop::sample::select(&["minLength", "maxLength", "minItems", "maxItems"][..]), 0u64..4)
