@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crabbox_kernel::lease::acquire::random;
+use crabbox_kernel::sync::git_dir;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use tokio::net::unix::pipe::Receiver;
@@ -80,8 +81,9 @@ impl Watcher {
             lost: false,
         };
         watcher.enter(PathBuf::new())?;
-        if let Some(linked) = linked(root) {
-            watcher.watch_git(&linked);
+        // In a linked work tree it is elsewhere.
+        if let Some(git) = git_dir(root) {
+            watcher.watch_git(&git);
         }
         Ok(watcher)
     }
@@ -246,16 +248,6 @@ impl Watcher {
             stays
         });
     }
-}
-
-/// Where a linked work tree has its index: its `.git` is a file that says so.
-fn linked(root: &Path) -> Option<PathBuf> {
-    let file = root.join(GIT);
-    if !file.symlink_metadata().ok()?.is_file() {
-        return None;
-    }
-    let text = std::fs::read_to_string(file).ok()?;
-    Some(root.join(text.trim_end().strip_prefix("gitdir: ")?))
 }
 
 /// Never twice, also not on another day.

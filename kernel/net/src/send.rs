@@ -199,13 +199,11 @@ impl Net {
             let causes = chain.iter().skip(1).take(8);
             data.cause =
                 causes.map(|cause| redactor.text(&cause.to_string()).into_owned()).collect();
-            data.hint = match tls {
-                true => Some("the system's CA certificates must vouch for the server"),
-                false => error.is_connect().then_some(
-                    "is this machine online, and is the address right where a setting of the provider names one?",
-                ),
-            }
-            .map(str::to_owned);
+            let hint = match tls {
+                true => "the system's CA certificates must vouch for the server",
+                false => "is this machine online, and is the address right where a setting of the provider names one?",
+            };
+            data.hint = (tls || error.is_connect()).then(|| hint.to_owned());
         })
     }
 }

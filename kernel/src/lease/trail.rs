@@ -165,8 +165,6 @@ impl Trail {
     }
 }
 
-/// A new file, locked. Whoever looks for dead trails may remove an empty one between its creation and our
-/// lock; then we make another.
 /// What a trail began with, whoever has it open.
 fn begun(dir: &Path, id: &LeaseId) -> Option<(Desired, PluginPin)> {
     let lines = read(&File::open(path_of(dir, id)).ok()?).ok()?;
@@ -176,6 +174,8 @@ fn begun(dir: &Path, id: &LeaseId) -> Option<(Desired, PluginPin)> {
     })
 }
 
+/// A new file, locked. Whoever looks for dead trails may remove an empty one between its creation and our
+/// lock; then we make another.
 fn create(path: &Path) -> Result<File> {
     for _ in 0..10 {
         let file = OpenOptions::new()

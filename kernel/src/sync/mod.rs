@@ -41,6 +41,7 @@ use crate::sync::index::refresh::Recipes;
 use crate::sync::manifest::Manifest;
 
 pub use crate::config::values::SyncRules;
+pub use crate::sync::index::git_dir;
 
 /// What kind of directory is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

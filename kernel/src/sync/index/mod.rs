@@ -44,6 +44,8 @@ use staged::Staged;
 use walk::Dir;
 use witness::{Place, Witness};
 
+pub use witness::git_dir;
+
 /// Whose index it is and what it was made with.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Head {

@@ -64,15 +64,21 @@ pub(super) struct Place {
     pub(super) shared: PathBuf,
 }
 
+/// Where a work tree has its own git data: its `.git`, or where that says it is, in a linked one.
+pub fn git_dir(root: &Path) -> Option<PathBuf> {
+    let dot = root.join(".git");
+    if dot.symlink_metadata().ok()?.is_dir() {
+        return Some(dot);
+    }
+    // A pipe of that name would be read for ever.
+    let line = dot.metadata().ok()?.is_file().then(|| line_of(&dot))??;
+    Some(root.join(line.strip_prefix("gitdir: ")?))
+}
+
 impl Place {
     /// Finds the folders of the work tree at `root`.
     pub(super) fn find(root: &Path) -> Option<Self> {
-        let dot = root.join(".git");
-        let own = if dot.symlink_metadata().ok()?.is_dir() {
-            dot
-        } else {
-            root.join(line_of(&dot)?.strip_prefix("gitdir: ")?)
-        };
+        let own = git_dir(root)?;
         let shared = match line_of(&own.join("commondir")) {
             Some(line) => own.join(line),
             None => own.clone(),
