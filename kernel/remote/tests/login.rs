@@ -246,9 +246,9 @@ async fn a_program_of_the_users_configuration_leads_to_the_host_and_ends_with_th
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_program_that_leads_nowhere_is_named_with_what_it_said() {
     let server = Sshd::start();
-    for (program, says) in
-        [("echo nobody home >&2", "nobody home"), ("no-such-program-here", "not found")]
-    {
+    // The inner shell keeps its output open until it has spoken: the way ends with the program, not before it.
+    let speaks = "sh -c 'echo nobody home >&2'";
+    for (program, says) in [(speaks, "nobody home"), ("no-such-program-here", "not found")] {
         let (_home, ssh) = home(&format!("Host box\n  ProxyCommand {program}\n"));
         let mut address = alias("box", &server);
         address.patience = Duration::from_secs(3);
