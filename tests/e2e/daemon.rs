@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -75,10 +75,14 @@ fn mode(path: &Path) -> u32 {
 fn run_after_run_shares_one_connection_and_one_helper() {
     let house = House::new();
     house.warm();
-    for _ in 0..3 {
-        assert_eq!(house.run("echo hi").ok().out(), "hi\n");
-    }
-    assert_eq!(house.logins(), 1, "{}", house.sshd.log());
+    // One that a busy machine keeps from saying hello in time is done without, at the price of a login.
+    let alone = || {
+        let ended = house.run("echo hi").ok();
+        assert_eq!(ended.out(), "hi\n");
+        ended.err().contains("without the warm daemon")
+    };
+    let bypassed = std::iter::repeat_with(alone).take(3).filter(|alone| *alone).count();
+    assert!(bypassed < 3 && house.logins() == 1 + bypassed, "{}", house.sshd.log());
     let status = house.status();
     let kept = &status["connections"];
     assert_eq!(
@@ -165,6 +169,31 @@ fn a_daemon_nobody_uses_ends() {
     let pid = house.pid();
     eventually("the daemon ends", Duration::from_secs(20), || !lives(pid));
     assert_eq!(brief(house.run("echo hi")).ok().out(), "hi\n");
+    house.stop();
+}
+
+#[test]
+fn what_is_no_daemon_is_done_without_and_left_alone() {
+    let house = House::new();
+    house.warm();
+    let _ = house.crabbox(&["daemon", "stop"]).ok();
+    let socket = PathBuf::from(house.status()["socket"].as_str().unwrap());
+    let foreign = format!("another program (process {})", std::process::id());
+    let listener = UnixListener::bind(&socket).unwrap();
+    let refused = |why: &str| {
+        for asked in ["status", "stop"] {
+            let place = socket.to_str().unwrap();
+            let _ = house.crabbox(&["daemon", asked]).run().expect(1).says(&[why, place]);
+        }
+        let done = house.run("echo hi").ok().says(&["without the warm daemon"]);
+        assert_eq!(done.out(), "hi\n");
+    };
+    refused(&foreign);
+    drop(listener);
+    fs::remove_file(&socket).unwrap();
+    fs::create_dir(&socket).unwrap();
+    refused("it is not a socket");
+    fs::remove_dir(&socket).unwrap();
     house.stop();
 }
 

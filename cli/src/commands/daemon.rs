@@ -1,5 +1,6 @@
 //! `crabbox daemon`: look at the process that keeps connections, or end it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crabbox_daemon::{Absent, Server, serve};
@@ -80,7 +81,7 @@ async fn status(ctx: &Context) -> Result<i32> {
             DaemonView { schema_version: SCHEMA_VERSION, socket, ..DaemonView::default() }
         }
         Err(Absent::Wedged(pid)) => return Err(wedged(pid)),
-        Err(absent) => return Err(KernelError::new(ErrorCode::State, absent.to_string())),
+        Err(absent) => return Err(in_the_way(&absent, &caller.place.socket)),
     };
     if ctx.global.json {
         ctx.terminal.out_json(&view);
@@ -113,6 +114,15 @@ fn wedged(pid: Option<i32>) -> KernelError {
         .hint("`crabbox daemon stop` ends it; commands work without it meanwhile")
 }
 
+/// Something else is where it would listen.
+fn in_the_way(absent: &Absent, socket: &Path) -> KernelError {
+    let what = format!("there is no daemon to talk to: {absent}");
+    KernelError::new(ErrorCode::State, what).hint(format!(
+        "remove {}, after ending what listens there; commands work without the daemon meanwhile",
+        socket.display()
+    ))
+}
+
 /// Ends it politely, or by force when it does not listen.
 async fn stop(ctx: &Context) -> Result<i32> {
     let caller = warm::way(ctx)?;
@@ -126,7 +136,7 @@ async fn stop(ctx: &Context) -> Result<i32> {
             return Ok(0);
         }
         Err(Absent::Wedged(pid)) => pid,
-        Err(absent) => return Err(KernelError::new(ErrorCode::State, absent.to_string())),
+        Err(absent) => return Err(in_the_way(&absent, &caller.place.socket)),
     };
     if let Some(pid) = pid.and_then(Pid::from_raw) {
         kill_process(pid, Signal::KILL).map_err(|e| {

@@ -62,6 +62,8 @@ pub enum Absent {
     OtherBuild,
     /// Another user listens there.
     Stranger,
+    /// Another program of the user's listens there; with its process id where the system knows it.
+    Foreign(Option<i32>),
     /// The socket is of no use.
     Broken(io::Error),
 }
@@ -72,7 +74,11 @@ impl fmt::Display for Absent {
             Self::NotRunning => f.write_str("it is not running"),
             Self::Wedged(_) => f.write_str("it does not answer"),
             Self::OtherBuild => f.write_str("it is of another build and was told to finish"),
-            Self::Stranger => f.write_str("another user listens there"),
+            Self::Stranger => f.write_str("another user listens on its socket"),
+            Self::Foreign(None) => f.write_str("another program listens on its socket"),
+            Self::Foreign(Some(pid)) => {
+                write!(f, "another program (process {pid}) listens on its socket")
+            }
             Self::Broken(error) => write!(f, "its socket is of no use: {error}"),
         }
     }
@@ -108,7 +114,7 @@ impl Caller {
             return Err(Absent::Wedged(None));
         }
         let mut client = match self.any().await {
-            Err(wedged @ Absent::Wedged(_)) => return Err(self.shun(wedged)),
+            Err(silent @ (Absent::Wedged(_) | Absent::Foreign(_))) => return Err(self.shun(silent)),
             other => other?,
         };
         if client.hello.build == self.build {
@@ -134,9 +140,9 @@ impl Caller {
         Err(Absent::NotRunning)
     }
 
-    fn shun(&self, wedged: Absent) -> Absent {
+    fn shun(&self, silent: Absent) -> Absent {
         self.shunned.set(Some(Instant::now() + SHUN));
-        wedged
+        silent
     }
 
     /// Ends when nobody says hello any more, for those who wait for an answer that takes its time. One that was told to
@@ -155,6 +161,9 @@ impl Caller {
     pub async fn any(&self) -> Result<Client, Absent> {
         let stream = match UnixStream::connect(&self.place.socket).await {
             Ok(stream) => stream,
+            Err(_) if self.place.is_blocked() => {
+                return Err(Absent::Broken(io::Error::other("it is not a socket")));
+            }
             Err(error) => return Err(absent(error)),
         };
         let peer = stream.peer_cred().map_err(Absent::Broken)?;
@@ -164,7 +173,11 @@ impl Caller {
         let (mut from, to) = split(stream);
         match timeout(HELLO, said_hello(&mut from)).await {
             Ok(Ok(hello)) => Ok(Client { from, to, hello }),
-            Ok(Err(error)) => Err(absent(error)),
+            Ok(Err(error)) => match absent(error) {
+                Absent::Broken(_) if !self.place.is_owned() => Err(Absent::Foreign(peer.pid())),
+                absent => Err(absent),
+            },
+            Err(_) if !self.place.is_owned() => Err(Absent::Foreign(peer.pid())),
             Err(_) => Err(Absent::Wedged(peer.pid())),
         }
     }

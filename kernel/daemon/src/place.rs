@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crabbox_kernel::error::{KernelError, Result};
@@ -62,6 +62,17 @@ impl Place {
             .map_err(|e| failed("cannot open", &self.lock, &e))?;
         Ok(flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok().then_some(file))
     }
+
+    /// Whether a daemon owns it. Whatever else listens here is none.
+    pub(crate) fn is_owned(&self) -> bool {
+        let lock = File::open(&self.lock);
+        lock.is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())
+    }
+
+    /// Whether something that is no socket stands in its way.
+    pub(crate) fn is_blocked(&self) -> bool {
+        fs::symlink_metadata(&self.socket).is_ok_and(|facts| !facts.file_type().is_socket())
+    }
 }
 
 /// Whether a folder is the user's and nobody else can enter it.
@@ -115,8 +126,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = Place::find(None, &state(dir.path())).unwrap();
         let first = place.own().unwrap();
-        assert!(first.is_some() && place.own().unwrap().is_none());
+        assert!(first.is_some() && place.own().unwrap().is_none() && place.is_owned());
         drop(first);
+        assert!(!place.is_owned());
         assert!(place.own().unwrap().is_some());
     }
 }

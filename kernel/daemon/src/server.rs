@@ -237,7 +237,10 @@ where
         to: &mut Writer,
     ) -> io::Result<Next> {
         match asked {
-            method::STATUS => to.answer(id, Ok(self.view())).await?,
+            method::STATUS => {
+                self.keeper.tidy(self.idle);
+                to.answer(id, Ok(self.view())).await?;
+            }
             method::PING => to.answer(id, Ok(json!({}))).await?,
             method::CHANGES => {
                 let ChangesParams { root } = typed(params)?;
