@@ -17,7 +17,7 @@ use crabbox_kernel::lease::claim::Claims;
 use crabbox_kernel::lease::network::Network;
 use crabbox_kernel::lease::tailnet::{Exit, Tailnet};
 use crabbox_kernel::lease::{Bench, Login, NewLease};
-use crabbox_kernel::ports::{Clock, Provider, Stop};
+use crabbox_kernel::ports::{Clock, Provider, Stop, Urgency};
 use crabbox_kernel::run::record::{Limits, Retention, RunStore};
 use crabbox_kernel::slug::normalise;
 use crabbox_kernel::state::State;
@@ -81,6 +81,11 @@ impl Context {
     /// Nobody reads what the command prints: it is stopped as a broken pipe would stop it here.
     pub(crate) fn stop_gently(&self) {
         self.wish.gently();
+    }
+
+    /// Whether a run was stopped though nobody wants this command to stop: it makes way for the next.
+    pub(crate) fn is_superseded(&self, run: &Stop) -> bool {
+        run.urgency() > Urgency::None && self.stop.urgency() == Urgency::None
     }
 
     /// The checkout's root as records name it.

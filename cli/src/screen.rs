@@ -164,8 +164,9 @@ impl<'a> Screen<'a> {
         outcome
     }
 
-    /// The run is over: record it, summarise it, print the JSON document.
-    pub(crate) fn finish_run(&mut self, outcome: &Outcome) {
+    /// The run is over: record it, summarise it, print the JSON document. That one was stopped to make way for the next
+    /// is no failure to tell.
+    pub(crate) fn finish_run(&mut self, outcome: &Outcome, superseded: bool) {
         self.ctx.terminal.settle();
         self.note_handle(|file| file.settled(outcome.kept()));
         let now = self.ctx.clock.now_ms();
@@ -194,7 +195,7 @@ impl<'a> Screen<'a> {
         }
         // When nobody reads the output, nobody has to be told that it stopped.
         let told = |error: &&KernelError| {
-            error.code != ErrorCode::Cancelled || !self.ctx.terminal.is_unread()
+            error.code != ErrorCode::Cancelled || !(superseded || self.ctx.terminal.is_unread())
         };
         if let Some(error) = outcome.error.as_ref().filter(told) {
             self.ctx.terminal.fail(error);

@@ -165,7 +165,8 @@ fn with_restart_a_change_ends_the_run_under_way() {
     watched.running.prints("begin\nagain\nend");
     watched.waits(2);
     watched.interrupt();
-    let _ = watched.running.wait().expect(0);
+    let said = watched.running.wait().expect(0).says(&["the tree changed: stopping"]).err();
+    assert!(!said.contains("error:"), "nobody was interrupted: {said}");
     watched.room.assert_nothing_left();
 }
 

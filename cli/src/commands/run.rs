@@ -234,7 +234,7 @@ pub(crate) async fn carry_out(
     };
     drop(raw);
     let outcome = screen.judge(outcome);
-    screen.finish_run(&outcome);
+    screen.finish_run(&outcome, ctx.is_superseded(stop));
     if args.evidence.timing_json {
         ctx.terminal.err_json(&outcome.timing);
     }

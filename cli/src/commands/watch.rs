@@ -185,11 +185,14 @@ impl Watch<'_> {
                     eyes.settle().await;
                     let plan = self.plan(eyes);
                     if plan.is_ok_and(|(_, digest)| Some(digest) != self.seen) {
-                        wish.send_if_modified(|now| {
+                        let first = wish.send_if_modified(|now| {
                             let first = *now == Urgency::None;
                             *now = (*now).max(Urgency::Gentle);
                             first
                         });
+                        if first {
+                            self.ctx.terminal.err("the tree changed: stopping this run");
+                        }
                     }
                 }
             }
