@@ -37,7 +37,7 @@ pub struct ConfigFile {
     pub class: Option<String>,
     /// The provider's own name of a machine type; overrides the class.
     pub server_type: Option<String>,
-    /// Folder on the box that holds work directories; each provider has its own default.
+    /// Folder on the box that holds work directories, as an absolute path; each provider has its own default.
     pub work_root: Option<String>,
     /// Hard limit of a lease's life. Default `90m`.
     pub ttl: Option<TextOrNumber>,
@@ -201,7 +201,7 @@ pub struct SyncBlock {
     pub git_seed: Option<bool>,
     /// Skip the sync when nothing changed; this version asks the box itself. Default `true`.
     pub fingerprint: Option<bool>,
-    /// Make the tree on the box a git checkout that also knows this reference, for commands that ask what changed.
+    /// Make the tree on the box a git checkout that also knows this reference, for commands that ask what changed. In submodules nothing has changed for git there.
     pub base_ref: Option<String>,
     /// Longest a sync may take. Default `15m`.
     pub timeout: Option<TextOrNumber>,

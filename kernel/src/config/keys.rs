@@ -15,6 +15,8 @@ pub enum Kind {
     Number,
     /// A whole number of bytes, or one with `KiB`, `MiB`, `GiB`, `TiB`.
     Bytes,
+    /// An absolute path on a box, for whatever system that has.
+    BoxPath,
     /// A duration such as `90m` or `1h30m`; a bare number means seconds.
     Duration,
     /// A TCP port, kept as text.
@@ -203,7 +205,7 @@ pub static KEYS: &[Key] = &[
     key("network", NETWORKS, "Which address of a box is dialled: its own, or the one it has in your tailnet. `auto` is its own, unless the box was made with `tailscale`.").alias(&["tailscale.network"]).env(&["CRABBOX_NETWORK"]).flag("network").default("auto").strict(),
     key("class", Kind::Text, "Size class of the box.").env(&["CRABBOX_DEFAULT_CLASS"]).flag("class").default("beast"),
     key("serverType", Kind::Text, "The provider's own name of a machine type; overrides the class.").env(&["CRABBOX_SERVER_TYPE"]).flag("type"),
-    key("workRoot", Kind::Text, "Folder on the box that holds work directories; each provider has its own default.").env(&["CRABBOX_WORK_ROOT"]),
+    key("workRoot", Kind::BoxPath, "Folder on the box that holds work directories, as an absolute path; each provider has its own default.").env(&["CRABBOX_WORK_ROOT"]).strict(),
     key("ttl", Kind::Duration, "Hard limit of a lease's life.").alias(&["lease.ttl"]).env(&["CRABBOX_TTL"]).flag("ttl").default("90m"),
     key("idleTimeout", Kind::Duration, "A lease unused for this long may be given back.").alias(&["lease.idleTimeout"]).env(&["CRABBOX_IDLE_TIMEOUT"]).flag("idle-timeout").default("30m"),
     key("lock.wait", Kind::Duration, "How long a run waits for another run on the same work directory.").default("1h"),
@@ -226,7 +228,7 @@ pub static KEYS: &[Key] = &[
     key("sync.checksum", Kind::Bool, "Read every byte on both sides instead of trusting times and sizes.").env(&["CRABBOX_SYNC_CHECKSUM"]).flag("checksum").default("false"),
     key("sync.gitSeed", Kind::Bool, "Let the box fetch contents from the repository's public origin while a large sync goes on.").env(&["CRABBOX_SYNC_GIT_SEED"]).default("true"),
     key("sync.fingerprint", Kind::Bool, "Skip the sync when nothing changed; this version asks the box itself.").env(&["CRABBOX_SYNC_FINGERPRINT"]).default("true").later(),
-    key("sync.baseRef", Kind::Text, "Make the tree on the box a git checkout that also knows this reference, for commands that ask what changed.").env(&["CRABBOX_SYNC_BASE_REF"]),
+    key("sync.baseRef", Kind::Text, "Make the tree on the box a git checkout that also knows this reference, for commands that ask what changed. In submodules nothing has changed for git there.").env(&["CRABBOX_SYNC_BASE_REF"]),
     key("sync.timeout", Kind::Duration, "Longest a sync may take.").env(&["CRABBOX_SYNC_TIMEOUT"]).default("15m"),
     key("sync.warnFiles", Kind::Integer, "Warn above this many files.").env(&["CRABBOX_SYNC_WARN_FILES"]).default("50000"),
     key("sync.warnBytes", Kind::Bytes, "Warn above this many bytes.").env(&["CRABBOX_SYNC_WARN_BYTES"]).default("5GiB"),

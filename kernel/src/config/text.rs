@@ -25,6 +25,8 @@ pub fn parse(kind: Kind, text: &str) -> Result<Value, String> {
             let expected = "a number of bytes such as 1048576 or 64MiB";
             parse_bytes(text).map(Value::from).ok_or_else(|| wrong(expected))
         }
+        Kind::BoxPath if is_absolute(text) => Ok(text.into()),
+        Kind::BoxPath => Err(wrong("an absolute path")),
         Kind::Duration => parse_duration(text)
             .map(|time| format_duration(time).into())
             .ok_or_else(|| wrong("a duration such as 90m")),
@@ -98,6 +100,12 @@ fn parse_port(text: &str) -> Option<Value> {
     (port > 0).then(|| port.to_string().into())
 }
 
+/// `/work`, or `C:\\work` where the box runs Windows.
+fn is_absolute(path: &str) -> bool {
+    let drive = path.as_bytes().first().is_some_and(u8::is_ascii_alphabetic);
+    path.starts_with('/') || drive && [":\\", ":/"].contains(&path.get(1..3).unwrap_or_default())
+}
+
 fn parse_bytes(text: &str) -> Option<u64> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
     let number: u64 = text[..end].replace('_', "").parse().ok()?;
@@ -146,6 +154,8 @@ mod tests {
             (Kind::Bytes, "5GiB", Value::from(5_368_709_120_u64)),
             (Kind::Bytes, "12", Value::from(12)),
             (Kind::Duration, "90m", Value::from("1h30m0s")),
+            (Kind::BoxPath, "/work/crabbox", Value::from("/work/crabbox")),
+            (Kind::BoxPath, "C:\\crabbox", Value::from("C:\\crabbox")),
             (Kind::Port, "2222", Value::from("2222")),
             (Kind::Ports, "none", serde_json::json!([])),
             (Kind::Ports, "22, 2022", serde_json::json!(["22", "2022"])),
@@ -165,6 +175,8 @@ mod tests {
             (Kind::Bytes, "5 parsecs", "64MiB"),
             (Kind::Bytes, "99999999999TiB", "64MiB"),
             (Kind::Duration, "soon", "90m"),
+            (Kind::BoxPath, "work/crabbox", "absolute"),
+            (Kind::BoxPath, "~/crabbox", "absolute"),
             (Kind::Port, "0", "65535"),
             (Kind::Port, "70000", "65535"),
             (Kind::Choice(&["linux", "macos"]), "plan9", "one of linux, macos"),
