@@ -201,7 +201,7 @@ pub struct SyncBlock {
     pub git_seed: Option<bool>,
     /// Skip the sync when nothing changed; this version asks the box itself. Default `true`.
     pub fingerprint: Option<bool>,
-    /// Make the tree on the box a git checkout that also knows this reference, for commands that ask what changed. In submodules nothing has changed for git there.
+    /// Make the tree on the box a git checkout that also knows this reference, for commands that ask what changed. A submodule has changed there when another commit of it is checked out.
     pub base_ref: Option<String>,
     /// Longest a sync may take. Default `15m`.
     pub timeout: Option<TextOrNumber>,

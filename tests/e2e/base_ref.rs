@@ -78,6 +78,27 @@ fn without_a_base_the_checkout_on_the_box_goes_and_only_ours() {
 }
 
 #[test]
+fn a_submodule_at_another_commit_counts_as_changed() {
+    let bench = Bench::new();
+    let other = bench.room.repo("other");
+    let other = other.to_str().unwrap();
+    let add = ["-c", "protocol.file.allow=always", "submodule", "add", "-q", other, "in side"];
+    bench.room.git(&bench.repo, add);
+    assert_eq!(bench.changed(), "committed hello.txt in side\ntopic\n", "a new one");
+    bench.room.commit(&bench.repo);
+    bench.room.git(&bench.repo, ["branch", "-q", "-f", "main"]);
+    assert_eq!(bench.changed(), "\ntopic\n");
+    let inside = bench.repo.join("in side");
+    fs::write(inside.join("hello.txt"), "moved on\n").unwrap();
+    bench.room.commit(&inside);
+    assert_eq!(bench.changed(), "in side\ntopic\n");
+    assert_eq!(bench.run("cat 'in side/hello.txt'").ok().out(), "moved on\n");
+    bench.room.git(&inside, ["checkout", "-q", "HEAD~1"]);
+    assert_eq!(bench.changed(), "\ntopic\n");
+    let _ = bench.room.crabbox(&bench.repo, ["stop", "127-0-0-1"]).ok();
+}
+
+#[test]
 fn runs_beside_each_other_each_see_their_own_commits() {
     let bench = Bench::new();
     let look = "git rev-parse HEAD; git diff --name-only main | xargs";

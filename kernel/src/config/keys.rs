@@ -228,7 +228,7 @@ pub static KEYS: &[Key] = &[
     key("sync.checksum", Kind::Bool, "Read every byte on both sides instead of trusting times and sizes.").env(&["CRABBOX_SYNC_CHECKSUM"]).flag("checksum").default("false"),
     key("sync.gitSeed", Kind::Bool, "Let the box fetch contents from the repository's public origin while a large sync goes on.").env(&["CRABBOX_SYNC_GIT_SEED"]).default("true"),
     key("sync.fingerprint", Kind::Bool, "Skip the sync when nothing changed; this version asks the box itself.").env(&["CRABBOX_SYNC_FINGERPRINT"]).default("true").later(),
-    key("sync.baseRef", Kind::Text, "Make the tree on the box a git checkout that also knows this reference, for commands that ask what changed. In submodules nothing has changed for git there.").env(&["CRABBOX_SYNC_BASE_REF"]),
+    key("sync.baseRef", Kind::Text, "Make the tree on the box a git checkout that also knows this reference, for commands that ask what changed. A submodule has changed there when another commit of it is checked out.").env(&["CRABBOX_SYNC_BASE_REF"]),
     key("sync.timeout", Kind::Duration, "Longest a sync may take.").env(&["CRABBOX_SYNC_TIMEOUT"]).default("15m"),
     key("sync.warnFiles", Kind::Integer, "Warn above this many files.").env(&["CRABBOX_SYNC_WARN_FILES"]).default("50000"),
     key("sync.warnBytes", Kind::Bytes, "Warn above this many bytes.").env(&["CRABBOX_SYNC_WARN_BYTES"]).default("5GiB"),

@@ -40,6 +40,8 @@ pub struct Commits {
     pub names: Vec<String>,
     /// Where history is cut.
     pub edge: Vec<String>,
+    /// Submodules at another commit than the checkout's says: the commit and the path.
+    pub moved: Vec<(String, String)>,
 }
 
 impl Commits {
@@ -60,7 +62,8 @@ impl Commits {
         let branch = ask(root, &["symbolic-ref", "--quiet", "--short", "HEAD"])?;
         // The branch that is checked out is where the checkout says.
         names.retain(|name| name.strip_prefix("refs/heads/") != branch.as_deref());
-        Ok(Self { head, branch, base, names, edge })
+        let moved = moved(root)?;
+        Ok(Self { head, branch, base, names, edge, moved })
     }
 
     /// Where the box keeps the commits of the repository of this name below a lease's folder.
@@ -145,13 +148,20 @@ impl Commits {
             .iter()
             .map(|(name, oid)| format!("git update-ref {} {oid} && ", quote(name)))
             .collect();
+        let moved = self.moved.iter().map(|(oid, path)| {
+            format!(
+                " && git update-index --add --cacheinfo {}",
+                quote(&format!("160000,{oid},{path}"))
+            )
+        });
+        let moved: String = moved.collect();
         format!(
             "command -v git >/dev/null || {{ echo 'there is no git on the box' >&2; exit {NO_GIT}; }}\n\
              if [ -e .git ] && [ ! -e .git/crabbox ]; then echo {FOREIGN_WORDS} >&2; exit {FOREIGN}; fi\n\
              e={edge}\n[ \"$(cat .git/shallow 2>/dev/null)\" = \"$e\" ] || rm -rf .git\n\
              m() {{ {{ [ -e .git/HEAD ] || {{ mkdir -p .git && : >.git/crabbox && {init} --template= . && git config gc.auto 0; }}; }} && \
              rm -f .git/*.lock && mkdir -p .git/objects/info && printf '%s\\n' {objects} >.git/objects/info/alternates && \
-             echo \"$e\" >.git/shallow && {refs}{head} && git read-tree --reset {oid}; }}\n\
+             echo \"$e\" >.git/shallow && {refs}{head} && git read-tree --reset {oid}{moved}; }}\n\
              m 2>/dev/null || {{ rm -rf .git && m; }}\n",
             FOREIGN_WORDS = quote(FOREIGN_WORDS),
             init = self.init(),
@@ -184,6 +194,28 @@ fn refuse_sparse(root: &Path) -> Result<()> {
             .hint("git sparse-checkout disable, or leave sync.baseRef out")),
         _ => Ok(()),
     }
+}
+
+/// Submodules that are not where the last commit has them. On the box they are files without a repository, so git there
+/// cannot see that for itself.
+fn moved(root: &Path) -> Result<Vec<(String, String)>> {
+    if !root.join(".gitmodules").exists() {
+        return Ok(Vec::new());
+    }
+    let how = ["diff", "--raw", "-z", "--no-renames", "--ignore-submodules=dirty", "HEAD"];
+    let raw = ask(root, &how)?.unwrap_or_default();
+    let (mut moved, mut words) = (Vec::new(), raw.split('\0'));
+    // Each is a line of modes and ids, and a path.
+    while let (Some(change), Some(path)) = (words.next(), words.next()) {
+        let inside = root.join(path);
+        if change.split(' ').nth(1) == Some("160000")
+            && inside.join(".git").exists()
+            && let Some(oid) = commit(&inside, "HEAD")?
+        {
+            moved.push((oid, path.to_owned()));
+        }
+    }
+    Ok(moved)
 }
 
 fn unknown(base_ref: &str) -> KernelError {
