@@ -6,7 +6,16 @@ set -euo pipefail
 cd "$(dirname "$0")"
 [ $# -gt 0 ] || set -- debug
 out=${CARGO_TARGET_DIR:-target}
-own=$(uname -m)
+case "$(uname -m)" in arm64) own=aarch64 ;; *) own=$(uname -m) ;; esac
+
+# A compiler for C that makes programs for Linux on this kind of processor.
+compiler() {
+  if [ "$(uname -s)" = Linux ] && [ "$1" = "$own" ]; then
+    echo "${CC:-cc}"
+  else
+    command -v "$1-linux-musl-gcc" || command -v "$1-linux-gnu-gcc"
+  fi
+}
 
 # build MACHINE CC PROFILE...: for boxes with this kind of processor, with this compiler for C.
 build() {
@@ -37,12 +46,10 @@ place() { # package, profile it is built with, profiles it is put beside
   done
 }
 
-build "$own" "${CC:-cc}" "$@"
-for other in x86_64 aarch64; do
-  [ "$other" != "$own" ] || continue
-  if command -v "$other-linux-gnu-gcc" >/dev/null; then
-    build "$other" "$other-linux-gnu-gcc" "$@"
+for machine in x86_64 aarch64; do
+  if cc=$(compiler "$machine"); then
+    build "$machine" "$cc" "$@"
   else
-    echo "boxes with $other will be worked with sh and tar: install gcc-${other//_/-}-linux-gnu to build a helper for them" >&2
+    echo "boxes with $machine will be worked with sh and tar: install $machine-linux-musl-gcc or $machine-linux-gnu-gcc to build a helper for them" >&2
   fi
 done

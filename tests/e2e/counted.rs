@@ -150,7 +150,6 @@ fn a_warm_run_with_nothing_changed_sends_next_to_nothing() {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
 fn a_warm_run_starts_no_program_here_and_asks_no_provider() {
     let far = Far::new();
     far.run();

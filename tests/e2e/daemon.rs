@@ -1,13 +1,12 @@
 //! The warm daemon: boxes that stay are reached through it, nothing needs it, and it can be killed at any moment.
 
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crabbox_tests::{Call, Room, Sshd, eventually, gone_without};
+use crabbox_tests::{Call, Room, Sshd, eventually};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
@@ -198,7 +197,13 @@ fn what_is_no_daemon_is_done_without_and_left_alone() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn a_stranger_is_turned_away() {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use crabbox_tests::gone_without;
+
     let house = House::new();
     house.warm();
     let socket = PathBuf::from(house.status()["socket"].as_str().unwrap());

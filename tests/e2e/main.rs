@@ -15,6 +15,7 @@ mod blacksmith_kit;
 mod clouds;
 #[cfg(target_os = "linux")]
 mod containers;
+#[cfg(target_os = "linux")]
 mod counted;
 mod daemon;
 mod daytona;

@@ -4,12 +4,9 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use crabbox_tests::{Call, Room, binary, eventually, holders, memory_holds, minds_below, unproven};
-use rustix::process::Signal;
+use crabbox_tests::{Room, binary, holders};
 
 const CANARY: &str = "c4n4ry-77";
 
@@ -73,68 +70,78 @@ fn a_providers_secret_reaches_its_service_and_nothing_else() {
     }
 }
 
-/// A provider that has asked its service, which waits before it answers.
-struct Held {
-    room: Room,
-    repo: PathBuf,
-    asked: Receiver<()>,
-    go_on: Sender<()>,
-    served: JoinHandle<String>,
-}
-
-fn held() -> Held {
-    let (ask, asked) = channel();
-    let (go_on, wait) = channel();
-    let (url, served) = service_after(move || {
-        ask.send(()).unwrap();
-        wait.recv().unwrap();
-    });
-    let (room, repo) = asking(&url, "    sealed: cmd:printf 'c4n4ry-%s' 77\n");
-    Held { room, repo, asked, go_on, served }
-}
-
-#[test]
+/// What memory has of it, as the system shows it.
 #[cfg(target_os = "linux")]
-fn a_providers_secret_is_in_no_memory_but_crabboxs_own() {
-    let Held { room, repo, asked, go_on, served } = held();
-    let running = room.crabbox(&repo, ["doctor", "--json"]).start();
-    asked.recv_timeout(Duration::from_secs(20)).unwrap();
-    let pid = running.pid().as_raw_nonzero().get().cast_unsigned();
-    assert!(memory_holds(pid, CANARY), "it is sending it: the search finds nothing");
-    let (knowing, seen) = minds_below(pid, CANARY);
-    assert_eq!(knowing, [] as [String; 0]);
-    assert!(seen > 0, "the provider runs");
-    go_on.send(()).unwrap();
-    assert_eq!(served.join().unwrap(), format!("Bearer {CANARY}"));
-    let _ = running.wait().expect(0);
-}
+mod memory {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Duration;
 
-#[test]
-#[cfg(target_os = "linux")]
-fn a_crash_leaves_no_dump_of_the_memory_with_a_secret() {
-    let dumps = |repo: &Path| {
-        fs::read_dir(repo)
-            .unwrap()
-            .any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with("core"))
-    };
-    let anywhere = ["-c", "ulimit -c unlimited && exec \"$0\" \"$@\""];
-    let Held { room, repo, asked, go_on, served } = held();
-    let running = room.crabbox(&repo, ["doctor"]).through("/bin/sh", anywhere).start();
-    asked.recv_timeout(Duration::from_secs(20)).unwrap();
-    running.signal(Signal::ABORT);
-    let ended = running.wait();
-    assert_eq!(ended.code, 128 + 6, "{ended}");
-    assert!(!dumps(&repo));
-    go_on.send(()).unwrap();
-    let _ = served.join();
-    let other = Call::new("/bin/sleep", &repo).arg("5").through("/bin/sh", anywhere).start();
-    eventually("it sleeps", Duration::from_secs(5), || {
-        fs::read(format!("/proc/{}/comm", other.pid())).is_ok_and(|name| name == b"sleep\n")
-    });
-    other.signal(Signal::ABORT);
-    let _ = other.wait();
-    if !dumps(&repo) {
-        unproven("that a crash of crabbox leaves no core dump: nothing leaves one here");
+    use crabbox_tests::{Call, eventually, memory_holds, minds_below, unproven};
+    use rustix::process::Signal;
+
+    use super::*;
+
+    /// A provider that has asked its service, which waits before it answers.
+    struct Held {
+        room: Room,
+        repo: PathBuf,
+        asked: Receiver<()>,
+        go_on: Sender<()>,
+        served: JoinHandle<String>,
+    }
+
+    fn held() -> Held {
+        let (ask, asked) = channel();
+        let (go_on, wait) = channel();
+        let (url, served) = service_after(move || {
+            ask.send(()).unwrap();
+            wait.recv().unwrap();
+        });
+        let (room, repo) = asking(&url, "    sealed: cmd:printf 'c4n4ry-%s' 77\n");
+        Held { room, repo, asked, go_on, served }
+    }
+
+    #[test]
+    fn a_providers_secret_is_in_no_memory_but_crabboxs_own() {
+        let Held { room, repo, asked, go_on, served } = held();
+        let running = room.crabbox(&repo, ["doctor", "--json"]).start();
+        asked.recv_timeout(Duration::from_secs(20)).unwrap();
+        let pid = running.pid().as_raw_nonzero().get().cast_unsigned();
+        assert!(memory_holds(pid, CANARY), "it is sending it: the search finds nothing");
+        let (knowing, seen) = minds_below(pid, CANARY);
+        assert_eq!(knowing, [] as [String; 0]);
+        assert!(seen > 0, "the provider runs");
+        go_on.send(()).unwrap();
+        assert_eq!(served.join().unwrap(), format!("Bearer {CANARY}"));
+        let _ = running.wait().expect(0);
+    }
+
+    #[test]
+    fn a_crash_leaves_no_dump_of_the_memory_with_a_secret() {
+        let dumps = |repo: &Path| {
+            fs::read_dir(repo)
+                .unwrap()
+                .any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with("core"))
+        };
+        let anywhere = ["-c", "ulimit -c unlimited && exec \"$0\" \"$@\""];
+        let Held { room, repo, asked, go_on, served } = held();
+        let running = room.crabbox(&repo, ["doctor"]).through("/bin/sh", anywhere).start();
+        asked.recv_timeout(Duration::from_secs(20)).unwrap();
+        running.signal(Signal::ABORT);
+        let ended = running.wait();
+        assert_eq!(ended.code, 128 + 6, "{ended}");
+        assert!(!dumps(&repo));
+        go_on.send(()).unwrap();
+        let _ = served.join();
+        let other = Call::new("/bin/sleep", &repo).arg("5").through("/bin/sh", anywhere).start();
+        eventually("it sleeps", Duration::from_secs(5), || {
+            fs::read(format!("/proc/{}/comm", other.pid())).is_ok_and(|name| name == b"sleep\n")
+        });
+        other.signal(Signal::ABORT);
+        let _ = other.wait();
+        if !dumps(&repo) {
+            unproven("that a crash of crabbox leaves no core dump: nothing leaves one here");
+        }
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
 
 use crabbox_plugin_sdk::testkit::replay_binary;
 use crabbox_tests::{ISLO_KEY, Room, Sshd, binary};
@@ -48,11 +47,12 @@ fn a_transcript_has_no_secret_no_value_of_a_variable_and_no_content() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn a_transcript_has_nothing_of_the_private_key_a_machine_is_given() {
     let sky = crate::hetzner::Sky::new();
     let file = sky.room.at("said.jsonl");
     let words = ["run", "--plugin-transcript", file.to_str().unwrap(), "--", "true"];
-    let _ = sky.crabbox(&words).limit(Duration::from_secs(90)).ok();
+    let _ = sky.crabbox(&words).limit(std::time::Duration::from_secs(90)).ok();
     let text = fs::read_to_string(&file).unwrap();
     assert!(text.contains("\"userData\":\"[redacted]\""), "{text}");
     assert!(text.contains("user_data") && !text.contains("PRIVATE KEY"), "{text}");

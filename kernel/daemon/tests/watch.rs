@@ -1,7 +1,7 @@
 //! A look at only what the watcher names finds what a look at everything finds, whatever happens meanwhile.
 
-#![expect(clippy::unwrap_used, reason = "a step that cannot be made fails the test")]
 #![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a step that cannot be made fails the test")]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -243,6 +243,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
     fn an_ignore_file_that_is_a_pipe_is_refused_and_not_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join(IGNORE_FILE), 0o600.into()).unwrap();

@@ -364,6 +364,7 @@ fn a_manifest_survives_its_text_form_and_nothing_less_than_all_of_it() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn a_file_that_is_swapped_for_a_link_or_a_pipe_is_neither_followed_nor_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let [file, link, pipe] = ["file", "link", "pipe"].map(|name| dir.path().join(name));
