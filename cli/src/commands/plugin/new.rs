@@ -77,6 +77,7 @@ const GO: Template = Template {
         piece!("templates/go/go.mod", "go.mod", false),
         piece!("templates/go/provider.go", "provider.go", false),
         piece!("go/crabbox_plugin.go", "crabbox_plugin.go", false),
+        piece!("go/crabbox_plugin_wasip1.go", "crabbox_plugin_wasip1.go", false),
     ],
     build: Some("go build -o provider ."),
 };
