@@ -15,6 +15,7 @@ use crate::digest::{Content, content};
 use crate::policy::Policy;
 use crate::shelf::{Shelf, Standing};
 use crate::sign::{self, Signature};
+use crate::sound::sound;
 use crate::vet::{Proposal, propose};
 use crate::{discover, lock, package};
 
@@ -87,6 +88,7 @@ impl Candidate {
         if entry.runtime.is_none() {
             return Err(entry.unusable());
         }
+        sound(&self.entries)?;
         let signer = self.signature.as_ref().map(|signature| match signature.is_new {
             true => format!("{}, seen for the first time", signature.key),
             false => signature.key.clone(),
