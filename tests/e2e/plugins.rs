@@ -201,6 +201,24 @@ fn a_plugin_that_nobody_could_use_is_neither_packed_nor_proposed() {
 }
 
 #[test]
+fn what_the_kit_is_told_wrongly_is_refused_with_what_would_be_right() {
+    let (room, repo, folder) = made("python", "rack");
+    let folder = folder.display().to_string();
+    for (option, value, right) in [
+        ("--set", "row=1", "hint: its settings: root, greeting"),
+        ("--cassette", "/no/such/file", "with --cassette"),
+        ("--junit", "/no/such/file", "with --junit"),
+        ("--only", "Z", "names every check"),
+    ] {
+        let words = ["plugin", "test", &folder, option, value];
+        let words =
+            words.into_iter().chain(["--only", "M1"].into_iter().filter(|_| option != "--only"));
+        let refused = run(&room, &repo, &words.collect::<Vec<_>>());
+        assert!(refused.code != 0 && refused.err().contains(right), "{refused}");
+    }
+}
+
+#[test]
 fn a_plugin_is_not_begun_under_a_name_that_its_manifest_could_not_have() {
     let room = Room::new();
     for words in

@@ -34,7 +34,9 @@ pub struct Candidate {
 impl Candidate {
     /// Opens a folder or a package; `source` is what the lock says of where it came from.
     pub fn open(path: &Path, source: &str, shelf: &Shelf, programs: &Path) -> Result<Self> {
-        let unreadable = |e: std::io::Error| failed("cannot read", path, &e);
+        let unreadable = |e: std::io::Error| {
+            failed("cannot read", path, &e).hint("name a folder or a package that you may read")
+        };
         let facts = path.metadata().map_err(unreadable)?;
         let (unpacked, folder) = match facts.is_dir() {
             true => (None, path.canonicalize().map_err(unreadable)?),
