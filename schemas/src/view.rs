@@ -261,7 +261,7 @@ pub struct PluginRow {
     pub version: String,
     /// The providers it offers.
     pub providers: Vec<String>,
-    /// `developer`, `user`, `system` or `bundled`.
+    /// `developer`, `user`, `system`, `bundled`, or `elsewhere` for a folder or package that is not installed.
     pub place: String,
     /// `stdio`, `wasm`, `wasi-stdio` or `native`; in words when nothing of it runs here.
     pub runtime: String,

@@ -1,6 +1,7 @@
 //! Plugins of one's own: begun, dropped in, agreed to, installed, changed and removed, without rebuilding crabbox.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -122,6 +123,102 @@ fn a_package_made_in_its_own_folder_is_no_part_of_itself() {
 }
 
 #[test]
+fn what_a_folder_or_a_package_is_can_be_asked_before_it_is_installed() {
+    let (room, repo, folder) = made("python", "rack");
+    let folder = folder.display().to_string();
+    let package = room.at("rack.cbxplugin").display().to_string();
+    ends(&room, &repo, &["plugin", "pack", &folder, "--output", &package], 0);
+    for path in [&folder, &package] {
+        let info = run(&room, &repo, &["plugin", "info", "--json", path]).expect(0).json();
+        let said = [&info["id"], &info["place"], &info["standing"], &info["folder"]];
+        assert_eq!(said, ["example.dev/rack", "elsewhere", "asks", path.as_str()], "{info}");
+    }
+    assert!(!run(&room, &repo, &["plugin", "list"]).out().contains("rack"));
+    let nowhere = "./no-such-folder";
+    for (command, what) in [("info", "folder or package ./no-such"), ("pack", "there is no folder")]
+    {
+        let refused = run(&room, &repo, &["plugin", command, nowhere]).expect(4);
+        assert!(refused.err().contains(what), "{refused}");
+        let other = run(&room, &repo, &["plugin", command, "."]).expect(4);
+        assert!(other.err().contains("it has no crabbox-plugin.toml"), "{other}");
+    }
+}
+
+#[test]
+fn a_package_that_was_damaged_on_its_way_is_refused() {
+    let (room, repo, folder) = made("python", "rack");
+    let package = room.at("rack.cbxplugin").display().to_string();
+    let folder = folder.display().to_string();
+    ends(&room, &repo, &["plugin", "pack", &folder, "--output", &package], 0);
+    let good = fs::read(&package).unwrap();
+    for at in (20..good.len()).step_by(good.len() / 16) {
+        let mut damaged = good.clone();
+        damaged[at] ^= 0x10;
+        fs::write(&package, damaged).unwrap();
+        let refused = run(&room, &repo, &["plugin", "info", &package]).expect(2);
+        assert!(refused.err().contains("no usable plugin package"), "byte {at}: {refused}");
+    }
+}
+
+#[test]
+fn of_two_versions_in_one_place_the_one_that_counts_is_named() {
+    let (room, repo, folder) = made("python", "rack");
+    let shelf = PathBuf::from(run(&room, &repo, &["plugin", "path"]).expect(0).out().trim());
+    copy(&folder, &shelf.join("one"));
+    copy(&folder, &shelf.join("two"));
+    let listed = run(&room, &repo, &["plugin", "list"]).expect(0);
+    assert_eq!(listed.out().matches("example.dev/rack").count(), 1, "{listed}");
+    let told =
+        format!("{} counts, not {}", shelf.join("one").display(), shelf.join("two").display());
+    assert!(listed.err().contains(&told), "{listed}");
+}
+
+#[test]
+fn a_plugin_that_nobody_could_use_is_neither_packed_nor_proposed() {
+    let (room, repo, folder) = made("python", "rack");
+    let (manifest, settings, program) =
+        ("crabbox-plugin.toml", "config.schema.json", folder.join("provider.py"));
+    let one_of = r#"{"type": "object", "properties": {"row": {"oneOf": []}}}"#;
+    let newer = fs::read_to_string(folder.join(manifest)).unwrap().replace("[\"1\"]", "[\"7\"]");
+    let text = folder.display().to_string();
+    let refused = |what: &str| {
+        for words in [["plugin", "pack"], ["plugin", "install"]] {
+            let ended = run(&room, &repo, &[words[0], words[1], &text]);
+            assert!(ended.code != 0 && ended.err().contains(what), "{ended}");
+            assert!(ended.err().contains("hint: "), "{ended}");
+        }
+    };
+    for (file, bad, what) in [(manifest, &*newer, "protocol 7"), (settings, one_of, "oneOf")] {
+        let good = fs::read(folder.join(file)).unwrap();
+        fs::write(folder.join(file), bad).unwrap();
+        refused(what);
+        fs::write(folder.join(file), good).unwrap();
+    }
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o644)).unwrap();
+    refused("provider.py cannot be executed");
+    fs::remove_file(&program).unwrap();
+    refused("provider.py is not there");
+}
+
+#[test]
+fn what_the_kit_is_told_wrongly_is_refused_with_what_would_be_right() {
+    let (room, repo, folder) = made("python", "rack");
+    let folder = folder.display().to_string();
+    for (option, value, right) in [
+        ("--set", "row=1", "hint: its settings: root, greeting"),
+        ("--cassette", "/no/such/file", "with --cassette"),
+        ("--junit", "/no/such/file", "with --junit"),
+        ("--only", "Z", "names every check"),
+    ] {
+        let words = ["plugin", "test", &folder, option, value];
+        let words =
+            words.into_iter().chain(["--only", "M1"].into_iter().filter(|_| option != "--only"));
+        let refused = run(&room, &repo, &words.collect::<Vec<_>>());
+        assert!(refused.code != 0 && refused.err().contains(right), "{refused}");
+    }
+}
+
+#[test]
 fn a_plugin_is_not_begun_under_a_name_that_its_manifest_could_not_have() {
     let room = Room::new();
     for words in
@@ -223,9 +320,20 @@ fn an_installed_package_is_listed_verified_updated_and_removed() {
     let whole = run(&room, &repo, &["plugin", "verify", "--json"]).expect(0).json();
     assert_eq!(whole["plugins"][0]["state"], "whole", "running it leaves nothing in it: {whole}");
     ends(&room, &repo, &["plugin", "update", "example.dev/rack"], 0);
-    ends(&room, &repo, &["plugin", "remove", "example.dev/rack"], 0);
-    ends(&room, &repo, &["run", "--provider", "rack", "--", "true"], 2);
+    ends(&room, &repo, &["warmup", "--provider", "rack", "--slug", "keepsake"], 0);
+    let removed = run(&room, &repo, &["plugin", "remove", "example.dev/rack"]).expect(0);
+    assert!(removed.out().contains("gone: keepsake"), "{removed}");
+    let new_box = ["run", "--provider", "rack", "--", "true"];
+    let _ = run(&room, &repo, &new_box).expect(2).says(&["was removed", "claims list"]);
+    let used = run(&room, &repo, &["run", "-q", "--id", "keepsake", "--", "echo", "two"]);
+    assert_eq!(used.expect(0).out(), "two\n");
     assert!(!run(&room, &repo, &["plugin", "list"]).out().contains("rack"));
+    let others = run(&room, &repo, &["list"]).expect(0);
+    assert!(others.err().contains("of other providers: keepsake (rack); "), "{others}");
+    let still = run(&room, &repo, &["list", "--provider", "rack"]).expect(0);
+    assert!(still.out().contains("keepsake") && !still.err().contains("other"), "{still}");
+    ends(&room, &repo, &["stop", "keepsake"], 0);
+    ends(&room, &repo, &["list", "--provider", "rack"], 2);
 }
 
 #[test]
@@ -292,6 +400,9 @@ fn a_stored_plugin_that_was_changed_is_neither_run_nor_agreed_to_anew() {
     fs::write(copy.join("__pycache__/crabbox_plugin.pyc"), "x").unwrap();
     let state = run(&room, &repo, &["plugin", "verify"]).expect(1);
     assert!(state.out().contains("example.dev/rack 0.1.0: changed"), "{state}");
+    assert!(state.err().contains("plugin remove ID"), "{state}");
+    let told = run(&room, &repo, &["plugin", "verify", "--json"]).expect(1).json();
+    assert_eq!(told["plugins"][0]["state"], "changed", "one document, and no other: {told}");
     fs::remove_dir_all(copy.join("__pycache__")).unwrap();
     ends(&room, &repo, &["plugin", "verify"], 0);
     let program = copy.join("provider.py");

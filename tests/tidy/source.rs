@@ -1,10 +1,14 @@
 //! How a source file looks: a first sentence, and no tail.
 
-use crate::{is_test, report, rust_files, without_tests};
+use std::fs;
+
+use crate::{is_test, report, root, rust_files, without_tests};
 
 const FILE_LINES: usize = 600;
 const TEST_FILE_LINES: usize = 800;
 const FUNCTION_LINES: usize = 80;
+const HELPER_LINES: usize = 200;
+const HELPER_WIDTH: usize = 124;
 
 #[test]
 fn every_file_begins_with_a_sentence() {
@@ -40,6 +44,22 @@ fn no_function_grows_a_tail() {
         }
     }
     report(&broken, "give the steps names");
+}
+
+/// What a provider's author copies and can read in one sitting, in each language.
+#[test]
+fn the_helper_of_each_language_is_one_short_file() {
+    let helpers = ["python/crabbox_plugin.py", "node/crabbox-plugin.mjs", "go/crabbox_plugin.go"];
+    let mut broken = Vec::new();
+    for helper in helpers {
+        let text = fs::read_to_string(root().join("plugin-sdk").join(helper)).expect(helper);
+        let lines = text.lines().count();
+        let widest = text.lines().map(|line| line.chars().count()).max().unwrap_or_default();
+        if lines > HELPER_LINES || widest > HELPER_WIDTH {
+            broken.push(format!("{helper}: {lines} lines, the longest of {widest} characters"));
+        }
+    }
+    report(&broken, &format!("at most {HELPER_LINES} lines of {HELPER_WIDTH} characters"));
 }
 
 /// Name and body length of each function, relying on rustfmt: the closing brace stands alone under the `fn`.

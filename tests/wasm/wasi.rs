@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crabbox_plugin_sdk::testkit::replay_command;
-use crabbox_tests::Room;
+use crabbox_tests::{Room, binaries, unproven};
 
 use crate::guest::{ECHO, HELLO, Stage, call, command_guests, shared_cache};
 
@@ -113,6 +113,49 @@ path = "toy.wasm"
 [grants]
 powers = ["files"]
 "#;
+
+#[test]
+fn a_provider_in_go_passes_the_kit_as_a_program_and_as_a_command() {
+    let Some(go) = std::env::var_os("CRABBOX_TEST_GO") else {
+        return unproven("a WASI command in Go (CRABBOX_TEST_GO names no Go of 1.21 or newer)");
+    };
+    let room = Room::new();
+    let folder = room.at("toy");
+    fs::create_dir(&folder).unwrap();
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for file in [
+        "plugin-sdk/go/crabbox_plugin.go",
+        "plugin-sdk/go/crabbox_plugin_wasip1.go",
+        "plugin-sdk/templates/go/go.mod",
+        "tests/fixtures/wasi-go/provider.go",
+    ] {
+        let file = top.join(file);
+        fs::copy(&file, folder.join(file.file_name().unwrap())).unwrap();
+    }
+    let asks_the_host = TOY.replace("powers = [\"files\"]", "");
+    let program = "[[artifact]]\nruntime = \"stdio\"\npath = \"toy\"\n\n[grants]";
+    let manifest = asks_the_host.replace("[grants]", program);
+    fs::write(folder.join("crabbox-plugin.toml"), manifest).unwrap();
+    for (made, machine) in
+        [("toy", &[][..]), ("toy.wasm", &[("GOOS", "wasip1"), ("GOARCH", "wasm")])]
+    {
+        let mut build = room.call(&go).args(["build", "-o", made, "."]).dir(&folder);
+        for (name, value) in machine {
+            build = build.env(name, value);
+        }
+        build = build.env("GOCACHE", binaries().join("go-cache")).env("GOTOOLCHAIN", "local");
+        let _ = build.limit(Duration::from_secs(280)).ok();
+    }
+    for (runtime, least) in [("stdio", 50), ("wasi-stdio", 55)] {
+        let words = ["plugin", "test", "--json", "--patience", "10", "--runtime", runtime, "toy"];
+        let cache = shared_cache().display().to_string();
+        let call = room.crabbox(room.path(), words).env("XDG_CACHE_HOME", cache);
+        let ended = call.limit(Duration::from_secs(300)).run().expect(0);
+        let told = &ended.json()["providers"][0];
+        assert_eq!((&told["runtime"], &told["failed"]), (&runtime.into(), &0.into()), "{ended}");
+        assert!(told["passed"].as_u64() >= Some(least), "{ended}");
+    }
+}
 
 #[test]
 fn a_core_module_is_no_component() {

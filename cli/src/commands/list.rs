@@ -2,10 +2,14 @@
 
 use crabbox_kernel::error::Result;
 use crabbox_kernel::ports::Provider;
+use crabbox_schemas::claim::Claim;
 use crabbox_schemas::view::ClaimsView;
 
 use crate::context::Context;
 use crate::views;
+
+/// How many boxes of other providers are named.
+const NAMED: usize = 5;
 
 /// List the provider's boxes
 ///
@@ -46,6 +50,9 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
         ctx.terminal.warn("the provider could not list everything");
     }
     let claims = ctx.claims().all().0;
+    if let Some(line) = elsewhere(&claims, &provider) {
+        ctx.terminal.err(&line);
+    }
     let entries: Vec<_> = leases
         .iter()
         .map(|lease| {
@@ -65,6 +72,19 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
         .collect();
     ctx.terminal.table(&["LEASE", "SLUG", "PROVIDER", "STATUS", "TYPE", "HOST", ""], &rows);
     Ok(0)
+}
+
+/// What is leased from others than the provider that was asked.
+fn elsewhere(claims: &[Claim], asked: &str) -> Option<String> {
+    let others = claims.iter().filter(|claim| claim.provider != asked);
+    let named: Vec<_> = others.map(|c| format!("{} ({})", c.slug, c.provider)).collect();
+    let shown = named.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    let more = match named.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let all = "`crabbox claims list` shows every lease, `crabbox stop NAME` ends one";
+    (!named.is_empty()).then(|| format!("not listed, of other providers: {shown}{more}; {all}"))
 }
 
 /// Lists claims.

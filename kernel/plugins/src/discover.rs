@@ -70,26 +70,41 @@ impl Places {
 pub fn discover(places: &Places) -> Catalog {
     let mut catalog = Catalog::default();
     let mut index = Index::open(places.index.as_deref());
-    let mut seen: Vec<(PathBuf, Option<String>)> = Vec::new();
+    let mut seen: Vec<(PathBuf, Place, Option<String>)> = Vec::new();
     let mut shelves = Shelves::default();
     for (folder, place) in places.all() {
         let real = shelves.real(folder);
-        if seen.iter().any(|(folder, _)| *folder == real) {
+        if seen.iter().any(|(folder, ..)| *folder == real) {
             continue;
         }
         let found = owned(&real, place).and_then(|()| index.read(&real));
         let id = found.as_ref().ok().map(|known| known.manifest.id.clone());
-        match found {
+        let before = seen.iter().find(|(.., known)| id.is_some() && *known == id);
+        match (found, before) {
+            (Ok(known), Some((other, theirs, _))) if *theirs == place => {
+                catalog.problems.push(twice(&known.manifest.id, other, &real));
+            }
             // The same plugin in a better place counts.
-            Ok(_) if seen.iter().any(|(_, known)| *known == id) => {}
-            Ok(known) => catalog.entries.extend(entries(known, &real, place, &places.programs)),
-            Err(problem) => catalog.problems.push(problem),
+            (Ok(_), Some(_)) => {}
+            (Ok(known), None) => {
+                catalog.entries.extend(entries(known, &real, place, &places.programs));
+            }
+            (Err(problem), _) => catalog.problems.push(problem),
         }
-        seen.push((real, id));
+        seen.push((real, place, id));
     }
     index.close();
     catalog.entries.sort_by(|a, b| a.provider.name.cmp(&b.provider.name));
     catalog
+}
+
+fn twice(id: &str, counts: &Path, other: &Path) -> KernelError {
+    let (counts, other) = (counts.display(), other.display());
+    KernelError::new(
+        ErrorCode::Conflict,
+        format!("{id} is there twice: {counts} counts, not {other}"),
+    )
+    .hint("remove the folder that you do not want")
 }
 
 /// Folders of folders by their real paths; most plugins lie side by side.

@@ -15,6 +15,7 @@ use crate::digest::{Content, content};
 use crate::policy::Policy;
 use crate::shelf::{Shelf, Standing};
 use crate::sign::{self, Signature};
+use crate::sound::sound;
 use crate::vet::{Proposal, propose};
 use crate::{discover, lock, package};
 
@@ -33,7 +34,9 @@ pub struct Candidate {
 impl Candidate {
     /// Opens a folder or a package; `source` is what the lock says of where it came from.
     pub fn open(path: &Path, source: &str, shelf: &Shelf, programs: &Path) -> Result<Self> {
-        let unreadable = |e: std::io::Error| failed("cannot read", path, &e);
+        let unreadable = |e: std::io::Error| {
+            failed("cannot read", path, &e).hint("name a folder or a package that you may read")
+        };
         let facts = path.metadata().map_err(unreadable)?;
         let (unpacked, folder) = match facts.is_dir() {
             true => (None, path.canonicalize().map_err(unreadable)?),
@@ -87,6 +90,7 @@ impl Candidate {
         if entry.runtime.is_none() {
             return Err(entry.unusable());
         }
+        sound(&self.entries)?;
         let signer = self.signature.as_ref().map(|signature| match signature.is_new {
             true => format!("{}, seen for the first time", signature.key),
             false => signature.key.clone(),

@@ -23,6 +23,7 @@ mod schema;
 mod settings;
 mod shelf;
 mod sign;
+mod sound;
 #[cfg(test)]
 mod subset;
 mod vet;

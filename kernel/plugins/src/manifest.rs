@@ -15,12 +15,26 @@ const LONGEST: u64 = 256 * 1024;
 
 /// Reads and checks one manifest.
 pub fn read(path: &Path) -> Result<Manifest> {
-    let text = crate::index::text(path, LONGEST).map_err(|e| bad(path).because(&e))?;
+    let text = crate::index::text(path, LONGEST).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => none(path),
+        _ => bad(path).because(&e),
+    })?;
     let manifest: Manifest = toml::from_str(&text).map_err(|e| bad(path).because(&e))?;
     match problem(&manifest) {
         Some(problem) => Err(KernelError { causes: vec![problem], ..bad(path) }),
         None => Ok(manifest),
     }
+}
+
+/// There is no manifest, because there is no folder, or because it is another folder.
+fn none(path: &Path) -> KernelError {
+    let folder = path.parent().unwrap_or(path);
+    let what = match folder.is_dir() {
+        true => format!("there is no plugin in {}: it has no {FILE}", folder.display()),
+        false => format!("there is no folder {}", folder.display()),
+    };
+    KernelError::new(ErrorCode::NotFound, what)
+        .hint(format!("name a folder with {FILE} in it; `crabbox plugin new` begins one"))
 }
 
 fn bad(path: &Path) -> KernelError {

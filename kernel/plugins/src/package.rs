@@ -8,8 +8,9 @@ use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::state::{failed, make_dir};
 use crabbox_schemas::error::ErrorCode;
 
-use crate::digest;
-use crate::manifest;
+use crate::catalog::Place;
+use crate::sound::{complete, sound};
+use crate::{digest, discover, manifest};
 
 /// How the file's name ends.
 pub const EXTENSION: &str = "cbxplugin";
@@ -20,13 +21,17 @@ const MOST_FILES: usize = 20_000;
 /// Compression that is worth its time once.
 const ZSTD_LEVEL: i32 = 19;
 
-/// Packs a folder: equal folders give equal packages, wherever and whenever they are packed.
+/// Packs a folder: equal folders give equal packages, wherever and whenever they are packed. What nobody could use is
+/// not packed.
 pub fn pack(folder: &Path, out: &mut dyn Write) -> Result<()> {
-    manifest::read(&folder.join(manifest::FILE))?;
+    let entries = discover::load(folder, Place::User, folder)?;
+    sound(&entries)?;
+    entries.first().map_or(Ok(()), |entry| complete(folder, &entry.manifest))?;
     let mut files = digest::content(folder)?.files;
     files.sort_by_key(|item| (item.path != manifest::FILE, item.path.clone()));
     let fault = |e: std::io::Error| failed("cannot pack", folder, &e);
-    let zstd = zstd::Encoder::new(out, ZSTD_LEVEL).map_err(fault)?;
+    let mut zstd = zstd::Encoder::new(out, ZSTD_LEVEL).map_err(fault)?;
+    zstd.include_checksum(true).map_err(fault)?;
     let mut tar = tar::Builder::new(zstd);
     for item in files {
         let mut file = File::open(folder.join(&item.path)).map_err(fault)?;
@@ -75,6 +80,8 @@ pub(crate) fn unpack(package: impl Read, folder: &Path) -> Result<()> {
         fs::set_permissions(&to, std::os::unix::fs::PermissionsExt::from_mode(mode))
             .map_err(fault)?;
     }
+    // The sum over all of it comes last.
+    std::io::copy(&mut tar.into_inner(), &mut std::io::sink()).map_err(|e| bad(&e.to_string()))?;
     match count {
         0 => Err(bad("it is empty")),
         _ => Ok(()),

@@ -153,14 +153,19 @@ fn shout(kebab: &str) -> String {
     kebab.replace('-', "_").to_ascii_uppercase()
 }
 
+/// Checks the schema of a provider's settings.
+pub(crate) fn check_schema(entry: &Entry) -> Result<()> {
+    let Some(beyond) = schema::beyond(entry.schema()) else { return Ok(()) };
+    let name = &entry.provider.name;
+    let what = format!("the {name} plugin's settings schema is unusable: {beyond}");
+    Err(KernelError::new(ErrorCode::Config, what)
+        .hint("docs/protocol.md, \"The manifest\", lists the keywords; its author can check more in config.validate"))
+}
+
 /// Checks a provider's settings; the error points at the first setting that is wrong.
 pub fn check(entry: &Entry, config: &Map<String, Value>) -> Result<()> {
     let name = &entry.provider.name;
-    if let Some(beyond) = schema::beyond(entry.schema()) {
-        let what = format!("the {name} plugin's settings schema is unusable: {beyond}");
-        return Err(KernelError::new(ErrorCode::Config, what)
-            .hint("docs/protocol.md, \"The manifest\", lists the keywords; its author can check more in config.validate"));
-    }
+    check_schema(entry)?;
     if let Some(wrong) = schema::mismatch(entry.schema(), &Value::Object(config.clone())) {
         let what = format!("bad setting for provider {name}: {wrong}");
         return Err(KernelError::new(ErrorCode::Config, what)

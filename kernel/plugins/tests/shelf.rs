@@ -230,6 +230,8 @@ fn a_signed_publisher_stays_with_its_key() {
     let second = package("second");
     desk.open(&second).unwrap();
     fs::OpenOptions::new().append(true).open(&second).unwrap().write_all(b"x").unwrap();
+    assert_eq!(desk.open(&second).unwrap_err().code, ErrorCode::Config);
+    fs::copy(&first, &second).unwrap();
     assert_eq!(desk.open(&second).unwrap_err().code, ErrorCode::PluginUntrusted);
     fs::remove_file(desk.dir.path().join("second.cbxplugin.minisig")).unwrap();
     let error = desk.open(&desk.dir.path().join("second.cbxplugin")).unwrap_err();

@@ -25,25 +25,23 @@ type Lease struct {
 }
 
 type toyPlatform struct {
-	root, greeting string
+	root, greeting, path, home string
 }
 
-func open(config json.RawMessage) (map[string]Method, error) {
-	var settings struct{ Root, Greeting string }
-	if err := json.Unmarshal(config, &settings); err != nil {
-		return nil, Fail("invalid_config", "not-started", "the settings do not fit: %v", err)
+func open(instance JSON) (map[string]Method, error) {
+	t := &toyPlatform{root: At[string](instance, "config", "root"), greeting: At[string](instance, "config", "greeting"),
+		path: At[string](instance, "user", "path"), home: At[string](instance, "user", "home")}
+	if t.root == "" {
+		t.root = os.Getenv("CRABBOX_STATE_DIR")
 	}
-	if settings.Root == "" {
-		settings.Root = os.Getenv("CRABBOX_STATE_DIR")
-	}
-	t := &toyPlatform{filepath.Join(settings.Root, "boxes"), settings.Greeting}
+	t.root = filepath.Join(t.root, "boxes")
 	return map[string]Method{"config.validate": nothing, "doctor": doctor, "run.warmup": t.warmup, "run.start": t.start,
 		"run.list": t.list, "run.status": t.status, "run.stop": t.stop}, nil
 }
 
-func nothing(*Call, json.RawMessage) (any, error) { return M{}, nil }
+func nothing(*Call, JSON) (any, error) { return M{}, nil }
 
-func doctor(*Call, json.RawMessage) (any, error) { return M{"checks": []M{}}, nil }
+func doctor(*Call, JSON) (any, error) { return M{"checks": []M{}}, nil }
 
 // One folder is one box; `box.json` in it is its label.
 
@@ -67,16 +65,9 @@ func (t *toyPlatform) boxes() []*Lease {
 	return boxes
 }
 
-func (t *toyPlatform) warmup(call *Call, params json.RawMessage) (any, error) {
-	var p struct {
-		Desired Lease
-		Labels  map[string]string
-	}
-	if err := json.Unmarshal(params, &p); err != nil {
-		return nil, err
-	}
-	lease := p.Desired
-	lease.CloudID, lease.Status, lease.ServerType, lease.Labels = lease.LeaseID, "ready", "folder", p.Labels
+func (t *toyPlatform) warmup(call *Call, params JSON) (any, error) {
+	lease, labels := At[Lease](params, "desired"), At[map[string]string](params, "labels")
+	lease.CloudID, lease.Status, lease.ServerType, lease.Labels = lease.LeaseID, "ready", "folder", labels
 	folder := filepath.Join(t.root, lease.CloudID)
 	if err := os.MkdirAll(filepath.Join(folder, "work"), 0o755); err != nil {
 		return nil, err
@@ -89,55 +80,40 @@ func (t *toyPlatform) warmup(call *Call, params json.RawMessage) (any, error) {
 	return M{"lease": lease}, os.WriteFile(filepath.Join(folder, "box.json"), text, 0o644)
 }
 
-func (t *toyPlatform) status(_ *Call, params json.RawMessage) (any, error) {
-	var p struct{ ID string }
-	if err := json.Unmarshal(params, &p); err != nil {
-		return nil, err
-	}
+func (t *toyPlatform) status(_ *Call, params JSON) (any, error) {
+	id := At[string](params, "id")
 	for _, box := range t.boxes() {
-		if p.ID == box.LeaseID || p.ID == box.Slug || p.ID == box.Name || p.ID == box.CloudID {
+		if id == box.LeaseID || id == box.Slug || id == box.Name || id == box.CloudID {
 			return M{"lease": box}, nil
 		}
 	}
-	return nil, Fail("not_found", "not-started", "no box %s", p.ID)
+	return nil, Fail("not_found", "not-started", "no box %s", id)
 }
 
-func (t *toyPlatform) list(*Call, json.RawMessage) (any, error) {
+func (t *toyPlatform) list(*Call, JSON) (any, error) {
 	return M{"leases": t.boxes(), "complete": true}, nil
 }
 
-func (t *toyPlatform) stop(_ *Call, params json.RawMessage) (any, error) {
-	var p struct{ Lease, Expected Lease }
-	if err := json.Unmarshal(params, &p); err != nil {
-		return nil, err
-	}
-	folder, box := filepath.Join(t.root, filepath.Base(p.Lease.CloudID)), t.box(p.Lease.CloudID)
+func (t *toyPlatform) stop(_ *Call, params JSON) (any, error) {
+	cloudID, expected := At[string](params, "lease", "cloudId"), At[Lease](params, "expected")
+	folder, box := filepath.Join(t.root, filepath.Base(cloudID)), t.box(cloudID)
 	if box == nil {
 		return M{"outcome": "already_gone"}, os.RemoveAll(folder)
 	}
-	if box.LeaseID != p.Expected.LeaseID || p.Expected.CloudID != "" && p.Expected.CloudID != box.CloudID {
+	if box.LeaseID != expected.LeaseID || expected.CloudID != "" && expected.CloudID != box.CloudID {
 		return nil, Fail("precondition", "not-started", "box %s belongs to lease %s", box.CloudID, box.LeaseID)
 	}
 	return M{"outcome": "released"}, os.RemoveAll(folder)
 }
 
-func (t *toyPlatform) start(call *Call, params json.RawMessage) (any, error) {
-	var p struct {
-		Lease     Lease
-		Workspace string
-		Command   []string
-		Env       map[string]string
-	}
-	if err := json.Unmarshal(params, &p); err != nil {
-		return nil, err
-	}
-	box := t.box(p.Lease.CloudID)
+func (t *toyPlatform) start(call *Call, params JSON) (any, error) {
+	box := t.box(At[string](params, "lease", "cloudId"))
 	if box == nil {
 		return nil, Fail("not_found", "not-started", "the box is gone")
 	}
 	work := filepath.Join(t.root, box.CloudID, "work")
-	if p.Workspace != "" {
-		unpack := exec.Command("tar", "-xf", p.Workspace, "-C", work)
+	if tree := At[string](params, "workspace"); tree != "" {
+		unpack := exec.Command("tar", "-xf", tree, "-C", work)
 		for _, step := range []func() error{
 			func() error { return os.RemoveAll(work) },
 			func() error { return os.Mkdir(work, 0o755) },
@@ -156,10 +132,12 @@ func (t *toyPlatform) start(call *Call, params json.RawMessage) (any, error) {
 	if err := call.Err(); err != nil {
 		return nil, err
 	}
-	command := exec.Command(p.Command[0], p.Command[1:]...)
+	os.Setenv("PATH", t.path) // where programs are looked for
+	words := At[[]string](params, "command")
+	command := exec.Command(words[0], words[1:]...)
 	command.Dir, command.SysProcAttr = work, &syscall.SysProcAttr{Setpgid: true}
-	command.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
-	for name, value := range p.Env {
+	command.Env = []string{"PATH=" + t.path, "HOME=" + t.home}
+	for name, value := range At[map[string]string](params, "env") {
 		command.Env = append(command.Env, name+"="+value)
 	}
 	return follow(call, command)
@@ -212,6 +190,9 @@ func follow(call *Call, command *exec.Cmd) (any, error) {
 }
 
 func main() {
-	Serve(Plugin{ID: "example.dev/toy-platform", Version: "0.1.0", Provider: "toy-platform", Kind: "delegated-run",
-		IdempotentAcquire: true, Open: open})
+	Serve(M{
+		"protocol": "1.0",
+		"plugin":   M{"id": "example.dev/toy-platform", "version": "0.1.0"},
+		"provider": M{"name": "toy-platform", "kind": "delegated-run", "features": []string{}, "idempotentAcquire": true},
+	}, open)
 }

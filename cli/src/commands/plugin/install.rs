@@ -36,11 +36,7 @@ pub(super) async fn run(ctx: &Context, args: &Args) -> Result<i32> {
     }
     let path = ctx.cwd.join(&args.source);
     if !path.exists() {
-        return Err(KernelError::new(
-            ErrorCode::NotFound,
-            format!("there is no folder or package {}", args.source),
-        )
-        .hint("name a folder with crabbox-plugin.toml in it, a .cbxplugin file, or an address"));
+        return Err(super::nothing_at(&args.source));
     }
     let path = path.canonicalize().unwrap_or(path);
     install(ctx, &path, &path.display().to_string(), args.grants.as_deref())

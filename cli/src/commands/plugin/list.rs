@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crabbox_kernel::error::Result;
-use crabbox_plugins::{Entry, Level, Place, Standing, lines};
+use crabbox_plugins::{Candidate, EXTENSION, Entry, Level, Place, Standing, lines};
 use crabbox_schemas::SCHEMA_VERSION;
 use crabbox_schemas::deed::PluginImportsView;
 use crabbox_schemas::manifest::Runtime;
@@ -13,6 +13,17 @@ use crabbox_schemas::view::{PluginGrant, PluginImport, PluginInfo, PluginList, P
 use crate::context::Context;
 
 use super::entries;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  crabbox plugin info example.dev/hetzner
+  crabbox plugin info ./hetzner-1.4.2.cbxplugin
+  crabbox plugin info target/wasm32-wasip2/release/rack.wasm")]
+pub(super) struct InfoArgs {
+    /// Its id, a provider's name, a folder or package that is not installed, or a .wasm file
+    #[arg(value_name = "PLUGIN")]
+    plugin: String,
+}
 
 /// Lists every plugin.
 pub(super) fn list(ctx: &Context) -> Result<i32> {
@@ -108,13 +119,31 @@ fn show(ctx: &Context, imports: &[PluginImport]) {
     }
 }
 
-/// Shows one plugin, or a WebAssembly file.
-pub(super) fn info(ctx: &Context, plugin: &str) -> Result<i32> {
+/// Shows one plugin, known or in a folder or package, or a WebAssembly file.
+pub(super) fn info(ctx: &Context, args: &InfoArgs) -> Result<i32> {
+    let plugin = args.plugin.as_str();
     let path = ctx.cwd.join(plugin);
     if plugin.ends_with(".wasm") && path.is_file() {
         return file(ctx, &path);
     }
-    let all = entries(ctx, plugin)?;
+    match entries(ctx, plugin) {
+        Ok(all) => describe(ctx, &all, None),
+        Err(_) if path.exists() => {
+            let path = path.canonicalize().unwrap_or(path);
+            let source = path.display().to_string();
+            let candidate = Candidate::open(&path, &source, &ctx.shelf, ctx.programs())?;
+            describe(ctx, &candidate.entries().iter().collect::<Vec<_>>(), Some(&source))
+        }
+        // An id begins with a name: this is a path.
+        Err(_) if plugin.starts_with(['.', '/']) || plugin.ends_with(EXTENSION) => {
+            Err(super::nothing_at(plugin))
+        }
+        Err(unknown) => Err(unknown),
+    }
+}
+
+/// Shows what is found in a place, or opened from a `source` that is none.
+fn describe(ctx: &Context, all: &[&Entry], opened: Option<&str>) -> Result<i32> {
     let entry = all[0];
     let manifest = &entry.manifest;
     let grants = lines(entry);
@@ -122,14 +151,19 @@ pub(super) fn info(ctx: &Context, plugin: &str) -> Result<i32> {
         Place::User => Some(ctx.shelf.digest(&entry.folder)?),
         _ => None,
     };
-    let source = ctx.shelf.lock()?.plugins.get(&manifest.id).map(|locked| locked.source.clone());
+    let mut row = row(ctx, all)?;
+    let (mut folder, mut source) = (entry.folder.display().to_string(), None);
+    match opened {
+        Some(from) => (row.place, folder) = ("elsewhere".to_owned(), from.to_owned()),
+        None => source = ctx.shelf.lock()?.plugins.get(&manifest.id).map(|p| p.source.clone()),
+    }
     let info = PluginInfo {
         schema_version: SCHEMA_VERSION,
-        row: row(ctx, &all)?,
+        row,
         description: manifest.description.clone(),
         license: manifest.license.clone(),
         homepage: manifest.homepage.clone(),
-        folder: entry.folder.display().to_string(),
+        folder,
         source,
         files,
         grants_digest: crabbox_plugins::of_grants(&manifest.grants),

@@ -37,7 +37,7 @@ enum PluginCommand {
     /// List plugins: where they are, and whether they may run
     List,
     /// Show what a plugin offers and asks for, or what a .wasm file imports
-    Info(Which),
+    Info(list::InfoArgs),
     /// Install a plugin from a folder, a package, a web address or a registry
     Install(install::Args),
     /// Install a plugin anew from where it came from
@@ -74,7 +74,7 @@ struct Which {
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
     match args.command {
         PluginCommand::List => list::list(ctx),
-        PluginCommand::Info(which) => list::info(ctx, &which.plugin),
+        PluginCommand::Info(args) => list::info(ctx, &args),
         PluginCommand::Install(args) => install::run(ctx, &args).await,
         PluginCommand::Update(which) => install::update(ctx, &which.plugin).await,
         PluginCommand::Remove(which) => remove::run(ctx, &which.plugin),
@@ -133,8 +133,16 @@ fn entries<'a>(ctx: &'a Context, plugin: &str) -> Result<Vec<&'a Entry>> {
     }
 }
 
+/// There is nothing where a path leads.
+fn nothing_at(path: &str) -> KernelError {
+    KernelError::new(ErrorCode::NotFound, format!("there is no folder or package {path}"))
+        .hint("name a folder with crabbox-plugin.toml in it, a .cbxplugin file, or an address")
+}
+
 fn no_plugin(ctx: &Context, plugin: &str) -> KernelError {
     let problems = ctx.catalog.problems.iter().map(ToString::to_string).collect();
     let error = KernelError::new(ErrorCode::NotFound, format!("there is no plugin {plugin}"));
-    KernelError { causes: problems, ..error }.hint("`crabbox plugin list` shows them all")
+    KernelError { causes: problems, ..error }.hint(
+        "`crabbox plugin list` shows them all; one in a folder or package is named by its path",
+    )
 }

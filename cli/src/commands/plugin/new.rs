@@ -77,6 +77,7 @@ const GO: Template = Template {
         piece!("templates/go/go.mod", "go.mod", false),
         piece!("templates/go/provider.go", "provider.go", false),
         piece!("go/crabbox_plugin.go", "crabbox_plugin.go", false),
+        piece!("go/crabbox_plugin_wasip1.go", "crabbox_plugin_wasip1.go", false),
     ],
     build: Some("go build -o provider ."),
 };
@@ -168,7 +169,9 @@ fn sdk_in(folder: &Path) -> Result<String> {
 }
 
 fn write(path: &Path, text: &str, program: bool) -> Result<()> {
-    let fault = |e: std::io::Error| failed("cannot write to", path, &e);
+    let fault = |e: std::io::Error| {
+        failed("cannot write to", path, &e).hint("choose a folder where you may make one")
+    };
     fs::create_dir_all(path.parent().unwrap_or(path)).map_err(fault)?;
     fs::write(path, text).map_err(fault)?;
     let mode = if program { 0o755 } else { 0o644 };

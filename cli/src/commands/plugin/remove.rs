@@ -2,6 +2,7 @@
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_schemas::SCHEMA_VERSION;
+use crabbox_schemas::claim::Claim;
 use crabbox_schemas::deed::{PluginGcView, PluginRemoveView};
 use crabbox_schemas::error::ErrorCode;
 
@@ -22,14 +23,23 @@ pub(super) fn run(ctx: &Context, plugin: &str) -> Result<i32> {
     let mut trust = ctx.shelf.trust()?;
     trust.plugins.retain(|plugin| plugin.id != id);
     ctx.shelf.set_trust(&trust)?;
-    let leases = ctx.pins().iter().filter(|pin| pin.id == id).count();
+    let needed = ctx.pins().iter().any(|pin| pin.id == id);
     sweep(ctx)?;
-    let kept = match leases {
-        0 => String::new(),
-        _ => "; a copy stays until its leases are gone".to_owned(),
+    let made = |claim: &Claim| claim.plugin.as_ref().is_some_and(|pin| pin.id == id);
+    let claims = ctx.claims().all().0.into_iter().filter(made);
+    let leases: Vec<String> = claims.map(|claim| claim.slug).collect();
+    let kept = match (needed, leases.is_empty()) {
+        (false, _) => String::new(),
+        (true, true) => {
+            "; a copy stays until `crabbox cleanup` has seen to what it left".to_owned()
+        }
+        (true, false) => format!(
+            "; a copy stays until its leases are gone: {}\n`crabbox claims list` shows them, `crabbox stop NAME` ends one",
+            leases.join(", ")
+        ),
     };
     let line = format!("removed {id}{kept}");
-    told(ctx, &PluginRemoveView { schema_version: SCHEMA_VERSION, removed: id }, &line);
+    told(ctx, &PluginRemoveView { schema_version: SCHEMA_VERSION, removed: id, leases }, &line);
     Ok(0)
 }
 

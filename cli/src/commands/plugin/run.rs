@@ -28,7 +28,9 @@ pub(super) struct Args {
 
 pub(super) async fn run(ctx: &Context, args: &Args) -> Result<i32> {
     let params = serde_json::from_str(&args.params).map_err(|error| {
-        KernelError::new(ErrorCode::Usage, "the params are no JSON object").because(&error)
+        KernelError::new(ErrorCode::Usage, "the params are no JSON object")
+            .because(&error)
+            .hint(r#"write them like '{"id": "blue-prawn"}'"#)
     })?;
     let session = ctx.open_provider(&args.provider).await?;
     let answer = session.question(&args.method, params).await;

@@ -96,7 +96,9 @@ pub(super) fn run(ctx: &Context, args: &Args) -> Result<i32> {
     if let Some(path) = &args.junit {
         let path = ctx.cwd.join(path);
         let text = junit(&suites);
-        std::fs::write(&path, text).map_err(|e| failed("cannot write", &path, &e))?;
+        std::fs::write(&path, text).map_err(|e| {
+            failed("cannot write", &path, &e).hint("name a file that you may write, with --junit")
+        })?;
     }
     if ctx.global.json {
         let (schema_version, providers) = (SCHEMA_VERSION, documents);
@@ -199,7 +201,10 @@ fn twin(ctx: &Context, entry: &Entry) -> Option<Entry> {
 
 /// The lines of a cassette: a file, or all `.jsonl` files of a folder.
 fn cassette(path: &Path) -> Result<String> {
-    let cannot = |e: std::io::Error| failed("cannot read", path, &e);
+    let cannot = |e: std::io::Error| {
+        failed("cannot read", path, &e)
+            .hint("name a file of recorded exchanges, or a folder of .jsonl files, with --cassette")
+    };
     let mut files = vec![path.to_owned()];
     if path.is_dir() {
         let entries = std::fs::read_dir(path).map_err(cannot)?.flatten().map(|e| e.path());
@@ -235,10 +240,13 @@ fn document(entry: &Entry, report: &Report) -> TestedProvider {
 /// `KEY=VALUE` pairs as settings, each read as its schema says.
 fn settings(entry: &Entry, pairs: &[String]) -> Result<Map<String, Value>> {
     let mut config = Map::new();
+    let known: Vec<_> = entry.flags().iter().map(|flag| flag.config_key.as_str()).collect();
     for pair in pairs {
         let usage = |why: String| {
-            KernelError::new(ErrorCode::Usage, why)
-                .hint(format!("`crabbox plugin info {}` names its settings", entry.manifest.id))
+            KernelError::new(ErrorCode::Usage, why).hint(match known.is_empty() {
+                true => "it has no settings: leave --set out".to_owned(),
+                false => format!("its settings: {}", known.join(", ")),
+            })
         };
         let Some((key, text)) = pair.split_once('=') else {
             return Err(usage(format!("{pair} is no KEY=VALUE")));

@@ -85,7 +85,7 @@ fn nothing() -> PluginTrustView {
 
 /// Reads every installed file again.
 pub(super) fn verify(ctx: &Context) -> Result<i32> {
-    let (mut broken, mut plugins) = (0, Vec::new());
+    let (mut broken, mut plugins) = (Vec::new(), Vec::new());
     for (id, locked) in ctx.shelf.lock()?.plugins {
         let state = match ctx.shelf.copy(&locked.files) {
             None => "missing",
@@ -95,7 +95,9 @@ pub(super) fn verify(ctx: &Context) -> Result<i32> {
                 if same { "whole" } else { "changed" }
             }
         };
-        broken += i32::from(state != "whole");
+        if state != "whole" {
+            broken.push(id.clone());
+        }
         plugins.push(PluginState { id, version: locked.version, state: state.to_owned() });
     }
     match ctx.global.json {
@@ -104,12 +106,14 @@ pub(super) fn verify(ctx: &Context) -> Result<i32> {
             ctx.terminal.out(&format!("{id} {version}: {state}"));
         }),
     }
-    match broken {
-        0 => Ok(0),
-        _ => Err(KernelError::new(
+    match &broken[..] {
+        [] => Ok(0),
+        // The document says which.
+        _ if ctx.global.json => Ok(1),
+        ids => Err(KernelError::new(
             ErrorCode::Unhealthy,
-            format!("{broken} installed plugins are not as they were installed"),
+            format!("not as they were installed: {}", ids.join(", ")),
         )
-        .hint("install them again")),
+        .hint("remove each with `crabbox plugin remove ID`, and install it again")),
     }
 }
