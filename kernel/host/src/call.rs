@@ -207,7 +207,7 @@ impl<'a> Open<'a> {
         error: RpcError,
         cancel: Option<(Reason, Urgency)>,
     ) -> KernelError {
-        let mapped = from_rpc(&self.link.provider, error, call.mutating);
+        let mapped = from_rpc(self.link, error, call.mutating);
         match (mapped.code, cancel) {
             (ErrorCode::Cancelled, Some((Reason::Deadline, _))) => KernelError {
                 outcome: mapped.outcome,
