@@ -368,7 +368,7 @@ impl Context {
         ports.extend(values.ssh.fallback_ports.iter().filter(|port| **port != values.ssh.port));
         let login = Login { user: values.ssh.user.clone(), ports };
         let tailnet = self.tailnet()?;
-        Ok(NewLease { request, slug, reclaim, login, tailnet })
+        Ok(NewLease { request, profile: values.profile.clone(), slug, reclaim, login, tailnet })
     }
 
     /// The tailnet new boxes shall join, with the key from the user's environment.

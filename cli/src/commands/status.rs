@@ -226,6 +226,9 @@ fn line(view: &StatusView) -> String {
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     words.push(format!("ready={}", view.ready));
+    if let Some(address) = view.tailscale.as_ref().and_then(|inside| inside.ipv4.as_ref()) {
+        words.push(format!("tailscale={address}"));
+    }
     if let Some(telemetry) = &view.telemetry {
         let Telemetry { load1, memory_percent, disk_percent, .. } = telemetry;
         words.push(format!("load={load1} memory={memory_percent}% disk={disk_percent}%"));

@@ -336,7 +336,7 @@ fn forget<P, D, C>(bench: &Bench<'_, P, D, C>, trail: Trail, desired: &Desired) 
     trail.finish()
 }
 
-/// The labels every provider puts on its resource.
+/// The labels every provider puts on its resource, which adds the machine type it chose.
 pub fn labels(
     new: &NewLease,
     desired: &Desired,
@@ -352,9 +352,9 @@ pub fn labels(
         ("slug", desired.slug.clone()),
         ("provider", provider.to_owned()),
         ("provider_key", slug::key_name(&desired.lease_id)),
+        ("profile", new.profile.clone()),
         ("class", request.class.clone()),
         ("target", request.target.clone()),
-        ("server_type", request.machine_type.clone().unwrap_or_default()),
         ("keep", request.keep.to_string()),
         ("state", "leased".to_owned()),
         ("created_at", now_secs.to_string()),
@@ -365,8 +365,9 @@ pub fn labels(
         ("ttl_secs", request.ttl_secs.to_string()),
     ];
     let mode = request.windows_mode.iter().map(|mode| ("windows_mode", mode.clone()));
+    let machine = request.machine_type.iter().map(|machine| ("server_type", machine.clone()));
     let asked = request.features.iter().map(|feature| (feature.as_str(), "true".to_owned()));
-    let all = pairs.into_iter().chain(mode).chain(asked);
+    let all = pairs.into_iter().chain(machine).chain(mode).chain(asked);
     all.map(|(key, value)| (key.to_owned(), slug::label_value(&value))).collect()
 }
 
