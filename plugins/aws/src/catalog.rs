@@ -50,7 +50,7 @@ struct Kinds {
 
 impl Page for Kinds {
     type Item = Kind;
-    const SIZE: u32 = 50;
+    const SIZE: u32 = 100;
     fn open(self) -> (Vec<Kind>, Option<String>) {
         (self.instance_type_set.item, self.next_token)
     }
