@@ -96,6 +96,15 @@ command -v npm >/dev/null || [ -f "$prism" ] || ! command -v apt-get >/dev/null 
 [ -f "$prism" ] ||
   npm install --silent --ignore-scripts --no-audit --no-fund --prefix "$clients" @stoplight/prism-cli@5.16.0 || true
 [ -f "$prism" ] || export CRABBOX_TEST_PRISM=0
+# cloud-init's own description of what a machine's first start reads; nothing of it is installed.
+unpack_cloud_init() {
+  (cd "$clients" && rm -f cloud-init_*.deb && apt-get download -q cloud-init && dpkg-deb -x cloud-init_*.deb cloud-init)
+}
+[ -d "$clients/cloud-init" ] || ! command -v apt-get >/dev/null || unpack_cloud_init ||
+  { as_root apt-get update -q && unpack_cloud_init; } || true
+if ! [ -d "$clients/cloud-init" ] || ! "$clients/bin/python" -c "import jsonschema, yaml" 2>/dev/null; then
+  export CRABBOX_TEST_CLOUD_INIT=0
+fi
 
 step "test"
 log=$(mktemp)
