@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need and runs all of them. Needs Rust (https://rustup.rs); the network only for apt, cargo and pip.
+# Installs what the tests need and runs all of them. Needs Rust (https://rustup.rs); the network only for apt, cargo, pip and npm.
 set -euo pipefail
 cd "$(dirname "$0")"
 began=$(date +%s)
@@ -95,10 +95,24 @@ GOTOOLCHAIN=local "$clients/bin/go" version >/dev/null 2>&1 ||
 if GOTOOLCHAIN=local "$clients/bin/go" version >/dev/null 2>&1; then
   export CRABBOX_TEST_GO=$clients/bin/go
 fi
-if "$clients/bin/python" -c "import azure.mgmt.compute, azure.mgmt.network, daytona, hcloud, islo" 2>/dev/null; then
-  export CRABBOX_TEST_HCLOUD_PYTHON=$clients/bin/python
-else
+if ! "$clients/bin/python" -c "import azure.mgmt.compute, azure.mgmt.network, daytona, hcloud, islo" 2>/dev/null; then
   export CRABBOX_TEST_SDK=0
+fi
+# Who holds requests and answers against a service's own description.
+prism=$clients/node_modules/@stoplight/prism-cli/dist/index.js
+command -v npm >/dev/null || [ -f "$prism" ] || ! command -v apt-get >/dev/null ||
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends npm || true
+[ -f "$prism" ] ||
+  npm install --silent --ignore-scripts --no-audit --no-fund --prefix "$clients" @stoplight/prism-cli@5.16.0 || true
+[ -f "$prism" ] || export CRABBOX_TEST_PRISM=0
+# cloud-init's own description of what a machine's first start reads; nothing of it is installed.
+unpack_cloud_init() {
+  (cd "$clients" && rm -f cloud-init_*.deb && apt-get download -q cloud-init && dpkg-deb -x cloud-init_*.deb cloud-init)
+}
+[ -d "$clients/cloud-init" ] || ! command -v apt-get >/dev/null || unpack_cloud_init ||
+  { as_root apt-get update -q && unpack_cloud_init; } || true
+if ! [ -d "$clients/cloud-init" ] || ! "$clients/bin/python" -c "import jsonschema, yaml" 2>/dev/null; then
+  export CRABBOX_TEST_CLOUD_INIT=0
 fi
 
 step "test"

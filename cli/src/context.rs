@@ -21,12 +21,13 @@ use crabbox_kernel::ports::{Clock, Provider, Stop, Urgency};
 use crabbox_kernel::run::record::{Limits, Retention, RunStore};
 use crabbox_kernel::slug::normalise;
 use crabbox_kernel::state::State;
-use crabbox_plugins::{Catalog, Entry, Shelf};
+use crabbox_plugins::{Catalog, Entry, Shelf, Written};
 use crabbox_remote::{SshDialer, Timing, UserSsh};
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::lease::BoxRequest;
 use crabbox_schemas::plugin::UserFacts;
+use serde_json::{Map, Value};
 
 use crate::args::Global;
 use crate::clock::SystemClock;
@@ -224,8 +225,10 @@ impl Context {
             path: self.env.get("PATH").cloned().unwrap_or_default(),
             login: self.login(),
         };
+        let (config, written) = self.provider_config(&entry)?;
         Ok(OpenOptions {
-            config: self.provider_config(&entry)?,
+            config,
+            written,
             plugins_dir: self.state.plugins(),
             keys_dir: self.state.config.join("testboxes"),
             journal: self.state.journal(),
@@ -251,16 +254,19 @@ impl Context {
         explicit.unwrap_or_else(|| self.state.config.join("config.yaml"))
     }
 
-    /// The settings block of a provider, from all layers.
-    pub(crate) fn provider_config(
-        &self,
-        entry: &Entry,
-    ) -> Result<serde_json::Map<String, serde_json::Value>> {
+    /// The settings block of a provider, from all layers, and where each was written. What the block has beside
+    /// them is told; a value that makes no sense could cost money, and is an error.
+    fn provider_config(&self, entry: &Entry) -> Result<(Map<String, Value>, Written)> {
         let block = crate::flags::block(self, entry)?;
-        for warning in &block.warnings {
-            self.terminal.warn(&warning.to_string());
+        let name = &entry.provider.name;
+        if let Some(wrong) = block.wrong.first() {
+            return Err(KernelError::new(ErrorCode::Config, wrong.to_string())
+                .hint(format!("`crabbox providers describe {name}` lists its settings"))
+                .at("config"));
         }
-        Ok(block.values)
+        block.unknown.iter().for_each(|stray| self.terminal.warn(&stray.to_string()));
+        let written = block.origins.into_iter().map(|(key, from)| (key, from.to_string()));
+        Ok((block.values, Written(written.collect())))
     }
 
     /// The user's login name.
@@ -368,7 +374,7 @@ impl Context {
         ports.extend(values.ssh.fallback_ports.iter().filter(|port| **port != values.ssh.port));
         let login = Login { user: values.ssh.user.clone(), ports };
         let tailnet = self.tailnet()?;
-        Ok(NewLease { request, slug, reclaim, login, tailnet })
+        Ok(NewLease { request, profile: values.profile.clone(), slug, reclaim, login, tailnet })
     }
 
     /// The tailnet new boxes shall join, with the key from the user's environment.

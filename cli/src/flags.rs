@@ -235,6 +235,7 @@ fn property(flag: &Flag) -> Property {
     Property {
         name: flag.config_key.clone(),
         kind,
+        flag: flag.name.clone(),
         env: flag.env.clone(),
         user_only: flag.user_only,
         secret: flag.secret,

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crabbox_kernel::lease::network::Inside;
 use crabbox_kernel::ports::Clock;
 use crabbox_kernel::state::write_atomic;
 use crabbox_kernel::time::{format_duration, parse_instant, rfc3339};
@@ -10,7 +11,7 @@ use crabbox_schemas::SCHEMA_VERSION;
 use crabbox_schemas::claim::Claim;
 use crabbox_schemas::helper::BoxStat;
 use crabbox_schemas::lease::{Lease, SshAuth, SshEndpoint};
-use crabbox_schemas::view::{ListEntry, StatusView, Telemetry};
+use crabbox_schemas::view::{ListEntry, StatusView, TailscaleView, Telemetry};
 
 use crate::context::Context;
 
@@ -27,6 +28,9 @@ pub(crate) fn status(
     let touched = parse_instant(&label("last_touched_at"));
     let idle = touched.map(|at| Duration::from_secs(ctx.clock.now_ms().saturating_sub(at) / 1000));
     let limit = label("idle_timeout_secs").parse().ok().or(claim.map(|c| c.idle_timeout_seconds));
+    let inside = Inside::of(&ctx.state, lease);
+    let made_inside = label("tailscale") == "true" || inside.address.is_some();
+    let dialled_inside = ctx.network().host(&ctx.state, lease).is_ok_and(|host| host.is_some());
     StatusView {
         schema_version: SCHEMA_VERSION,
         id: lease.lease_id.to_string(),
@@ -52,6 +56,12 @@ pub(crate) fn status(
         labels: lease.labels.clone(),
         ready: false,
         work_root: lease.work_root.clone().unwrap_or_default(),
+        network: if dialled_inside { "tailscale" } else { "public" }.to_owned(),
+        tailscale: made_inside.then(|| TailscaleView {
+            enabled: true,
+            ipv4: inside.address.map(|address| address.to_string()),
+            dialled: inside.dialled,
+        }),
         transport: None,
         helper: None,
         telemetry: None,

@@ -46,6 +46,13 @@ pub enum Event {
         /// Whether it outlives the command.
         keep: bool,
     },
+    /// The provider makes something, which is on the lease's trail first.
+    LeaseResource {
+        /// What it is, in the provider's words.
+        kind: String,
+        /// Its id there.
+        cloud_id: String,
+    },
     /// The provider tried one candidate.
     LeaseAttempt {
         /// One line for people.

@@ -11,6 +11,7 @@ pub mod error;
 pub mod event;
 pub mod helper;
 pub mod lease;
+pub mod nearest;
 pub mod plan;
 pub mod ports;
 pub mod render;

@@ -11,6 +11,7 @@ use crabbox_kernel::error::Result;
 use crabbox_kernel::lease::{Held, reap};
 use crabbox_kernel::ports::{EventSink, Stop, Urgency};
 use crabbox_schemas::error::{ErrorCode, Outcome};
+use crabbox_schemas::lease::ReleaseOutcome;
 use proptest::prelude::*;
 use tokio::task::yield_now;
 
@@ -131,6 +132,6 @@ async fn a_box_without_any_note_but_the_intent_is_found_by_its_label() {
     let mut open = reap::open(&room.state);
     assert_eq!(open[0].reason, "its acquire was interrupted");
     let done = reap::finish(&room.bench(), open.remove(0)).await;
-    assert_eq!(done, Ok("released"));
+    assert_eq!(done, Ok(ReleaseOutcome::Released));
     assert_eq!(room.traces(), Vec::<String>::new());
 }

@@ -33,7 +33,7 @@ async fn endless(_: &Held, _: &mut dyn EventSink) -> Result<()> {
 }
 
 /// Finishes everything that interrupted commands left open.
-async fn cleanup(room: &Room) -> Vec<Result<&'static str>> {
+async fn cleanup(room: &Room) -> Vec<Result<ReleaseOutcome>> {
     let mut done = Vec::new();
     for open in reap::open(&room.state) {
         done.push(reap::finish(&room.bench(), open).await);
@@ -248,8 +248,36 @@ async fn a_deletion_under_way_is_remembered_until_it_is_done() {
     let (done, _) = room.lease(&one_shot(), &Stop::never(), None, easy).await;
     assert!(done.is_ok());
     assert_eq!(reap::open(&room.state).len(), 1);
-    assert_eq!(cleanup(&room).await, [Ok("released")]);
+    assert_eq!(cleanup(&room).await, [Ok(ReleaseOutcome::Released)]);
     gone_everywhere(&room);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_at_a_look_was_never_said_to_have_begun() {
+    let room = Room::new();
+    room.toy.will("acquire", Act::Refuse(ErrorCode::Config, Some(Outcome::NotStarted)));
+    let (done, events) = room.lease(&one_shot(), &Stop::never(), None, easy).await;
+    assert_eq!(done.unwrap_err().code, ErrorCode::Config);
+    assert!(
+        !events.iter().any(|event| matches!(event, Event::LeasingStarted { .. })),
+        "{events:?}"
+    );
+    gone_everywhere(&room);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_cannot_list_is_asked_for_a_box_all_the_same_unless_it_does_not_know_us() {
+    for (code, acquired) in [(ErrorCode::Transient, 1), (ErrorCode::Auth, 0)] {
+        let room = Room::new();
+        room.toy.will("list", Act::Refuse(code, None));
+        let (done, _) = room.lease(&one_shot(), &Stop::never(), None, easy).await;
+        assert_eq!(
+            (done.is_ok(), room.toy.count("acquire")),
+            (acquired == 1, acquired),
+            "{code:?}"
+        );
+        gone_everywhere(&room);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -299,7 +327,7 @@ async fn an_acquire_that_cannot_be_undone_is_said_and_left_to_cleanup() {
         assert_eq!(done.unwrap_err().outcome, Some(Outcome::Uncertain), "{method} {act:?}");
         assert!(warnings(&events)[0].contains("crabbox cleanup"));
         assert!(!room.traces().is_empty() && room.toy.boxes.borrow().len() == 1);
-        assert_eq!(cleanup(&room).await, [Ok("released")]);
+        assert_eq!(cleanup(&room).await, [Ok(ReleaseOutcome::Released)]);
         gone_everywhere(&room);
     }
 }

@@ -144,6 +144,10 @@ impl Cloud for Toy {
         Ok(move || self.ground(order, place))
     }
 
+    fn has(&self, at: At<'_>, machine: &str) -> Result<bool, Failure> {
+        Ok(machine.starts_with('m') || at.place == "south" && machine == "s1")
+    }
+
     fn others(&self, _call: &Call, _request: &BoxRequest) -> Result<Vec<String>, Failure> {
         Ok(Self::CLASSES.all().into_iter().chain(["m1"]).map(str::to_owned).collect())
     }
@@ -314,6 +318,33 @@ fn when_nothing_can_be_had_all_that_was_said_is_told_and_nothing_is_left() {
         (vec!["m1".to_owned()], "try --type m1, or another place".to_owned())
     );
     assert_eq!((toy.names(), kernel.resources().len()), (vec![], 0));
+}
+
+#[test]
+fn a_machine_type_that_no_place_has_is_refused_before_anything_is_made() {
+    let toy = Toy::default();
+    let mut kernel = toy.kernel();
+    let mut ask = |request: Value| {
+        let mut wanted = wanted(ID, "one");
+        wanted["request"] = request;
+        kernel.call("lease.acquire", wanted)
+    };
+    for (request, what) in [
+        (json!({"class": "standard", "machineType": "x9"}), "there is no machine type x9"),
+        (json!({"class": "huge"}), "huge is neither a class nor a machine type"),
+    ] {
+        let error = ask(request).unwrap_err();
+        assert_eq!(error.message, format!("{what} in north, south"));
+        let data = error.data.unwrap();
+        assert_eq!(
+            (data.kind, data.outcome),
+            (ErrorKind::InvalidConfig, Some(Outcome::NotStarted))
+        );
+        assert!(data.hint.unwrap().contains("crabbox sizes"));
+        assert_eq!(data.alternatives, ["m4", "m2", "m1"]);
+    }
+    assert_eq!((toy.names(), toy.sky().asked.len()), (vec![], 0));
+    ask(json!({"class": "s1"})).unwrap();
 }
 
 #[test]

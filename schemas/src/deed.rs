@@ -39,6 +39,9 @@ documents! {
         dry_run: bool,
         /// What was looked at.
         actions: Vec<CleanupAction>,
+        /// Providers whose boxes could not be looked at.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        unseen: Vec<String>,
     }
 
     /// `init --json`.
@@ -273,7 +276,7 @@ pub struct Stopped {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CleanupAction {
-    /// `delete`, `skip` or `failed`.
+    /// `delete`; `forget` for a lease of which nothing was there; `skip` or `failed`.
     pub action: String,
     /// The lease.
     pub lease_id: String,

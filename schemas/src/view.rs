@@ -57,6 +57,11 @@ pub struct StatusView {
     pub ready: bool,
     /// Directory for work on the box.
     pub work_root: String,
+    /// Which of its addresses is dialled: `public` or `tailscale`.
+    pub network: String,
+    /// Its place in a tailnet, when it was made to be in one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tailscale: Option<TailscaleView>,
     /// What it was reached over: `ssh`, a connection of crabbox's own; or `openssh`, one that the user's OpenSSH shares.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transport: Option<String>,
@@ -72,6 +77,19 @@ pub struct StatusView {
     /// The local claim; `inspect` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
+}
+
+/// A box in a tailnet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TailscaleView {
+    /// It was made to be there.
+    pub enabled: bool,
+    /// Its address there, once it joined; nobody but the machine that made it may know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<String>,
+    /// It is dialled there unless `--network` says otherwise.
+    pub dialled: bool,
 }
 
 /// How a box is doing. What it cannot tell is 0.

@@ -1,24 +1,19 @@
-//! A service's own description as a judge between a provider and the service of these tests. It runs where variables
-//! say that it is there, since neither belongs into this repository.
+//! A service's own description as a judge between a provider and the service of these tests.
 
-use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crabbox_tests::{Room, Running, eventually};
+use crabbox_tests::{Room, Running, binaries, eventually, gone_without, plugin_folder};
 
-/// The value of a variable, or a word that this test proved nothing.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "what cannot be committed is named by the person who has it"
-)]
-pub(crate) fn given(name: &str, what: &str) -> Option<PathBuf> {
-    let value = std::env::var_os(name).map(PathBuf::from);
-    if value.is_none() {
-        crabbox_tests::unproven(&format!("{what} ({name} is not set)"));
+/// Prism's own program, unless somebody went without it.
+fn program() -> Option<PathBuf> {
+    if gone_without("CRABBOX_TEST_PRISM", "prism, the judge of what providers and services say") {
+        return None;
     }
-    value
+    let program = binaries().join("../clients/node_modules/@stoplight/prism-cli/dist/index.js");
+    assert!(program.is_file(), "{} is missing: ./test.sh installs it", program.display());
+    Some(program)
 }
 
 /// A proxy that checks every request and every answer against the description, and the requests it refused.
@@ -28,13 +23,11 @@ pub(crate) struct Prism {
 }
 
 impl Prism {
-    /// `program` is prism's own executable, `spec` the description, `service` what stands behind it.
-    pub(crate) fn start(room: &Room, program: &Path, spec: &Path, service: &str) -> Self {
-        let text = fs::read_to_string(spec).expect("the description can be read");
-        // Ranges of status codes are written in capitals; the description has small letters.
-        let text = text.replace("\"4xx\"", "\"4XX\"").replace("\"5xx\"", "\"5XX\"");
-        let file = room.at("description.json");
-        fs::write(&file, text).unwrap();
+    /// Judges by what is in a provider's folder of its service's description; `service` is what stands behind. None
+    /// where nobody has prism.
+    pub(crate) fn start(room: &Room, provider: &str, service: &str) -> Option<Self> {
+        let program = program()?;
+        let file = plugin_folder(provider).join("tests/openapi.json");
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let words = ["proxy", "-h", "127.0.0.1", "-p", &port.to_string(), "--errors"];
         let process = room
@@ -48,7 +41,7 @@ impl Prism {
         eventually("prism", Duration::from_secs(60), || {
             TcpStream::connect(("127.0.0.1", port)).is_ok()
         });
-        Self { process, address: format!("http://127.0.0.1:{port}") }
+        Some(Self { process, address: format!("http://127.0.0.1:{port}") })
     }
 
     /// Lines in which it says what does not fit.

@@ -1,10 +1,13 @@
 //! Settings: who wins, who may speak, what is shown.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
-use crabbox_tests::{Call, Room};
+use crabbox_tests::{Call, Room, eventually};
+use rustix::process::Signal;
 
 /// One setting and its origin, as `config show --json` tells them.
 fn shown(call: Call) -> serde_json::Value {
@@ -104,4 +107,63 @@ fn excludes_of_every_layer_add_up() {
     let ended = room.crabbox(&repo, ["run", "--", "ls"]).ok();
     assert_eq!(ended.out(), "hello.txt\nother\n");
     assert!(ended.err().contains("left out"), "{ended}");
+}
+
+/// A provider whose service is at a port of this machine.
+fn with_service(room: &Room, port: u16, more: &str) {
+    room.configure(&format!(
+        "provider: hetzner\nhetzner:\n  apiUrl: http://127.0.0.1:{port}/v1\n{more}"
+    ));
+}
+
+#[test]
+fn what_is_wrong_in_a_providers_block_is_told_with_its_place_before_the_provider_is_asked() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    let call = |words: &[&str]| room.crabbox(&repo, words).env("HCLOUD_TOKEN", "t0ken");
+    with_service(&room, 1, "  locaton: ash\n");
+    for words in [&["run", "--", "true"][..], &["list"], &["cleanup"]] {
+        let told = call(words).run().err();
+        let place = "config.yaml:4: `hetzner.locaton`: the provider has no such setting; perhaps `location` was meant";
+        assert_eq!(told.matches(place).count(), 1, "{told}");
+    }
+    with_service(&room, 1, "  ipv4: perhaps\n");
+    let wrong = call(&["run", "--", "true"]).run().expect(2);
+    assert!(wrong.err().contains("config.yaml:4: bad setting for provider hetzner"), "{wrong}");
+    with_service(&room, 1, "");
+    let wrong = call(&["list"]).env("CRABBOX_HETZNER_IPV6", "perhaps").run().expect(2);
+    assert!(wrong.err().contains("env CRABBOX_HETZNER_IPV6: `ipv6`"), "{wrong}");
+    let shown = call(&["config", "show"]).env("CRABBOX_HETZNER_IPV6", "perhaps").ok();
+    assert!(shown.out().contains("unused ipv6 (env CRABBOX_HETZNER_IPV6)"), "{shown}");
+}
+
+#[test]
+fn a_service_that_never_answers_holds_nobody_who_does_not_want_to_wait() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    with_service(&room, listener.local_addr().unwrap().port(), "");
+    for words in [&["list"][..], &["sizes"], &["doctor"], &["stop", "some"], &["cleanup"]] {
+        let waiting = room.crabbox(&repo, words).env("HCLOUD_TOKEN", "t0ken").start();
+        let mut asked = None;
+        eventually("a question", Duration::from_secs(30), || {
+            asked = listener.accept().ok();
+            asked.is_some()
+        });
+        waiting.signal(Signal::INT);
+        let ended = waiting.wait().expect(130);
+        assert!(ended.err().contains("interrupted"), "{words:?}: {ended}");
+    }
+}
+
+#[test]
+fn a_cleanup_that_could_not_look_is_no_success() {
+    let room = Room::new();
+    let repo = room.repo("app");
+    with_service(&room, 1, "");
+    let call = room.crabbox(&repo, ["cleanup", "--json"]).env("HCLOUD_TOKEN", "t0ken");
+    let ended = call.run().expect(1);
+    assert_eq!(ended.json()["unseen"], serde_json::json!(["hetzner"]), "{ended}");
+    assert!(ended.err().contains("could not be looked at"), "{ended}");
 }

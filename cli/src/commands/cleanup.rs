@@ -13,7 +13,7 @@ use crabbox_kernel::lease::trail::Trail;
 use crabbox_kernel::ports::{Clock, Dialer, Provider};
 use crabbox_schemas::SCHEMA_VERSION;
 use crabbox_schemas::deed::{CleanupAction, CleanupView};
-use crabbox_schemas::lease::Lease;
+use crabbox_schemas::lease::{Lease, ReleaseOutcome};
 
 use crate::context::Context;
 
@@ -45,20 +45,21 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
         .as_deref()
         .map(|name| ctx.entry(name).map(|e| e.provider.name.clone()))
         .transpose()?;
-    let mut actions = Vec::new();
+    let mut done = Done::default();
     let mut open = reap::open(&ctx.state);
     for provider in providers(ctx, &open, only) {
         let (mine, rest) = open.into_iter().partition(|o| o.provider == provider);
         open = rest;
         match ctx.open_provider(&provider).await {
             Ok(session) => {
-                one_provider(ctx, &provider, &session, mine, args.dry_run, &mut actions).await;
+                let seen = one_provider(ctx, &provider, &session, mine, args.dry_run, &mut done);
+                seen.await.unwrap_or_else(|error| done.unseen(ctx, &provider, &error));
                 session.close().await;
             }
             // What is open stays open, and that is no success.
             Err(error) => match mine.is_empty() {
-                true => ctx.terminal.warn(&format!("{provider}: {error}")),
-                false => actions.extend(mine.into_iter().map(|open| CleanupAction {
+                true => done.unseen(ctx, &provider, &error),
+                false => done.actions.extend(mine.into_iter().map(|open| CleanupAction {
                     action: "failed".to_owned(),
                     lease_id: open.desired.lease_id.to_string(),
                     slug: open.desired.slug,
@@ -69,7 +70,22 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<i32> {
             },
         }
     }
-    report(ctx, actions, args.dry_run)
+    report(ctx, done, args.dry_run)
+}
+
+/// What was done, and whose boxes could not be looked at.
+#[derive(Default)]
+struct Done {
+    actions: Vec<CleanupAction>,
+    unseen: Vec<String>,
+}
+
+impl Done {
+    fn unseen(&mut self, ctx: &Context, provider: &str, error: &KernelError) {
+        let what = format!("the boxes of {provider} could not be looked at: {error}");
+        ctx.terminal.warn(&what);
+        self.unseen.push(provider.to_owned());
+    }
 }
 
 /// Providers to visit: those of open leases and of claims, and the configured one.
@@ -90,8 +106,8 @@ async fn one_provider(
     session: &Session,
     open: Vec<reap::Open>,
     dry_run: bool,
-    actions: &mut Vec<CleanupAction>,
-) {
+    Done { actions, .. }: &mut Done,
+) -> Result<()> {
     let dialer = ctx.dialer();
     let bench = ctx.bench(session, &dialer);
     let act = |action: &str,
@@ -116,21 +132,17 @@ async fn one_provider(
     for one in open.into_iter().chain(gone) {
         let (id, slug, reason) =
             (one.desired.lease_id.to_string(), one.desired.slug.clone(), one.reason.to_owned());
-        if dry_run {
-            actions.push(act("delete", id, slug, reason, None));
-            continue;
-        }
-        let done = match reap::finish(&bench, one).await {
-            Ok(_) => act("delete", id, slug, reason, None),
-            Err(error) => act("failed", id, slug, reason, Some(error)),
+        let was_there = match dry_run {
+            true => reap::is_there(&bench, &one).await,
+            false => reap::finish(&bench, one).await.map(|o| o != ReleaseOutcome::AlreadyGone),
         };
-        actions.push(done);
+        actions.push(match was_there {
+            Ok(true) => act("delete", id, slug, reason, None),
+            Ok(false) => act("forget", id, slug, reason, None),
+            Err(error) => act("failed", id, slug, reason, Some(error)),
+        });
     }
-    let listed = match session.list().await {
-        Ok((leases, _)) => leases,
-        Err(error) => return ctx.terminal.warn(&format!("{provider}: {error}")),
-    };
-    for lease in listed {
+    for lease in session.list().await?.0 {
         // It was judged already.
         if actions.iter().any(|action| action.lease_id == lease.lease_id.as_str()) {
             continue;
@@ -149,6 +161,7 @@ async fn one_provider(
         };
         actions.push(action);
     }
+    Ok(())
 }
 
 /// Kept leases whose boxes the provider no longer has. A host of the user's own is never among them.
@@ -175,10 +188,11 @@ async fn gone(
     gone
 }
 
-fn report(ctx: &Context, actions: Vec<CleanupAction>, dry_run: bool) -> Result<i32> {
-    let failed = i32::from(actions.iter().any(|a| a.action == "failed"));
+fn report(ctx: &Context, Done { actions, unseen }: Done, dry_run: bool) -> Result<i32> {
+    let failed = actions.iter().any(|a| a.action == "failed") || !unseen.is_empty();
     if ctx.global.json {
-        ctx.terminal.out_json(&CleanupView { schema_version: SCHEMA_VERSION, dry_run, actions });
+        let schema_version = SCHEMA_VERSION;
+        ctx.terminal.out_json(&CleanupView { schema_version, dry_run, actions, unseen });
     } else {
         for a in &actions {
             let tail = a.error.as_ref().map(|e| format!(": {e}")).unwrap_or_default();
@@ -188,5 +202,5 @@ fn report(ctx: &Context, actions: Vec<CleanupAction>, dry_run: bool) -> Result<i
             ));
         }
     }
-    Ok(failed)
+    Ok(i32::from(failed))
 }

@@ -71,8 +71,9 @@ pub(crate) async fn ssh(ctx: &Context, args: SshArgs) -> Result<i32> {
     if lease.ssh.is_none() {
         return Err(KernelError::new(
             ErrorCode::Unsupported,
-            format!("{} has no SSH endpoint", lease.slug),
-        ));
+            format!("{} has no SSH endpoint: its provider runs commands itself", lease.slug),
+        )
+        .hint(format!("`crabbox run --id {} -- COMMAND` runs one", lease.slug)));
     }
     ctx.network().host(&ctx.state, &lease)?;
     let command = views::ssh_command(ctx, &lease, args.show_secret);

@@ -21,7 +21,9 @@ mod version;
 mod warmup;
 mod watch;
 
-use crabbox_kernel::error::Result;
+use crabbox_kernel::error::{KernelError, Result};
+use crabbox_kernel::ports::Urgency;
+use crabbox_schemas::error::ErrorCode;
 
 use crate::args::{ByName, Global};
 use crate::context::Context;
@@ -96,6 +98,21 @@ impl Command {
         }
     }
 
+    /// Commands that can be left at any moment, since they only look, or are repeated as they are.
+    fn may_be_left(&self) -> bool {
+        matches!(
+            self,
+            Command::Stop(_)
+                | Command::Status(_)
+                | Command::List(_)
+                | Command::Inspect(_)
+                | Command::Heartbeat(_)
+                | Command::Cleanup(_)
+                | Command::Doctor(_)
+                | Command::Sizes(_)
+        )
+    }
+
     /// Commands that tell about leases other commands left open.
     pub(crate) fn tells_open_leases(&self) -> bool {
         matches!(
@@ -111,6 +128,20 @@ impl Command {
 
 /// Runs the command; its exit status.
 pub(crate) async fn run(ctx: &Context, command: Command) -> Result<i32> {
+    if !command.may_be_left() {
+        return carry_out(ctx, command).await;
+    }
+    tokio::select! {
+        biased;
+        done = carry_out(ctx, command) => done,
+        () = ctx.stop.reaches(Urgency::Gentle) => {
+            Err(KernelError::new(ErrorCode::Cancelled, "interrupted")
+                .hint("what was begun can be finished by the same command"))
+        }
+    }
+}
+
+async fn carry_out(ctx: &Context, command: Command) -> Result<i32> {
     match command {
         Command::Run(args) => run::run(ctx, *args).await,
         Command::Warmup(args) => warmup::run(ctx, args).await,

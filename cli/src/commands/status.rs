@@ -7,7 +7,7 @@ use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::helper::{self, Opened};
 use crabbox_kernel::lease::adopt;
 use crabbox_kernel::ports::Dialer;
-use crabbox_kernel::ports::{Clock, Provider, Remote, Stop, Urgency};
+use crabbox_kernel::ports::{Clock, Provider, Remote, Stop};
 use crabbox_kernel::run::reach::address;
 use crabbox_kernel::run::ssh_lease::work_root;
 use crabbox_kernel::time::{format_duration, parse_duration};
@@ -159,10 +159,7 @@ async fn examine(
     }
     loop {
         let answer = answers(ctx, &lease, ask).await;
-        if answer.is_some()
-            || ctx.clock.monotonic_ms() >= deadline
-            || ctx.stop.urgency() > Urgency::None
-        {
+        if answer.is_some() || ctx.clock.monotonic_ms() >= deadline {
             return Ok((lease, claim, answer));
         }
         ctx.clock.sleep(Duration::from_millis(500)).await;
@@ -229,6 +226,9 @@ fn line(view: &StatusView) -> String {
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     words.push(format!("ready={}", view.ready));
+    if let Some(address) = view.tailscale.as_ref().and_then(|inside| inside.ipv4.as_ref()) {
+        words.push(format!("tailscale={address}"));
+    }
     if let Some(telemetry) = &view.telemetry {
         let Telemetry { load1, memory_percent, disk_percent, .. } = telemetry;
         words.push(format!("load={load1} memory={memory_percent}% disk={disk_percent}%"));

@@ -8,7 +8,7 @@ use crabbox_kernel::event::{Event, Stream};
 use crabbox_kernel::lease::trail::Trail;
 use crabbox_kernel::ports::{EventSink, Stop, Urgency};
 use crabbox_kernel::time::format_duration;
-use crabbox_schemas::error::{ErrorCode, ErrorKind, Outcome, RpcError};
+use crabbox_schemas::error::{ErrorCode, ErrorKind, Outcome, Resource, RpcError};
 use crabbox_schemas::plugin::{CancelParams, CreditParams, ResourceParams, callback, method};
 use crabbox_wire::{Frame, Id, Offsets, Placed};
 use serde::Serialize;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::fault::{broken, from_rpc, refuse};
+use crate::fault::{broken, from_rpc, one_line, refuse};
 use crate::link::Link;
 use crate::slot::{Inbound, Slot};
 
@@ -207,7 +207,7 @@ impl<'a> Open<'a> {
         error: RpcError,
         cancel: Option<(Reason, Urgency)>,
     ) -> KernelError {
-        let mapped = from_rpc(&self.link.provider, error, call.mutating);
+        let mapped = from_rpc(self.link, error, call.mutating);
         match (mapped.code, cancel) {
             (ErrorCode::Cancelled, Some((Reason::Deadline, _))) => KernelError {
                 outcome: mapped.outcome,
@@ -281,13 +281,18 @@ fn journal(hands: &mut Hands<'_>, method: &str, params: Value) -> Result<Value, 
         .map_err(|e| refuse(ErrorKind::InvalidRequest, e.to_string()))?;
     let done = match (&mut hands.trail, method) {
         (Some(trail), callback::RESOURCE_FORGET) => trail.forget(&params.resource.cloud_id),
-        (Some(trail), _) => trail.record(params.resource),
+        (Some(trail), _) => trail.record(params.resource.clone()),
         (None, callback::RESOURCE_FORGET) => Ok(()),
         (None, _) => {
             return Err(refuse(ErrorKind::InvalidRequest, "this call may not create resources"));
         }
     };
-    done.map(|()| json!({})).map_err(|e| refuse(ErrorKind::Internal, e.to_string()))
+    done.map_err(|e| refuse(ErrorKind::Internal, e.to_string()))?;
+    if method == callback::RESOURCE_RECORD {
+        let Resource { kind, cloud_id, .. } = params.resource;
+        emit(hands, Event::LeaseResource { kind: one_line(&kind), cloud_id: one_line(&cloud_id) });
+    }
+    Ok(json!({}))
 }
 
 fn too_slow(link: &Link, call: &Call<'_>, what: &str) -> KernelError {

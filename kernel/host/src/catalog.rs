@@ -1,9 +1,10 @@
 //! What a provider has on offer: its machine types and regions, page by page.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::ports::{Provider, Stop};
+use crabbox_kernel::time::format_duration;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::lease::BoxRequest;
 use crabbox_schemas::plugin::{
@@ -56,6 +57,14 @@ impl Session {
         }
     }
 
+    /// All pages together took too long, and not the one that was asked for last.
+    fn too_slow(&self, what: &str, limit: Duration, had: usize) -> KernelError {
+        let (provider, limit) = (&self.about().provider, format_duration(limit));
+        let what = format!("{provider}: {what} took longer than {limit}; {had} entries came");
+        KernelError::new(ErrorCode::ProviderTimeout, what)
+            .hint("try again later; --type takes a name that no list was asked for")
+    }
+
     /// Every page of a catalog; `None` when the plugin has no such catalog.
     async fn catalog(
         &self,
@@ -66,13 +75,17 @@ impl Session {
             return Ok(None);
         }
         let mut shape = self.read(what);
-        let until = Instant::now() + shape.deadline;
+        let limit = shape.deadline;
+        let until = Instant::now() + limit;
         let (mut offers, mut cursor) = (Vec::new(), None);
         for _ in 0..MAX_PAGES {
             let ctx = context(shape.deadline, shape.grace, "catalog");
             let params = CatalogParams { ctx, region: region.map(str::to_owned), cursor };
-            let page: CatalogResult =
-                self.ask(shape, &params, Hands::default(), &Stop::never()).await?;
+            let page = self.ask(shape, &params, Hands::default(), &Stop::never()).await;
+            let page: CatalogResult = page.map_err(|error| match error.code {
+                ErrorCode::ProviderTimeout => self.too_slow(what, limit, offers.len()),
+                _ => error,
+            })?;
             offers.extend(page.offers);
             if page.next_cursor.is_none() && offers.len() <= MAX_OFFERS {
                 return Ok(Some(offers));

@@ -1,7 +1,10 @@
 //! Turns what plugins answer, and how they end, into kernel errors; and refusals into answers.
 
 use crabbox_kernel::error::KernelError;
+use crabbox_plugins::Written;
 use crabbox_schemas::error::{ErrorCode, ErrorData, ErrorKind, Outcome, RpcError};
+
+use crate::link::Link;
 
 /// JSON-RPC's code for a method nobody knows.
 pub(crate) const METHOD_NOT_FOUND: i32 = -32601;
@@ -12,27 +15,28 @@ const MAX_MESSAGE: usize = 500;
 const MAX_ALTERNATIVES: usize = 16;
 
 /// A plugin's error answer as the kernel sees it.
-pub(crate) fn from_rpc(provider: &str, error: RpcError, mutating: bool) -> KernelError {
+pub(crate) fn from_rpc(link: &Link, error: RpcError, mutating: bool) -> KernelError {
     let code = match &error.data {
         Some(data) => code(data.kind),
         None if error.code == METHOD_NOT_FOUND => ErrorCode::Unsupported,
         None => ErrorCode::PluginFault,
     };
-    let mut out = KernelError::new(code, format!("{provider}: {}", one_line(&error.message)));
+    let mut out =
+        KernelError::new(code, format!("{}: {}", link.provider, one_line(&error.message)));
     out.outcome = mutating.then_some(Outcome::Uncertain);
     if error.code == METHOD_NOT_FOUND {
         out.outcome = Some(Outcome::NotStarted);
     }
     if let Some(data) = error.data {
-        fill(&mut out, data);
+        fill(&mut out, data, &link.written);
     }
     out
 }
 
-fn fill(out: &mut KernelError, data: ErrorData) {
+fn fill(out: &mut KernelError, data: ErrorData, written: &Written) {
     out.outcome = data.outcome.or(out.outcome);
     out.hint = data.hint.map(|hint| one_line(&hint));
-    out.causes.extend(data.field.map(|field| format!("setting {}", one_line(&field))));
+    out.causes.extend(data.field.map(|field| setting(&field, written)));
     out.causes.extend(data.cause.iter().map(|cause| one_line(cause)));
     out.causes.extend(
         data.resources.iter().map(|left| {
@@ -44,6 +48,12 @@ fn fill(out: &mut KernelError, data: ErrorData) {
     if let (None, Some(ms)) = (&out.hint, data.retry_after_ms) {
         out.hint = Some(format!("try again in {} s", ms.div_ceil(1000)));
     }
+}
+
+/// A setting by its JSON pointer, and where it was written.
+fn setting(field: &str, written: &Written) -> String {
+    let place = written.at(field).map(|place| format!(", from {place}")).unwrap_or_default();
+    format!("setting {}{place}", one_line(field))
 }
 
 fn code(kind: ErrorKind) -> ErrorCode {

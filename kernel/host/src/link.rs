@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crabbox_kernel::error::KernelError;
+use crabbox_plugins::Written;
 use crabbox_schemas::error::{ErrorCode, ErrorKind, RpcError};
 use crabbox_schemas::plugin::{Limits, callback, event};
 use crabbox_wire::{Frame, Id, LineReader, MAX_LINE, WireError};
@@ -46,6 +47,8 @@ pub(crate) struct Link {
     /// Bounds how many calls are under way; further ones wait.
     pub(crate) inflight: Semaphore,
     pub(crate) broker: Arc<Broker>,
+    /// Where the provider's settings were written.
+    pub(crate) written: Written,
     transcript: Option<Arc<Transcript>>,
     outbox: Mutex<Option<mpsc::UnboundedSender<Vec<u8>>>>,
     /// Bytes in the outbox.
@@ -67,6 +70,7 @@ impl Link {
         running: Running<impl Pipe + AsyncWrite, impl Pipe + AsyncRead, impl Pipe + AsyncRead>,
         broker: Broker,
         transcript: Option<Arc<Transcript>>,
+        written: Written,
     ) -> Arc<Self> {
         let (outbox, lines) = mpsc::unbounded_channel();
         let link = Arc::new(Self {
@@ -75,6 +79,7 @@ impl Link {
             group: running.group,
             inflight: Semaphore::new(limits.max_inflight.max(1)),
             broker: Arc::new(broker),
+            written,
             transcript,
             outbox: Mutex::new(Some(outbox)),
             unread: Arc::default(),

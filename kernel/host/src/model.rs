@@ -291,7 +291,14 @@ async fn session(seed: u64, watch: &Watch) {
     let ((stdin, from), (to, stdout), (stderr, _quiet)) = (duplex(4096), duplex(4096), duplex(64));
     let running = Running { stdin, stdout, stderr, group: Arc::clone(&process.group) };
     let limits = Limits { output_window: WINDOW, ..Limits::default() };
-    let link = Link::attach("model", limits, running, broker(folder.path()), None);
+    let link = Link::attach(
+        "model",
+        limits,
+        running,
+        broker(folder.path()),
+        None,
+        crabbox_plugins::Written::default(),
+    );
     let (calls, answered, asked) = Default::default();
     let watch = Watch { frames: Arc::clone(&watch.frames), ..Watch::default() };
     let plugin = Plugin {

@@ -11,7 +11,7 @@ use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::ports::{About, Stop};
 use crabbox_kernel::state::make_dir;
 use crabbox_net::{Blobs, Net, Setting};
-use crabbox_plugins::{Entry, check_protocols, check_settings, passes};
+use crabbox_plugins::{Entry, Written, check_protocols, check_settings, passes};
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::error::ErrorCode;
 use crabbox_schemas::ids::LeaseId;
@@ -44,6 +44,8 @@ pub struct OpenOptions<'a> {
     pub entry: Cow<'a, Entry>,
     /// Its settings; secrets by reference.
     pub config: Map<String, Value>,
+    /// Where each of them was written, for messages.
+    pub written: Written,
     /// The folder all plugins share; each gets a private folder below it.
     pub plugins_dir: PathBuf,
     /// The folder with the keys of leases, a folder a lease.
@@ -128,7 +130,7 @@ impl std::fmt::Debug for Session {
 pub async fn open(options: OpenOptions<'_>) -> Result<Session> {
     let entry = &*options.entry;
     check_protocols(&entry.manifest)?;
-    check_settings(entry, &options.config)?;
+    check_settings(entry, &options.config, &options.written)?;
     let plugin = entry.pin()?;
     let folder = private_folder(&options.plugins_dir, &entry.manifest.id);
     make_dir(&folder)?;
@@ -149,9 +151,10 @@ pub async fn open(options: OpenOptions<'_>) -> Result<Session> {
     let guard = KillOnDrop(Arc::clone(&running.group));
     let transcript = options.transcript.clone();
     transcript.iter().for_each(|transcript| transcript.begin(&entry.provider.name));
-    let link = Link::attach(&entry.provider.name, options.limits, running, broker, transcript);
-    let methods = shake(&link, &options).await?;
     let about = entry.about(&options.config);
+    let (limits, written) = (options.limits, options.written.clone());
+    let link = Link::attach(&about.provider, limits, running, broker, transcript, written);
+    let methods = shake(&link, &options).await?;
     Ok(Session {
         about,
         plugin,

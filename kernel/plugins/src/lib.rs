@@ -43,7 +43,7 @@ pub use package::{EXTENSION, pack};
 pub use policy::{Libraries, Policy, Rule};
 pub use require::{check_lock, check_version, unmet};
 pub use schema::beyond as beyond_subset;
-pub use settings::{Flag, FlagKind, check as check_settings, hide_secrets};
+pub use settings::{Flag, FlagKind, Written, check as check_settings, hide_secrets};
 pub use shelf::{Shelf, Standing};
 pub use vet::{Proposal, Verdict, vet};
 pub use walls::{Confined, confine_thread};

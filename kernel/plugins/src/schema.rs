@@ -1,5 +1,7 @@
 //! The part of JSON Schema that settings may use. What a schema says beyond it is refused, never ignored.
 
+use std::fmt;
+
 use regex::Regex;
 use serde_json::{Map, Value};
 
@@ -47,8 +49,24 @@ pub fn beyond(schema: &Value) -> Option<String> {
     unsound(schema, "").err()
 }
 
-/// The first thing that is wrong with a value, and where: both schema and value were read from files.
-pub(crate) fn mismatch(schema: &Value, value: &Value) -> Option<String> {
+/// What is wrong with a value, and the JSON pointer of the part that is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mismatch {
+    pub(crate) at: String,
+    what: String,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.at.is_empty() {
+            write!(f, "at {}: ", self.at)?;
+        }
+        f.write_str(&self.what)
+    }
+}
+
+/// The first thing that is wrong with a value: both schema and value were read from files.
+pub(crate) fn mismatch(schema: &Value, value: &Value) -> Option<Mismatch> {
     fits(schema, value, "").err()
 }
 
@@ -83,21 +101,21 @@ fn unsound(schema: &Value, at: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn fits(schema: &Value, value: &Value, at: &str) -> Result<(), String> {
+fn fits(schema: &Value, value: &Value, at: &str) -> Result<(), Mismatch> {
     let Some(keywords) = schema.as_object() else { return Ok(()) };
     // Whoever writes a secret where only its place belongs shall not find it in a log.
     let hidden = keywords.get("x-crabbox-secret") == Some(&Value::Bool(true));
-    let place = if at.is_empty() { String::new() } else { format!("at {at}: ") };
+    let wrong_here = |what| Mismatch { at: at.to_owned(), what };
     for (keyword, wrong, rule) in RULES {
         if let Some(asked) = keywords.get(*keyword)
             && rule(asked, value) == Some(false)
         {
             let shown = if hidden { "its value".to_owned() } else { value.to_string() };
-            return Err(format!("{place}{shown} {wrong} {}", words(asked)));
+            return Err(wrong_here(format!("{shown} {wrong} {}", words(asked))));
         }
     }
     if let Value::Object(members) = value {
-        object(keywords, members, at, &place)?;
+        object(keywords, members, at)?;
     }
     if let (Value::Array(entries), Some(each)) = (value, keywords.get("items")) {
         for (n, entry) in entries.iter().enumerate() {
@@ -111,18 +129,18 @@ fn object(
     keywords: &Map<String, Value>,
     members: &Map<String, Value>,
     at: &str,
-    place: &str,
-) -> Result<(), String> {
+) -> Result<(), Mismatch> {
+    let wrong_here = |what| Err(Mismatch { at: at.to_owned(), what });
     let required = keywords.get("required").and_then(texts).unwrap_or_default();
     if let Some(missing) = required.into_iter().find(|name| !members.contains_key(*name)) {
-        return Err(format!("{place}`{missing}` is not set"));
+        return wrong_here(format!("`{missing}` is not set"));
     }
     let properties = keywords.get("properties").and_then(Value::as_object);
     let closed = keywords.get("additionalProperties") == Some(&Value::Bool(false));
     for (name, member) in members {
         match properties.and_then(|known| known.get(name)) {
             Some(property) => fits(property, member, &format!("{at}/{name}"))?,
-            None if closed => return Err(format!("{place}`{name}` is no setting of it")),
+            None if closed => return wrong_here(format!("`{name}` is no setting of it")),
             None => {}
         }
     }

@@ -1,5 +1,7 @@
 //! A provider's settings: checked against its schema, and turned into flags and environment names.
 
+use std::collections::BTreeMap;
+
 use crabbox_kernel::error::{KernelError, Result};
 use crabbox_schemas::error::ErrorCode;
 use serde::{Deserialize, Serialize};
@@ -162,12 +164,28 @@ pub(crate) fn check_schema(entry: &Entry) -> Result<()> {
         .hint("docs/protocol.md, \"The manifest\", lists the keywords; its author can check more in config.validate"))
 }
 
+/// Where each of a provider's settings was written, by [`Flag::config_key`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Written(pub BTreeMap<String, String>);
+
+impl Written {
+    /// The place of what a JSON pointer names, or of what that is in.
+    pub fn at(&self, pointer: &str) -> Option<&str> {
+        let mut key = pointer.trim_start_matches('/').replace('/', ".");
+        while !self.0.contains_key(&key) {
+            key.truncate(key.rfind('.')?);
+        }
+        self.0.get(&key).map(String::as_str)
+    }
+}
+
 /// Checks a provider's settings; the error points at the first setting that is wrong.
-pub fn check(entry: &Entry, config: &Map<String, Value>) -> Result<()> {
+pub fn check(entry: &Entry, config: &Map<String, Value>, written: &Written) -> Result<()> {
     let name = &entry.provider.name;
     check_schema(entry)?;
     if let Some(wrong) = schema::mismatch(entry.schema(), &Value::Object(config.clone())) {
-        let what = format!("bad setting for provider {name}: {wrong}");
+        let place = written.at(&wrong.at).map(|place| format!("{place}: ")).unwrap_or_default();
+        let what = format!("{place}bad setting for provider {name}: {wrong}");
         return Err(KernelError::new(ErrorCode::Config, what)
             .hint(format!("`crabbox providers describe {name}` lists its settings")));
     }

@@ -9,7 +9,7 @@ use crate::schema::{TYPES, beyond, mismatch};
 
 fn said(schema: Value, value: Value) -> String {
     assert_eq!(beyond(&schema), None);
-    mismatch(&schema, &value).unwrap_or_default()
+    mismatch(&schema, &value).map(|wrong| wrong.to_string()).unwrap_or_default()
 }
 
 #[test]

@@ -5,7 +5,9 @@
 use std::path::{Path, PathBuf};
 
 use crabbox_kernel::error::KernelError;
-use crabbox_plugins::{Catalog, FlagKind, Place, Places, check_settings, discover, programs};
+use crabbox_plugins::{
+    Catalog, FlagKind, Place, Places, Written, check_settings, discover, programs,
+};
 use crabbox_schemas::error::ErrorCode;
 use serde_json::json;
 
@@ -196,17 +198,23 @@ fn a_wrong_setting_is_pointed_at() {
     let dir = tempfile::tempdir().unwrap();
     let catalog = discover(&places(dir.path(), &[fixture()]));
     let entry = catalog.find("scripted").unwrap();
+    let written = [("ssh-port", "config.yaml:7"), ("limits.maxBoxes", "env BOXES")];
+    let written = written.map(|(key, place)| (key.to_owned(), place.to_owned()));
+    let written = Written(written.into());
     for (config, words) in [
-        (json!({"ssh-port": "many"}), "at /ssh-port"),
-        (json!({"limits": {"maxBoxes": 0}}), "at /limits/maxBoxes"),
+        (
+            json!({"ssh-port": "many"}),
+            "config.yaml:7: bad setting for provider scripted: at /ssh-port",
+        ),
+        (json!({"limits": {"maxBoxes": 0}}), "env BOXES: bad setting"),
         (json!({"colour": "red"}), "colour"),
         (json!({"token": "hunter2"}), "must name where the secret lives"),
     ] {
-        let error = check_settings(entry, config.as_object().unwrap()).unwrap_err();
+        let error = check_settings(entry, config.as_object().unwrap(), &written).unwrap_err();
         assert_eq!(error.code, ErrorCode::Config);
         assert!(told(&error).contains(words), "{}", told(&error));
         assert!(!told(&error).contains("hunter2"));
     }
     let fine = json!({"token": "env:T", "limits": {"maxBoxes": 2}});
-    check_settings(entry, fine.as_object().unwrap()).unwrap();
+    check_settings(entry, fine.as_object().unwrap(), &written).unwrap();
 }

@@ -1,14 +1,16 @@
 //! A provider's own settings: an opaque block merged from files, environment and flags by its schema's names.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde_json::{Map, Value};
 
 use super::keys::Kind;
 use super::load::untrusted;
-use super::settings::{Entry, Layer, Origin, Settings, Warning};
+use super::settings::{Entry, Layer, Origin, Settings};
 use super::text;
 use crate::error::{KernelError, Result};
+use crate::nearest::{nearest, plain};
 
 /// What the kernel needs to know of one property of a provider's schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub struct Property {
     pub name: String,
     /// How its text in the environment or a flag reads.
     pub kind: Kind,
+    /// Its flag, without dashes, where it has one.
+    pub flag: Option<String>,
     /// Environment names; the first that is not empty counts.
     pub env: Vec<String>,
     /// Whether a repository's file must not set it.
@@ -47,10 +51,27 @@ pub struct Block {
     pub values: Map<String, Value>,
     /// Where each came from, by [`Property::name`].
     pub origins: BTreeMap<String, Origin>,
-    /// Entries the schema does not name: path and place.
-    pub unknown: Vec<(String, Origin)>,
-    /// Values that were passed over.
-    pub warnings: Vec<Warning>,
+    /// Entries the schema does not name.
+    pub unknown: Vec<Stray>,
+    /// Values that make no sense.
+    pub wrong: Vec<Stray>,
+}
+
+/// Something in a block that cannot count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stray {
+    /// Its path as written, or the name of the property it was meant for.
+    pub path: String,
+    /// Where it stands.
+    pub from: Origin,
+    /// A lowercase fragment.
+    pub why: String,
+}
+
+impl fmt::Display for Stray {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: `{}`: {}", self.from, self.path, self.why)
+    }
 }
 
 impl Block {
@@ -85,7 +106,7 @@ impl Settings {
                     let value = meant(property.kind, &entry.value);
                     block.set(&property.name, value, entry.from.clone());
                 }
-                (None, _) => block.unknown.push((entry.path.clone(), entry.from.clone())),
+                (None, _) => block.unknown.push(unknown(entry, request.properties)),
             }
         }
         for property in request.properties {
@@ -97,10 +118,7 @@ impl Settings {
             let place = (property.secret && !is_place(text)).then(|| format!("env:{name}"));
             match text::parse(property.kind, place.as_deref().unwrap_or(text)) {
                 Ok(value) => block.set(&property.name, value, from),
-                Err(why) => block.warnings.push(Warning {
-                    place: from.place,
-                    message: format!("ignored for `{}`: {why}", property.name),
-                }),
+                Err(why) => block.wrong.push(Stray { path: property.name.clone(), from, why }),
             }
         }
         flags_of(request, &mut block)?;
@@ -143,6 +161,16 @@ impl Settings {
     }
 }
 
+/// What is wrong with an entry that no property has, and which one was probably meant.
+fn unknown(entry: &Entry, properties: &[Property]) -> Stray {
+    let known = properties.iter().map(|property| property.name.as_str());
+    let why = match nearest(&entry.name, known) {
+        Some(near) => format!("the provider has no such setting; perhaps `{near}` was meant"),
+        None => "the provider has no such setting".to_owned(),
+    };
+    Stray { path: entry.path.clone(), from: entry.from.clone(), why }
+}
+
 /// Whether a text says where a secret is.
 fn is_place(text: &str) -> bool {
     ["env:", "file:", "keyring:", "cmd:"].iter().any(|kind| text.starts_with(kind))
@@ -164,7 +192,7 @@ fn flags_of(request: &BlockRequest<'_>, block: &mut Block) -> Result<(), KernelE
         let Some(property) = request.properties.iter().find(|p| same(&p.name, name)) else {
             continue;
         };
-        let from = Origin::flag(name);
+        let from = Origin::flag(property.flag.as_deref().unwrap_or(name));
         let value = text::parse(property.kind, text).map_err(|why| {
             KernelError::new(
                 crabbox_schemas::error::ErrorCode::Usage,
@@ -192,6 +220,5 @@ fn holds(property: &str, kind: Kind, entry: &str) -> bool {
 
 /// True if two names differ in case and dashes only: `workRoot` and `work-root`.
 pub(super) fn same(a: &str, b: &str) -> bool {
-    let plain = |text: &str| text.replace(['-', '_'], "").to_ascii_lowercase();
     plain(a) == plain(b)
 }

@@ -166,6 +166,7 @@ fn no_secret_is_ever_shown() {
     let property = |name: &str, secret| Property {
         name: name.to_owned(),
         kind: Kind::Text,
+        flag: None,
         env: Vec::new(),
         user_only: false,
         secret,

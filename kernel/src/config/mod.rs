@@ -14,7 +14,7 @@ pub mod show;
 pub mod text;
 pub mod values;
 
-pub use block::{Block, BlockRequest, Property};
+pub use block::{Block, BlockRequest, Property, Stray};
 pub use load::{Sources, load};
 pub use settings::{Layer, Origin, Setting, Settings, Warning};
 pub use values::{TailscaleSettings, Values};

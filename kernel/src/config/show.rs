@@ -56,8 +56,8 @@ pub fn unused(settings: &Settings, blocks: &[ShownBlock<'_>]) -> Vec<UnusedSetti
         !blocks.iter().any(|block| block.names.iter().any(|name| same(name, &entry.block)))
     });
     let foreign = foreign.map(|entry| (&entry.path, &entry.from, "no installed provider uses it"));
-    let strange = blocks.iter().flat_map(|block| &block.block.unknown);
-    let strange = strange.map(|(path, from)| (path, from, "the provider has no such setting"));
+    let strange = blocks.iter().flat_map(|b| b.block.unknown.iter().chain(&b.block.wrong));
+    let strange = strange.map(|stray| (&stray.path, &stray.from, stray.why.as_str()));
     for (path, from, reason) in unknown.chain(foreign).chain(strange) {
         unused.push(item(path, from.to_string(), reason));
     }

@@ -317,7 +317,8 @@ fn a_users_file_others_can_read_is_warned_of() {
 
 fn property(name: &str, kind: Kind, env: &[&str], user_only: bool) -> Property {
     let env = env.iter().map(|name| (*name).to_owned()).collect();
-    Property { name: name.to_owned(), kind, env, user_only, secret: false, fallback: None }
+    let flag = Some(format!("acme-{name}"));
+    Property { name: name.to_owned(), kind, flag, env, user_only, secret: false, fallback: None }
 }
 
 #[test]
@@ -397,10 +398,25 @@ fn a_providers_block_is_merged_from_every_layer_and_spelling() {
     );
     assert_eq!(block.origins["size"].place, room.path("repo/crabbox.yaml") + ":3");
     assert_eq!(block.origins["zones"].place, "env ACME_ZONES");
-    assert_eq!(block.unknown[0].0, "providers.acme.mystery");
+    assert_eq!(block.unknown[0].path, "providers.acme.mystery");
+    assert_eq!(block.unknown[0].why, "the provider has no such setting");
+    room.env("ACME_DISK", "much").write("repo/crabbox.yaml", "acme:\n  sise: 4\n");
+    let block = ask(&room, &[]).unwrap();
+    let told = [&block.unknown[0], &block.wrong[0]].map(ToString::to_string);
+    let place = room.path("repo/crabbox.yaml");
+    assert_eq!(
+        told,
+        [
+            format!(
+                "{place}:2: `acme.sise`: the provider has no such setting; perhaps `size` was meant"
+            ),
+            "env ACME_DISK: `disk.gb`: \"much\" is not a whole number".to_owned(),
+        ]
+    );
     let block =
         ask(&room, &[("size".into(), "9".into()), ("work-root".into(), "/w".into())]).unwrap();
     assert_eq!((&block.values["size"], &block.values["work-root"]), (&json!(9), &json!("/w")));
+    assert_eq!(block.origins["size"].place, "--acme-size");
     room.write("repo/crabbox.yaml", "acme:\n  workRoot: /r\n  host: evil.example\n");
     let error = ask(&room, &[]).unwrap_err();
     assert_eq!(error.code, ErrorCode::ConfigUntrusted);

@@ -73,7 +73,9 @@ fn parse_item(kind: Kind, item: &Node) -> Result<Option<Value>, String> {
     }
 }
 
+/// What stands between commas; `[]` is none, as in a file.
 fn split(text: &str) -> impl Iterator<Item = &str> {
+    let text = if text == "[]" { "" } else { text };
     text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
@@ -160,6 +162,8 @@ mod tests {
             (Kind::Ports, "none", serde_json::json!([])),
             (Kind::Ports, "22, 2022", serde_json::json!(["22", "2022"])),
             (Kind::List, "a, b,,c", serde_json::json!(["a", "b", "c"])),
+            (Kind::List, " [] ", serde_json::json!([])),
+            (Kind::Ports, "[]", serde_json::json!([])),
             (Kind::Choice(&["linux", "macos"]), "Darwin", Value::from("macos")),
         ] {
             assert_eq!(parse(kind, text).unwrap(), value, "{kind:?} {text}");

@@ -54,13 +54,17 @@ pub async fn acquire<P: Provider, D: Dialer, C: Clock>(
             return Err(undo(bench, trail, &desired, error, events).await.at("acquire"));
         }
     };
-    events.emit(Event::LeasingStarted {
+    let started = Event::LeasingStarted {
         desired: desired.clone(),
         provider: about.provider.clone(),
         class: new.request.class.clone(),
         keep: new.request.keep,
-    });
-    let acquired = bench.provider.acquire(&wanted, &mut trail, events, stop).await;
+    };
+    let mut asking = Asking { events, started: Some(started) };
+    let acquired = bench.provider.acquire(&wanted, &mut trail, &mut asking, stop).await;
+    if acquired.is_ok() {
+        asking.begin();
+    }
     let own_ids = about.features.iter().any(|feature| feature == OWN_LEASE_IDS);
     let done = match acquired {
         Ok(lease) if lease.lease_id == desired.lease_id => {
@@ -85,6 +89,28 @@ pub async fn acquire<P: Provider, D: Dialer, C: Clock>(
             Ok(held)
         }
         Err(error) => Err(undo(bench, trail, &desired, error, events).await.at("acquire")),
+    }
+}
+
+/// Tells that a box is being asked for when the first thing is done for it: what the provider refuses at a look is
+/// never said to have begun.
+struct Asking<'a> {
+    events: &'a mut dyn EventSink,
+    started: Option<Event>,
+}
+
+impl Asking<'_> {
+    fn begin(&mut self) {
+        self.started.take().into_iter().for_each(|started| self.events.emit(started));
+    }
+}
+
+impl EventSink for Asking<'_> {
+    fn emit(&mut self, event: Event) {
+        if !matches!(event, Event::Debug { .. } | Event::Warning { .. }) {
+            self.begin();
+        }
+        self.events.emit(event);
     }
 }
 
@@ -158,7 +184,7 @@ async fn choose<P: Provider, D: Dialer, C: Clock>(
     new: &NewLease,
 ) -> Result<Desired> {
     let lease_id = LeaseId::mint(random()?);
-    let taken = taken_slugs(bench).await;
+    let taken = taken_slugs(bench).await?;
     let slug = match &new.slug {
         Some(slug) if taken.contains(slug) => {
             return Err(KernelError::new(
@@ -233,12 +259,15 @@ fn cannot_have(provider: &str, asked: &[String]) -> KernelError {
 }
 
 /// Slugs of local claims, of leases that nobody finished, and of boxes of this provider. A provider that cannot list now is no reason to
-/// refuse a box.
+/// refuse a box; that it does not know us is.
 async fn taken_slugs<P: Provider, D: Dialer, C: Clock>(
     bench: &Bench<'_, P, D, C>,
-) -> BTreeSet<String> {
+) -> Result<BTreeSet<String>> {
     let listed = match bench.provider.list().await {
         Ok((leases, _)) => leases,
+        Err(error) if error.code == ErrorCode::Auth => {
+            return Err(error.outcome(Outcome::NotStarted).at("acquire"));
+        }
         Err(error) => {
             tracing::debug!(%error, "could not list boxes to avoid slug collisions");
             Vec::new()
@@ -246,7 +275,7 @@ async fn taken_slugs<P: Provider, D: Dialer, C: Clock>(
     };
     let claimed = bench.claims().all().0.into_iter().map(|claim| claim.slug);
     let unfinished = Trail::slugs(&bench.state.journal());
-    claimed.chain(listed.into_iter().map(|lease| lease.slug)).chain(unfinished).collect()
+    Ok(claimed.chain(listed.into_iter().map(|lease| lease.slug)).chain(unfinished).collect())
 }
 
 fn intent<P: Provider, D: Dialer, C: Clock>(
@@ -307,7 +336,7 @@ fn forget<P, D, C>(bench: &Bench<'_, P, D, C>, trail: Trail, desired: &Desired) 
     trail.finish()
 }
 
-/// The labels every provider puts on its resource.
+/// The labels every provider puts on its resource, which adds the machine type it chose.
 pub fn labels(
     new: &NewLease,
     desired: &Desired,
@@ -323,9 +352,9 @@ pub fn labels(
         ("slug", desired.slug.clone()),
         ("provider", provider.to_owned()),
         ("provider_key", slug::key_name(&desired.lease_id)),
+        ("profile", new.profile.clone()),
         ("class", request.class.clone()),
         ("target", request.target.clone()),
-        ("server_type", request.machine_type.clone().unwrap_or_default()),
         ("keep", request.keep.to_string()),
         ("state", "leased".to_owned()),
         ("created_at", now_secs.to_string()),
@@ -336,8 +365,9 @@ pub fn labels(
         ("ttl_secs", request.ttl_secs.to_string()),
     ];
     let mode = request.windows_mode.iter().map(|mode| ("windows_mode", mode.clone()));
+    let machine = request.machine_type.iter().map(|machine| ("server_type", machine.clone()));
     let asked = request.features.iter().map(|feature| (feature.as_str(), "true".to_owned()));
-    let all = pairs.into_iter().chain(mode).chain(asked);
+    let all = pairs.into_iter().chain(machine).chain(mode).chain(asked);
     all.map(|(key, value)| (key.to_owned(), slug::label_value(&value))).collect()
 }
 

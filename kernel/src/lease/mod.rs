@@ -75,6 +75,8 @@ pub enum Ask {
 pub struct NewLease {
     /// What kind of box.
     pub request: BoxRequest,
+    /// The profile in force.
+    pub profile: String,
     /// The slug the user wants, already normalised.
     pub slug: Option<String>,
     /// Use a resource that belongs to another checkout (providers with ids of their own).

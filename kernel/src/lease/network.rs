@@ -37,9 +37,7 @@ impl Network {
 
     /// The address to dial instead of a box's own.
     pub fn host(self, state: &State, lease: &Lease) -> Result<Option<String>> {
-        let noted = std::fs::read_to_string(state.tailnet(&lease.lease_id)).unwrap_or_default();
-        let label = lease.labels.get(LABEL).map(String::as_str).unwrap_or_default();
-        self.choose(&noted, label).ok_or_else(|| {
+        self.choose(Inside::of(state, lease)).ok_or_else(|| {
             let what = format!("nobody here knows {}'s address in a tailnet", lease.slug);
             KernelError::new(ErrorCode::Unsupported, what).at("connect").hint(
                 "only a box made with --tailscale has one; --network public dials its own address",
@@ -48,15 +46,11 @@ impl Network {
     }
 
     /// The address to dial: none when the box's own is meant, nothing at all when there is none.
-    fn choose(self, noted: &str, label: &str) -> Option<Option<String>> {
-        let mut words = noted.split_whitespace();
-        let address = [words.next().unwrap_or_default(), label]
-            .into_iter()
-            .find_map(|word| word.parse::<IpAddr>().ok())
-            .map(|address| address.to_string());
+    fn choose(self, inside: Inside) -> Option<Option<String>> {
+        let address = inside.address.map(|address| address.to_string());
         match self {
             Self::Public => Some(None),
-            Self::Auto => Some(address.filter(|_| words.next() == Some(DIALLED))),
+            Self::Auto => Some(address.filter(|_| inside.dialled)),
             Self::Tailscale => address.map(Some),
         }
     }
@@ -65,6 +59,30 @@ impl Network {
     pub fn note(self, state: &State, lease: &Lease, address: IpAddr) -> Result<()> {
         let more = if self == Self::Tailscale { DIALLED } else { "" };
         write_atomic(&state.tailnet(&lease.lease_id), format!("{address} {more}\n").as_bytes())
+    }
+}
+
+/// A box's place in the user's tailnet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Inside {
+    /// Its address there, where that is known.
+    pub address: Option<IpAddr>,
+    /// It was made to be dialled there.
+    pub dialled: bool,
+}
+
+impl Inside {
+    /// What is known here of a box.
+    pub fn of(state: &State, lease: &Lease) -> Self {
+        let noted = std::fs::read_to_string(state.tailnet(&lease.lease_id)).unwrap_or_default();
+        Self::read(&noted, lease.labels.get(LABEL).map(String::as_str).unwrap_or_default())
+    }
+
+    fn read(noted: &str, label: &str) -> Self {
+        let mut words = noted.split_whitespace();
+        let either = [words.next().unwrap_or_default(), label];
+        let address = either.into_iter().find_map(|word| word.parse().ok());
+        Self { address, dialled: words.next() == Some(DIALLED) }
     }
 }
 
@@ -86,7 +104,8 @@ mod tests {
             (Tailscale, "", "elsewhere.example", None),
             (Tailscale, "", "", None),
         ] {
-            assert_eq!(network.choose(noted, label), dialled, "{network:?} {noted:?} {label:?}");
+            let chosen = network.choose(Inside::read(noted, label));
+            assert_eq!(chosen, dialled, "{network:?} {noted:?} {label:?}");
         }
         assert_eq!(["auto", "public", "tailscale"].map(Network::of), [Auto, Public, Tailscale]);
     }

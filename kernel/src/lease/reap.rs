@@ -56,12 +56,21 @@ fn open_one(state: &State, id: &LeaseId) -> Option<Open> {
     Some(Open { desired, provider, reason, trail })
 }
 
+/// Whether the provider has anything of an open lease.
+pub async fn is_there<P: Provider, D: Dialer, C: Clock>(
+    bench: &Bench<'_, P, D, C>,
+    open: &Open,
+) -> Result<bool> {
+    let found = bench.provider.resolve(&query(bench, &open.desired, &open.trail)).await?;
+    Ok(found.is_some())
+}
+
 /// Finishes one open lease: whatever exists of it is released, then it is forgotten.
 pub async fn finish<P: Provider, D: Dialer, C: Clock>(
     bench: &Bench<'_, P, D, C>,
     open: Open,
-) -> Result<&'static str> {
-    settle(bench, &open.desired, open.trail).await.map(release::word)
+) -> Result<ReleaseOutcome> {
+    settle(bench, &open.desired, open.trail).await
 }
 
 /// The kept lease of a claim, when its provider is certain that its box is gone: it ended by itself, with the

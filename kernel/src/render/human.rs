@@ -46,7 +46,8 @@ pub fn lines(event: &Event) -> Vec<String> {
         | Event::LeaseCreated { .. }
         | Event::Released { .. }
         | Event::Kept { .. } => vec![lease_line(event)],
-        Event::Progress { .. }
+        Event::LeaseResource { .. }
+        | Event::Progress { .. }
         | Event::Output { .. }
         | Event::CommandSent
         | Event::CommandFinished { .. }

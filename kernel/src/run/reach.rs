@@ -195,7 +195,8 @@ pub fn address(state: &State, network: Network, lease: &Lease, used: bool) -> Re
                 "lease {} has no SSH endpoint: its provider runs commands itself",
                 lease.lease_id
             ),
-        ));
+        )
+        .hint(format!("`crabbox run --id {} -- COMMAND` runs one", lease.slug)));
     };
     if let Some(host) = network.host(state, lease)? {
         endpoint.host = host;

@@ -396,7 +396,8 @@ pub(crate) fn checkout() -> PathBuf {
 pub(crate) fn new_lease() -> NewLease {
     let request = BoxRequest { ttl_secs: 5400, idle_timeout_secs: 60, ..BoxRequest::default() };
     let login = Login { user: "crabbox".to_owned(), ports: vec![2222, 22] };
-    NewLease { request, slug: None, reclaim: false, login, tailnet: None }
+    let profile = "default".to_owned();
+    NewLease { request, profile, slug: None, reclaim: false, login, tailnet: None }
 }
 
 pub(crate) fn one_shot() -> Ask {

@@ -65,6 +65,7 @@ pub(super) fn acquire<C: Cloud>(
         Some(found) => call.record(&found.resource(C::MACHINE)).map(|()| found),
         None => {
             let tour = cloud.tour(&order);
+            walk.check_type(&tour).map_err(not_started)?;
             let first = tour.first().copied().unwrap_or_default();
             let look = cloud.look(&order, first).map_err(not_started)?;
             walk.through(look, &tour)
@@ -162,6 +163,33 @@ impl<C: Cloud> Walk<'_, C> {
         let id = self.order.lease_id();
         let found = self.cloud.machines_of(self.at(place), id)?;
         Ok(found.into_iter().find(|machine| machine.is_of(id)))
+    }
+
+    /// Refuses a machine type that no place has. Those of classes are tried: some are in few places.
+    fn check_type(&self, tour: &[&str]) -> Result<(), Failure> {
+        let request = &self.order.params.request;
+        let classes = C::classes(request);
+        if classes.is_class(request) {
+            return Ok(());
+        }
+        let machine = classes.machines(request).first().copied().unwrap_or_default();
+        for place in tour {
+            if self.cloud.has(self.at(place), machine)? {
+                return Ok(());
+            }
+        }
+        let what = match &request.machine_type {
+            Some(_) => format!("there is no machine type {machine}"),
+            None => format!("{machine} is neither a class nor a machine type"),
+        };
+        let places: Vec<_> = tour.iter().copied().filter(|place| !place.is_empty()).collect();
+        let what =
+            if places.is_empty() { what } else { format!("{what} in {}", places.join(", ")) };
+        let mut others = self.cloud.others(self.order.call, request).unwrap_or_default();
+        others.truncate(SUGGESTIONS);
+        let such = others.first().map(|one| format!(", such as {one}")).unwrap_or_default();
+        let hint = format!("`crabbox sizes --provider {}` lists what there is{such}", C::NAME);
+        Err(Failure::new(ErrorKind::InvalidConfig, what).hint(hint).alternatives(others))
     }
 
     /// Tries one candidate after the other, place by place; at the first one was looked already.
@@ -308,10 +336,12 @@ impl<C: Cloud> Walk<'_, C> {
             .unwrap_or_default()
             .into_iter();
         let others: Vec<_> = others.filter(is_new).take(SUGGESTIONS).collect();
-        let hint = match others.first() {
+        // Of a limit of the account the service's own advice is the better one.
+        let limit = misses.iter().filter(|_| quota).find_map(|(_, why)| why.data().hint.clone());
+        let hint = limit.unwrap_or_else(|| match others.first() {
             Some(first) => format!("try --type {first}, or {}", C::ELSEWHERE),
             None => format!("try another --class, or {}", C::ELSEWHERE),
-        };
+        });
         failure.hint(hint).alternatives(others)
     }
 

@@ -102,6 +102,9 @@ pub trait Cloud: Send + Sync + 'static {
     /// Deletes it, with the same exception.
     fn delete_extra(&self, at: At<'_>, extra: &Extra) -> Result<(), Failure>;
 
+    /// Whether a place has a machine type at all, free or not; also where nobody here may know.
+    fn has(&self, at: At<'_>, machine: &str) -> Result<bool, Failure>;
+
     /// Where to look for room, in order.
     fn tour<'a>(&'a self, _order: &Order<'_>) -> Vec<&'a str> {
         self.places(&[])

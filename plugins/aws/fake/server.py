@@ -187,8 +187,16 @@ def run(request):
     return reply
 
 
-def paged(body, size, first):
-    """moto gives all instance types at once."""
+kinds = {}
+
+
+def page_of_kinds(request):
+    """moto gives all instance types at once, and takes seconds for it: it is asked for the first page alone."""
+    size, first = int(request.form.get("MaxResults", 100)), int(request.form.get("NextToken", 0))
+    status, headers, body = kinds[request.region] if first else request.moto()
+    if not status.startswith("200"):
+        return status, headers, body
+    kinds[request.region] = status, headers, body
     xml = ElementTree.fromstring(body)
     rows = next(one for one in xml if one.tag.endswith("instanceTypeSet"))
     more = len(rows) > first + size
@@ -196,7 +204,7 @@ def paged(body, size, first):
         rows.remove(row)
     if more:
         ElementTree.SubElement(xml, rows.tag.replace("instanceTypeSet", "nextToken")).text = str(first + size)
-    return ElementTree.tostring(xml)
+    return status, headers, ElementTree.tostring(xml)
 
 
 def start(id, region, data):
@@ -285,15 +293,14 @@ def serve(environ, begin):
                 headers, body = [("content-type", "application/x-amz-json-1.1")], json.dumps(body).encode()
         elif request.action == "RunInstances" and request.form.get("DryRun", "").lower() != "true":
             status, headers, body = run(request)
+        elif request.action == "DescribeInstanceTypes":
+            status, headers, body = page_of_kinds(request)
         elif request.out_of_reach():
             status, body = "403 X", refusal("UnauthorizedOperation", "You are not authorized to perform this operation.")
         else:
             status, headers, body = request.moto()
             if request.action == "TerminateInstances" and status.startswith("200"):
                 end([value for name, value in request.form.items() if name.startswith("InstanceId")])
-    if request.action == "DescribeInstanceTypes" and status.startswith("200"):
-        body = paged(body, int(request.form.get("MaxResults", 100)), int(request.form.get("NextToken", 0)))
-        headers = [("content-type", "text/xml")]
     if rule.get("lose"):
         environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         body = b""

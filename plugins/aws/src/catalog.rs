@@ -50,7 +50,7 @@ struct Kinds {
 
 impl Page for Kinds {
     type Item = Kind;
-    const SIZE: u32 = 50;
+    const SIZE: u32 = 100;
     fn open(self) -> (Vec<Kind>, Option<String>) {
         (self.instance_type_set.item, self.next_token)
     }
@@ -152,10 +152,14 @@ impl Page for Offerings {
 
 /// Instance types of any class that a region has, the largest first.
 pub(crate) fn others(api: &Api<'_>, system: System) -> Result<Vec<String>, Failure> {
-    let classes = system.classes();
-    let all = classes.all();
-    let query = || Query::new("DescribeInstanceTypeOfferings").filter("instance-type", &all);
-    let there = api.all::<Offerings>(query)?;
-    let has = |machine: &&&str| there.iter().any(|one| one.instance_type == ***machine);
-    Ok(all.iter().filter(has).map(|&machine| machine.to_owned()).collect())
+    let all = system.classes().all();
+    let there = offers(api, &all)?;
+    let has = |machine: &&str| there.iter().any(|one| one == machine);
+    Ok(all.into_iter().filter(has).map(str::to_owned).collect())
+}
+
+/// Which of these instance types a region has.
+pub(crate) fn offers(api: &Api<'_>, machines: &[&str]) -> Result<Vec<String>, Failure> {
+    let query = || Query::new("DescribeInstanceTypeOfferings").filter("instance-type", machines);
+    Ok(api.all::<Offerings>(query)?.into_iter().map(|one| one.instance_type).collect())
 }

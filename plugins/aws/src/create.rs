@@ -8,7 +8,7 @@ use crabbox_plugin_sdk::cloud::{Candidate, Extra, Machine, Market, Miss, Order, 
 use crate::api::{Api, Query};
 use crate::config::{Settings, vcpus};
 use crate::instance::{Made, key};
-use crate::site::{self, Image};
+use crate::site::{self, Image, Network};
 use crate::system::System;
 
 /// Longest name of a request.
@@ -35,10 +35,11 @@ impl<'a> Region<'a> {
         settings: &'a Settings,
         order: &'a Order<'a>,
         image: Image,
+        network: &Network,
     ) -> Result<Self, Failure> {
         let system = System::of(&order.params.request);
         let host = settings.host(system)?;
-        let group = site::group(&api, settings, &order.bootstrap.ports)?;
+        let group = network.group(&api, settings, &order.bootstrap.ports)?;
         let add = |name: &str| {
             let labels =
                 order.labels([("region", api.region), ("Name", &order.params.desired.name)]);

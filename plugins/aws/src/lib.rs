@@ -135,12 +135,20 @@ impl Cloud for Aws {
         site::likeliest_first(&self.home(order.call), all, &machines)
     }
 
-    /// A wrong image, and a Mac without a host, are found before anything is made.
+    fn has(&self, at: At<'_>, machine: &str) -> Result<bool, Failure> {
+        match catalog::offers(&self.at(at), &[machine]) {
+            Err(failure) if failure.kind() == ErrorKind::Permission => Ok(true),
+            found => Ok(!found?.is_empty()),
+        }
+    }
+
+    /// A wrong image, subnet or security group, and a Mac without a host, are found before anything is made.
     fn look<'a>(&'a self, order: &'a Order<'a>, place: &'a str) -> Result<impl Look + 'a, Failure> {
         let (api, system) = (self.api(order.call, place), System::of(&order.params.request));
         self.settings.host(system)?;
         let image = site::image(&api, &self.settings, system)?;
-        Ok(move || Region::prepare(api, &self.settings, order, image))
+        let network = site::network(&api, &self.settings)?;
+        Ok(move || Region::prepare(api, &self.settings, order, image, &network))
     }
 
     fn others(&self, call: &Call, request: &BoxRequest) -> Result<Vec<String>, Failure> {

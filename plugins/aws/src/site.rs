@@ -67,6 +67,8 @@ pub(crate) fn image(api: &Api<'_>, settings: &Settings, system: System) -> Resul
 struct Group {
     #[serde(rename = "groupId")]
     id: String,
+    #[serde(rename = "vpcId", default)]
+    vpc: String,
     #[serde(rename = "ipPermissions", default)]
     rules: Set<Rule>,
     #[serde(rename = "tagSet", default)]
@@ -119,30 +121,67 @@ struct Vpcs {
     all: Set<Vpc>,
 }
 
-/// The security group of boxes; made where there is none, and opened for who may log in.
-pub(crate) fn group(api: &Api<'_>, settings: &Settings, ports: &[u16]) -> Result<String, Failure> {
-    if let Some(chosen) = &settings.security_group_id {
-        return Ok(chosen.clone());
-    }
-    let cidrs = admitted(api.call, "aws", &settings.ssh_cidrs, &settings.address_url)?;
-    let vpc = vpc(api, settings)?;
-    let look = || {
-        let query = Query::new("DescribeSecurityGroups")
-            .filter("group-name", &[GROUP])
-            .filter("vpc-id", &[&vpc]);
-        Ok(api.ask::<Groups>(&query)?.groups.item.into_iter().next())
+/// What boxes are put into: a VPC, and the user's own security group where they named one.
+pub(crate) struct Network {
+    vpc: String,
+    group: Option<String>,
+}
+
+/// Looks for what the settings name; nothing is made.
+pub(crate) fn network(api: &Api<'_>, settings: &Settings) -> Result<Network, Failure> {
+    let Some(id) = &settings.security_group_id else {
+        return Ok(Network { vpc: vpc(api, settings)?, group: None });
     };
-    let group = match look()? {
-        Some(group) => group,
-        None => make(api, &vpc, look)?,
+    let query = Query::new("DescribeSecurityGroups").with("GroupId.1", id);
+    let group =
+        found(api.ask::<Groups>(&query))?.and_then(|all| all.groups.item.into_iter().next());
+    let wrong = |what: String| {
+        Failure::invalid_config("/security-group-id", what).hint(format!(
+            "`aws ec2 describe-security-groups --region {}` lists the groups and their VPCs",
+            api.region
+        ))
     };
-    if by_name(&group.tags).get("crabbox").map(String::as_str) != Some("true") {
-        let what = format!("the security group {GROUP} in {} was not made by crabbox", api.region);
-        return Err(Failure::precondition(what)
-            .hint("tag it crabbox=true, or set aws.securityGroupId to one that lets you log in"));
+    let group =
+        group.ok_or_else(|| wrong(format!("there is no security group {id} in {}", api.region)))?;
+    let vpc = if settings.subnet_id.is_some() { vpc(api, settings)? } else { group.vpc.clone() };
+    if vpc != group.vpc {
+        return Err(wrong(format!("the security group {id} is not in the subnet's VPC, {vpc}")));
     }
-    open(api, &group, ports, &cidrs)?;
-    Ok(group.id)
+    Ok(Network { vpc, group: Some(group.id) })
+}
+
+impl Network {
+    /// The security group of boxes; made where there is none, and opened for who may log in.
+    pub(crate) fn group(
+        &self,
+        api: &Api<'_>,
+        settings: &Settings,
+        ports: &[u16],
+    ) -> Result<String, Failure> {
+        if let Some(chosen) = &self.group {
+            return Ok(chosen.clone());
+        }
+        let cidrs = admitted(api.call, "aws", &settings.ssh_cidrs, &settings.address_url)?;
+        let look = || {
+            let query = Query::new("DescribeSecurityGroups")
+                .filter("group-name", &[GROUP])
+                .filter("vpc-id", &[&self.vpc]);
+            Ok(api.ask::<Groups>(&query)?.groups.item.into_iter().next())
+        };
+        let group = match look()? {
+            Some(group) => group,
+            None => make(api, &self.vpc, look)?,
+        };
+        if by_name(&group.tags).get("crabbox").map(String::as_str) != Some("true") {
+            let what =
+                format!("the security group {GROUP} in {} was not made by crabbox", api.region);
+            return Err(Failure::precondition(what).hint(
+                "tag it crabbox=true, or set aws.securityGroupId to one that lets you log in",
+            ));
+        }
+        open(api, &group, ports, &cidrs)?;
+        Ok(group.id)
+    }
 }
 
 fn make(
@@ -162,7 +201,7 @@ fn make(
             let tag =
                 |(key, value): (&String, &String)| Tag { key: key.clone(), value: value.clone() };
             let tags = Set { item: tags.iter().map(tag).collect() };
-            Ok(Group { id, rules: Set::default(), tags })
+            Ok(Group { id, vpc: vpc.to_owned(), rules: Set::default(), tags })
         }
         // Somebody else was faster, or it was us and the answer was lost.
         Err(failure) if is(&failure, "InvalidGroup.Duplicate") => look()?.ok_or(failure),
@@ -217,6 +256,7 @@ fn vpc(api: &Api<'_>, settings: &Settings) -> Result<String, Failure> {
         Some(subnet) => {
             let what = format!("there is no subnet {subnet} in {}", api.region);
             Failure::invalid_config("/subnet-id", what)
+                .hint(format!("`aws ec2 describe-subnets --region {}` lists them", api.region))
         }
         None => {
             let what = format!("there is no default VPC in {}", api.region);

@@ -101,7 +101,7 @@ impl<'a> Api<'a> {
         self.call.steadily(Repeat::Safe, || {
             let request = self.request(method, path).at_most(PAGE_BYTES);
             let request = body.into_iter().fold(request, |request, body| request.json(body));
-            ok(request.send()?)
+            ok(request.send().map_err(of_login)?)
         })
     }
 
@@ -274,6 +274,14 @@ const CODES: Codes = Codes(&[
     ("OSProvisioningTimedOut|OSProvisioningClientError|VMStartTimedOut", ErrorKind::Bootstrap, ""),
     ("RetryableError|OperationPreempted|ServerTimeout", ErrorKind::Transient, ""),
 ]);
+
+/// What the host says of a client it gets no token for, and what can be done.
+fn of_login(failure: Failure) -> Failure {
+    match failure.kind() {
+        ErrorKind::Auth if failure.data().hint.is_none() => failure.hint(LOGIN),
+        _ => failure,
+    }
+}
 
 /// The answer, or what its error means.
 fn ok(reply: Reply) -> Result<Reply, Failure> {

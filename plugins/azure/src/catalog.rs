@@ -1,5 +1,7 @@
 //! What can be asked for, and what it costs; all of it only reads.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crabbox_plugin_sdk::cloud::{self, Market};
@@ -89,10 +91,22 @@ fn all_sizes(api: &Api<'_>, location: &str) -> Result<Vec<Size>, Failure> {
     Ok(skus.filter_map(Size::read).collect())
 }
 
-/// The sizes of a location, if they may be asked for: without, every candidate is just tried.
-pub(crate) fn known(api: &Api<'_>, location: &str) -> Option<Vec<Size>> {
-    let told = |failure: Failure| api.call.log(Level::Debug, &format!("no sizes: {failure}"));
-    all_sizes(api, location).map_err(told).ok()
+/// The sizes of locations, each list read once.
+#[derive(Default)]
+pub(crate) struct Known(Mutex<BTreeMap<String, Arc<[Size]>>>);
+
+impl Known {
+    /// Those of a location, if they may be asked for: without, every candidate is just tried.
+    pub(crate) fn at(&self, api: &Api<'_>, location: &str) -> Option<Arc<[Size]>> {
+        let mut read = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = read.get(location) {
+            return Some(Arc::clone(known));
+        }
+        let told = |failure: Failure| api.call.log(Level::Debug, &format!("no sizes: {failure}"));
+        let all: Arc<[Size]> = all_sizes(api, location).map_err(told).ok()?.into();
+        read.insert(location.to_owned(), Arc::clone(&all));
+        Some(all)
+    }
 }
 
 pub(crate) fn sizes(api: &Api<'_>, location: &str) -> Result<Vec<Offer>, Failure> {
@@ -139,10 +153,11 @@ pub(crate) fn price(
 }
 
 /// Sizes of any class that the first location has, the largest first.
-pub(crate) fn others(api: &Api<'_>, system: System) -> Vec<String> {
-    let sizes = known(api, &api.settings.location).unwrap_or_default();
+pub(crate) fn others(api: &Api<'_>, known: &Known, system: System) -> Vec<String> {
+    let sizes = known.at(api, &api.settings.location);
     let had = |machine: &&str| {
-        let mut open = sizes.iter().filter(|size| size.blocked.is_none());
+        let mut open =
+            sizes.iter().flat_map(|all| all.iter()).filter(|size| size.blocked.is_none());
         open.any(|size| size.is(machine))
     };
     system.classes().all().into_iter().filter(had).map(str::to_owned).collect()

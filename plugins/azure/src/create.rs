@@ -1,6 +1,7 @@
 //! What is asked for in a location, and the requests that make a machine and what it needs.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::Azure;
 use crate::api::{Api, Thing};
-use crate::catalog::{self, Size};
+use crate::catalog::Size;
 use crate::machine::{ADDRESS, INTERFACE, Kind, MACHINE, as_tags};
 use crate::site::{self, Network, Seen};
 use crate::system::System;
@@ -22,7 +23,7 @@ pub(crate) struct Location<'a> {
     order: &'a Order<'a>,
     system: System,
     network: Network<'a>,
-    sizes: Option<Vec<Size>>,
+    sizes: Option<Arc<[Size]>>,
     /// The id of its interface, and its address.
     door: RefCell<Option<(String, Thing)>>,
 }
@@ -34,7 +35,7 @@ impl<'a> Location<'a> {
         order: &'a Order<'a>,
         seen: Seen<'a>,
     ) -> Result<Self, Failure> {
-        let sizes = catalog::known(&api, seen.location);
+        let sizes = azure.known.at(&api, seen.location);
         let network = seen.prepare(&api, &order.bootstrap.ports)?;
         let system = System::of(&order.params.request);
         Ok(Self { azure, api, order, system, network, sizes, door: RefCell::default() })
@@ -77,7 +78,7 @@ impl<'a> Location<'a> {
         }
         let wanted = self.system.classes().machines(&self.order.params.request);
         let is_wanted = |size: &&Size| wanted.iter().any(|machine| size.is(machine));
-        let mut there = self.sizes.iter().flatten().filter(is_wanted).peekable();
+        let mut there = self.sizes.iter().flat_map(|all| all.iter()).filter(is_wanted).peekable();
         let fast = there.peek().is_some() && there.all(|size| size.fast_net);
         let address = json!({"sku": {"name": "Standard"}, "properties": {
             "publicIPAllocationMethod": "Static", "publicIPAddressVersion": "IPv4", "deleteOption": "Delete",

@@ -25,6 +25,7 @@ use crabbox_plugin_sdk::{
 use serde_json::json;
 
 use api::{Api, Thing};
+use catalog::Known;
 use config::Settings;
 use create::Location;
 use machine::{ADDRESS, DISK, INTERFACE, MACHINE, PARTS, as_tags, group_of};
@@ -34,7 +35,7 @@ use system::System;
 pub fn plugin() -> Plugin {
     Plugin::ssh_lease(include_str!("../crabbox-plugin.toml"), |instance| {
         let settings = Settings::read(instance)?;
-        Ok(Azure { group: settings.group(), settings })
+        Ok(Azure { group: settings.group(), settings, known: Known::default() })
     })
 }
 
@@ -45,6 +46,7 @@ struct Azure {
     settings: Settings,
     /// The id of the resource group that everything is made in.
     group: String,
+    known: Known,
 }
 
 impl Azure {
@@ -143,6 +145,11 @@ impl Cloud for Azure {
         self.api(at.call)?.delete(&extra.resource.cloud_id)
     }
 
+    fn has(&self, at: At<'_>, machine: &str) -> Result<bool, Failure> {
+        let sizes = self.known.at(&self.api(at.call)?, at.place);
+        Ok(sizes.is_none_or(|all| all.iter().any(|size| size.is(machine))))
+    }
+
     fn tour<'a>(&'a self, _order: &Order<'_>) -> Vec<&'a str> {
         self.settings.locations()
     }
@@ -155,7 +162,7 @@ impl Cloud for Azure {
     }
 
     fn others(&self, call: &Call, request: &BoxRequest) -> Result<Vec<String>, Failure> {
-        Ok(catalog::others(&self.api(call)?, System::of(request)))
+        Ok(catalog::others(&self.api(call)?, &self.known, System::of(request)))
     }
 
     fn sizes(&self, call: &Call, params: &CatalogParams) -> Result<Offers, Failure> {

@@ -10,6 +10,9 @@ use crate::config::Settings;
 /// What Hetzner bills in; an answer about machine types does not say.
 const CURRENCY: &str = "EUR";
 
+/// Locations that there were when this was written.
+const LOCATIONS: &[&str] = &["fsn1", "nbg1", "hel1", "ash", "hil", "sin"];
+
 #[derive(Deserialize)]
 struct Location {
     name: String,
@@ -37,6 +40,23 @@ pub(crate) fn regions(api: &Api<'_>) -> Result<Vec<Offer>, Failure> {
         Offer { name: one.name, description, ..Offer::default() }
     };
     Ok(all.into_iter().map(offer).collect())
+}
+
+/// Refuses locations that there are not. Those that are known to be there are not asked for.
+pub(crate) fn check_locations(api: &Api<'_>, settings: &Settings) -> Result<(), Failure> {
+    let mut strange = settings.locations();
+    strange.retain(|location| !LOCATIONS.contains(location));
+    if strange.is_empty() {
+        return Ok(());
+    }
+    let known = regions(api)?;
+    let Some(wrong) = strange.into_iter().find(|one| known.iter().all(|k| k.name != **one)) else {
+        return Ok(());
+    };
+    let field = if *wrong == *settings.location { "/location" } else { "/fallback-locations" };
+    let names: Vec<&str> = known.iter().map(|location| location.name.as_str()).collect();
+    Err(Failure::invalid_config(field, format!("there is no location {wrong}"))
+        .hint(format!("choose one of {}", names.join(", "))))
 }
 
 pub(crate) fn quote(api: &Api<'_>, settings: &Settings, machine: &str) -> Result<Price, Failure> {

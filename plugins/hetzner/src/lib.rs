@@ -19,7 +19,7 @@ use crabbox_plugin_sdk::{
     settings_with_defaults,
 };
 
-use api::{Api, IMAGE};
+use api::{Api, IMAGE, MachineType};
 use config::Settings;
 use create::Project;
 use server::Server;
@@ -101,13 +101,20 @@ impl Cloud for Hetzner {
         self.api(at.call).delete(&format!("/ssh_keys/{number}"))
     }
 
-    /// A wrong image is found before anything is made.
+    fn has(&self, at: At<'_>, machine: &str) -> Result<bool, Failure> {
+        let found: Vec<MachineType> =
+            self.api(at.call).all("server_types", &[("name", machine)])?;
+        Ok(found.iter().any(|one| one.name == machine))
+    }
+
+    /// A wrong image or location is found before anything is made.
     fn look<'a>(
         &'a self,
         order: &'a Order<'a>,
         _place: &'a str,
     ) -> Result<impl Look + 'a, Failure> {
         let (api, image) = (self.api(order.call), &self.settings.image);
+        catalog::check_locations(&api, &self.settings)?;
         if !api.has_image(image)? {
             let what = format!("there is no image {image}");
             return Err(Failure::invalid_config("/image", what).hint(IMAGE));

@@ -145,15 +145,24 @@ fn wrong_keys_missing_rights_and_wrong_settings_are_told_before_anything_is_made
     ] {
         assert!(doctor.out().contains(words), "{doctor}");
     }
+    let made = || sky.count("RunInstances") + sky.count("ImportKeyPair");
+    let before = made();
     for (more, path) in [
         ("  ami: ami-0123456789abcdef0\n", "no image"),
         ("  subnetId: subnet-0123456789abcdef0\n", "no subnet"),
+        ("  securityGroupId: sg-0123456789abcdef0\n", "no security group"),
     ] {
         sky.configure(more);
         let ran = sky.crabbox(run).run().expect(2);
         assert!(error(&ran)["message"].as_str().unwrap().contains(path), "{ran}");
+        assert!(error(&ran)["hint"].is_string() && !ran.err().contains("provisioning"), "{ran}");
+        assert!(error(&ran)["cause"].to_string().contains("config.yaml:"), "{ran}");
     }
     sky.configure("");
+    let none = sky.crabbox(&["run", "--type", "z9.huge", "--json", "--", "true"]).run().expect(2);
+    let said = error(&none)["message"].as_str().unwrap().to_owned();
+    assert_eq!(said, "aws: there is no machine type z9.huge in eu-west-1", "{none}");
+    assert_eq!(made(), before);
     assert_eq!(sky.names(), [""; 0]);
 }
 

@@ -90,9 +90,15 @@ fn spot_alone_is_asked_for_where_the_user_wants_no_other_and_an_exact_size_alone
     let words = ["run", "--type", "Standard_D2s_v5", "--json", "--", "true"];
     let ran = sky.crabbox(&words).run().expect(4);
     assert_eq!(sky.attempts(&ran).len(), 1, "{ran}");
+    let asked = sky.asked().iter().filter(|asked| asked.starts_with("PUT")).count();
     let ran =
-        sky.crabbox(&["run", "--type", "Standard_X1", "--json", "--", "true"]).run().expect(4);
-    assert!(error(&ran).to_string().contains("eastus has no size Standard_X1"), "{ran}");
+        sky.crabbox(&["run", "--type", "Standard_X1", "--json", "--", "true"]).run().expect(2);
+    let said = error(&ran).to_string();
+    assert!(said.contains("there is no machine type Standard_X1 in eastus"), "{ran}");
+    assert!(said.contains("crabbox sizes --provider azure"), "{ran}");
+    assert!(!ran.err().contains("provisioning"), "{ran}");
+    let puts = sky.asked().iter().filter(|asked| asked.starts_with("PUT")).count();
+    assert_eq!(puts, asked, "nothing was made");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crabbox_tests::{DAYTONA_KEY, DaytonaFake, Room, binaries, gone_without, hold
 use serde_json::json;
 
 use super::{on, stage};
-use crate::prism::{Prism, given};
+use crate::prism::Prism;
 
 #[test]
 fn it_is_in_no_frame_no_file_no_argument_and_not_in_the_commands_environment() {
@@ -54,18 +54,12 @@ fn daytonas_own_sdk_makes_runs_copies_and_removes_at_the_small_daytona() {
 
 #[test]
 fn neither_the_provider_nor_the_small_daytona_drifts_from_the_services_description() {
-    let what = "the OpenAPI document of Daytona";
-    let (Some(spec), Some(program)) = (
-        given("CRABBOX_TEST_DAYTONA_SPEC", what),
-        given("CRABBOX_TEST_PRISM", "prism's executable"),
-    ) else {
-        return;
-    };
     let (room, daytona, repo) = stage();
-    let prism = Prism::start(&room, &program, &spec, &format!("{}/api", daytona.url()));
+    let api = format!("{}/api", daytona.url());
+    let Some(prism) = Prism::start(&room, "daytona", &api) else { return };
     let config = fs::read_to_string(room.at("config/crabbox/config.yaml")).unwrap();
     let toolbox = format!("  toolboxUrl: {}/toolbox\n", daytona.url());
-    room.configure(&(config.replace(&format!("{}/api", daytona.url()), &prism.address) + &toolbox));
+    room.configure(&(config.replace(&api, &prism.address) + &toolbox));
     let _ = room.crabbox(&repo, ["warmup", "--slug", "some"]).limit(Duration::from_secs(60)).ok();
     assert_eq!(on(&room, &repo, "some", "cat hello.txt").expect(0).out(), "hello\nchanged\n");
     for words in [&["list"][..], &["status", "some"], &["doctor"], &["stop", "some"]] {

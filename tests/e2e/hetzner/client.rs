@@ -1,25 +1,18 @@
-//! Others who know the API: the service's own description in front of the cloud, and the vendor's own client. Each runs
-//! where a variable says that it is there, since neither belongs into this repository.
+//! Others who know the API: the service's own description in front of the cloud, and the vendor's own client.
 
 use std::fs;
 
+use crabbox_tests::{binaries, gone_without};
 use serde_json::Value;
 
 use super::{Sky, TOKEN};
-use crate::prism::{Prism, given};
+use crate::prism::Prism;
 
 #[test]
 fn neither_the_provider_nor_the_cloud_of_these_tests_drifts_from_the_services_description() {
-    let what = "the OpenAPI document of Hetzner Cloud";
-    let (Some(spec), Some(program)) = (
-        given("CRABBOX_TEST_HCLOUD_SPEC", what),
-        given("CRABBOX_TEST_PRISM", "prism's executable"),
-    ) else {
-        return;
-    };
     let sky = Sky::new();
     let cloud = sky.address().trim_end_matches("/v1").to_owned();
-    let prism = Prism::start(&sky.room, &program, &spec, &cloud);
+    let Some(prism) = Prism::start(&sky.room, "hetzner", &cloud) else { return };
     sky.configure(&prism.address, "");
     let ran = sky.crabbox(&["run", "--", "cat", "hello.txt"]).run();
     assert_eq!((ran.code, ran.out()), (0, "hello\n".to_owned()), "{:?}\n{ran}", prism.complaints());
@@ -70,10 +63,11 @@ print(json.dumps({"ours": [server.labels["slug"] for server in ours], "found": f
 
 #[test]
 fn the_vendors_own_client_sees_the_same_cloud() {
-    let Some(python) = given("CRABBOX_TEST_HCLOUD_PYTHON", "a Python with the package hcloud")
-    else {
+    if gone_without("CRABBOX_TEST_SDK", "Hetzner's client for Python") {
         return;
-    };
+    }
+    let python = binaries().join("../clients/bin/python");
+    assert!(python.is_file(), "{} is missing: ./test.sh installs it", python.display());
     let sky = Sky::new();
     let _ = sky.crabbox(&["warmup", "--slug", "some"]).ok();
     let script = sky.room.at("client.py");

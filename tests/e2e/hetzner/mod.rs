@@ -1,6 +1,7 @@
 //! Servers of Hetzner Cloud, from a cloud on loopback whose servers are real SSH servers.
 
 mod client;
+mod first_start;
 mod kills;
 mod lease;
 mod walk;

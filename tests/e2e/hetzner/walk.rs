@@ -114,8 +114,21 @@ fn a_wrong_token_a_missing_right_and_a_wrong_image_are_told_before_anything_is_m
         assert_eq!(error["errorKind"], kind, "{ran}");
         assert!(error["hint"].as_str().unwrap_or_default().contains(hint), "{ran}");
     }
-    let ran = call(TOKEN, &["run", "--json", "--hetzner-image", "windows", "--", "true"]).expect(2);
-    assert!(ran.json()["error"]["message"].as_str().unwrap().contains("no image windows"), "{ran}");
+    let posts = || sky.requests().iter().filter(|asked| asked.starts_with("POST")).count();
+    let before = posts();
+    for (flag, value, said, hint) in [
+        ("--hetzner-image", "windows", "there is no image windows", "the number of a snapshot"),
+        ("--hetzner-location", "moon1", "there is no location moon1", "fsn1"),
+        ("--type", "cx9000", "there is no machine type cx9000", "crabbox sizes"),
+        ("--class", "gigantic", "gigantic is neither a class nor a machine type", "crabbox sizes"),
+    ] {
+        let ran = call(TOKEN, &["run", "--json", flag, value, "--", "true"]).expect(2);
+        let error = ran.json()["error"].clone();
+        assert!(error["message"].as_str().unwrap().contains(said), "{ran}");
+        assert!(error["hint"].as_str().unwrap().contains(hint), "{ran}");
+        assert!(!ran.err().contains("provisioning"), "{ran}");
+    }
+    assert_eq!(posts(), before, "nothing was made");
     assert_eq!(sky.names(), [""; 0]);
     let doctor = call("wrong", &["doctor", "--json"]).expect(1);
     assert!(doctor.out().contains("unable to authenticate"), "{doctor}");

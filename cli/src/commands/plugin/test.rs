@@ -6,7 +6,7 @@ use crabbox_kernel::error::{KernelError, Result};
 use crabbox_kernel::ports::Urgency;
 use crabbox_kernel::state::failed;
 use crabbox_kit::{Report, Subject, junit};
-use crabbox_plugins::{Entry, FlagKind, Libraries, Place, check_settings, load, passes};
+use crabbox_plugins::{Entry, FlagKind, Libraries, Place, Written, check_settings, load, passes};
 use crabbox_schemas::SCHEMA_VERSION;
 use crabbox_schemas::deed::{PluginTestView, TestedProvider};
 use crabbox_schemas::error::ErrorCode;
@@ -155,7 +155,7 @@ fn artifacts(ctx: &Context, args: &Args, entry: &Entry) -> Result<Vec<Entry>> {
 
 fn test(ctx: &Context, args: &Args, entry: &Entry) -> Result<Report> {
     let config = settings(entry, &args.set)?;
-    check_settings(entry, &config)?;
+    check_settings(entry, &config, &Written::default())?;
     let state = tempfile::tempdir()
         .map_err(|e| failed("cannot make a folder in", std::path::Path::new("TMPDIR"), &e))?;
     let user = UserFacts {

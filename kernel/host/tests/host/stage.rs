@@ -9,7 +9,7 @@ use crabbox_host::{OpenOptions, Session, Timeouts, open};
 use crabbox_kernel::error::KernelError;
 use crabbox_kernel::lease::trail::Trail;
 use crabbox_kernel::ports::Wanted;
-use crabbox_plugins::{Catalog, Places, discover};
+use crabbox_plugins::{Catalog, Places, Written, discover};
 use crabbox_schemas::claim::PluginPin;
 use crabbox_schemas::ids::LeaseId;
 use crabbox_schemas::journal::TrailLine;
@@ -92,6 +92,7 @@ impl Stage {
         open(OpenOptions {
             entry: Cow::Borrowed(catalog.find(self.provider).unwrap()),
             config,
+            written: Written::default(),
             plugins_dir: self.dir.path().join("plugins"),
             keys_dir: self.dir.path().join("keys"),
             journal: self.dir.path().join("journal"),

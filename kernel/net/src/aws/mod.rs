@@ -182,7 +182,12 @@ fn document(access: &str, secret: &str, session: Option<&str>, until: Option<&Va
 }
 
 fn refused(what: &str) -> RpcError {
-    RpcError::of(ErrorKind::Auth, format!("no credentials of AWS: {what}"))
+    RpcError::of(ErrorKind::Auth, format!("no credentials of AWS: {what}")).with(|data| {
+        data.hint = Some(
+            "`aws configure list-profiles` shows the profiles; `aws sts get-caller-identity --profile NAME` tries one"
+                .to_owned(),
+        );
+    })
 }
 
 #[cfg(test)]

@@ -22,6 +22,12 @@ pub fn run_event(event: &Event) -> Option<RunEvent> {
             format!("asking {provider} for a box"),
             json!({"class": class, "name": desired.name, "keep": keep}),
         ),
+        Event::LeaseResource { kind, cloud_id } => told(
+            "lease.resource",
+            "leasing",
+            format!("{kind} {cloud_id}"),
+            json!({"kind": kind, "cloudId": cloud_id}),
+        ),
         Event::LeaseAttempt { message } => {
             told("lease.attempt", "leasing", message.clone(), Value::Null)
         }

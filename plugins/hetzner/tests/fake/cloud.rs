@@ -27,6 +27,8 @@ pub(crate) struct Cloud {
     next: u64,
     pub(crate) rules: Vec<Rule>,
     pub(crate) requests: Vec<String>,
+    /// Bodies of what was refused by a rule.
+    pub(crate) refused: Vec<String>,
     pub(crate) page: u64,
     pub(crate) boot_ms: u64,
     /// Servers are set up in vain.
@@ -130,6 +132,7 @@ impl Cloud {
             next: 1000,
             rules,
             requests,
+            refused: vec![],
             page: LARGEST_PAGE,
             boot_ms: 100,
             broken: false,
@@ -142,7 +145,7 @@ impl Cloud {
     pub(crate) fn state(&self) -> Value {
         let servers: Vec<Value> = self.servers.iter().map(Server::shown).collect();
         let keys: Vec<Value> = self.keys.iter().map(Key::shown).collect();
-        json!({"servers": servers, "ssh_keys": keys, "requests": self.requests})
+        json!({"servers": servers, "ssh_keys": keys, "requests": self.requests, "refused": self.refused})
     }
 
     /// A server and a key that crabbox did not make.

@@ -69,6 +69,9 @@ pub(crate) fn answer(cloud: &std::sync::Arc<Mutex<Cloud>>, request: &Request) ->
                 break;
             }
         }
+        if refused.is_some() {
+            cloud.refused.push(request.text.clone());
+        }
     }
     std::thread::sleep(delay);
     let mut reply = refused.unwrap_or_else(|| Cloud::answer(cloud, request));
