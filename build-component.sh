@@ -44,6 +44,7 @@ else
     local crt=$1 linker=$tools/wasm-component-ld
     shift
     [ "$crt" != module ] || crt=crt1-command linker=$tools/rust-lld
+    [ "$crt" != crt1-command ] || set -- "$@" -- -Clink-arg=--export=cabi_realloc
     PATH="$tools:$PATH" RUSTC=$debian_rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$out/web \
       CARGO_TARGET_WASM32_WASIP1_LINKER=$linker \
       CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS="-Clink-self-contained=no -Lnative=$libc -Clink-arg=$libc/$crt.o" \
