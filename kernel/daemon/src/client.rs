@@ -150,8 +150,8 @@ impl Caller {
     pub(crate) async fn wedged(&self) -> Absent {
         sleep(PATIENCE).await;
         loop {
-            if let Err(wedged @ Absent::Wedged(_)) = self.any().await {
-                return self.shun(wedged);
+            if let Err(silent @ (Absent::Wedged(_) | Absent::Foreign(_))) = self.any().await {
+                return self.shun(silent);
             }
             sleep(PULSE).await;
         }

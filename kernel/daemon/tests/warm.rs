@@ -313,19 +313,24 @@ fn a_socket_nobody_listens_on_is_replaced() {
 }
 
 #[test]
-fn a_daemon_that_hangs_is_done_without_in_time() {
-    story(async {
-        let (_dir, town, caller) = town();
-        let _silent = UnixListener::bind(&caller.place.socket).unwrap();
-        let began = Instant::now();
-        let absent = caller.connect_or_start().await.err().unwrap();
-        let took = began.elapsed();
-        assert!(matches!(absent, Absent::Wedged(_)), "{absent}");
-        assert!(took < Duration::from_millis(200), "{took:?}");
-        let dialled =
-            dialer(&caller, &town).dial(&address("a"), &mut Vec::new(), &Stop::never()).await;
-        assert!(matches!(dialled, Ok(WarmRemote::Direct(_))));
-    });
+fn a_daemon_that_hangs_and_a_program_that_is_none_are_done_without_in_time() {
+    for foreign in [false, true] {
+        story(async move {
+            let (_dir, town, caller) = town();
+            let (lock, _silent) = fakes::owns(&caller);
+            let _lock = (!foreign).then_some(lock);
+            let (took, absent) = timed(caller.connect_or_start()).await;
+            match absent.err().unwrap() {
+                Absent::Wedged(_) => assert!(!foreign),
+                Absent::Foreign(_) => assert!(foreign),
+                other => panic!("{other}"),
+            }
+            assert!(took < Duration::from_millis(200), "{took:?}");
+            let dialler = dialer(&caller, &town);
+            let dialled = dialler.dial(&address("a"), &mut Vec::new(), &Stop::never()).await;
+            assert!(matches!(dialled, Ok(WarmRemote::Direct(_))));
+        });
+    }
 }
 
 /// How long something takes, and what comes of it.

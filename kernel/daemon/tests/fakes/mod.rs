@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a fake that cannot play its part fails the test")]
 
 use std::cell::{Cell, RefCell};
+use std::fs::File;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -233,14 +234,21 @@ pub(crate) fn caller(dir: &Path, town: &Town, build: &str, idle: Duration) -> Rc
     }))
 }
 
+/// What a daemon holds: the lock of its place, and the socket.
+pub(crate) fn owns(caller: &Caller) -> (File, UnixListener) {
+    let lock = File::create(&caller.place.lock).unwrap();
+    lock.lock().unwrap();
+    (lock, UnixListener::bind(&caller.place.socket).unwrap())
+}
+
 /// A daemon that says hello to one caller an entry, answers their first request with it if it is any, and then hangs.
 pub(crate) fn hangs_after(caller: &Caller, answers: &'static [Option<&'static str>]) {
-    let listener = UnixListener::bind(&caller.place.socket).unwrap();
+    let (lock, listener) = owns(caller);
     let say = |frame: &Frame| Packet::message(0, frame).unwrap().to_bytes();
     let hello =
         say(&Frame::notification("hello", &json!({"build": caller.build, "pid": 7})).unwrap());
     drop(spawn_local(async move {
-        let mut held = Vec::new();
+        let (_lock, mut held) = (lock, Vec::new());
         for answer in answers {
             let (mut stream, _) = listener.accept().await.unwrap();
             stream.write_all(&hello).await.unwrap();
